@@ -1,0 +1,69 @@
+# make demo    fetch the published weights if possible, and take the sample video through all scripts
+# make test    lint, and every test
+# make bench   measure this machine
+#
+# Each makes .venv with the pinned requirements first. Variables:
+#   PYTHON=python3.12    another Python, 3.10 or newer
+#   PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"    the smaller torch without CUDA
+
+PYTHON = python3
+VENV = .venv
+PIP_FLAGS =
+RUN = $(VENV)/bin/python
+SAMPLE = --videofile data/sample.mp4 --reference sample --data_dir data/work
+CONNECT_SECONDS = 5
+
+.PHONY: demo test lint bench install clean
+
+demo: $(VENV)/requirements
+	@echo "== Published weights and demo clip (for the reference's own numbers)"
+	@SYNCNET_TIMEOUT=$(CONNECT_SECONDS) sh download_model.sh || \
+		echo "== Not downloaded: going on with the starter weights in data/starter"
+	@echo "== data/sample.mp4, made by training/make_sample.py: two people, one talks; then a cut to the other"
+	$(RUN) run_pipeline.py $(SAMPLE)
+	$(RUN) run_syncnet.py $(SAMPLE)
+	$(RUN) run_visualise.py $(SAMPLE)
+	@echo "== Results: data/work/pywork/sample/scores.json, offsets.txt; data/work/pyavi/sample/video_out.avi"
+	@cat data/work/pywork/sample/offsets.txt
+	@if [ -f data/example.avi ] && [ -f data/syncnet_v2.model ]; then \
+		echo "== data/example.avi: the published weights give AV offset 3, Min dist 5.353, Confidence 10.021"; \
+		$(RUN) demo_syncnet.py --videofile data/example.avi --tmp_dir data/work/pytmp; \
+	else \
+		echo "== No demo on data/example.avi: it or data/syncnet_v2.model is missing (sh download_model.sh fetches both)"; \
+	fi
+
+test: lint
+	$(RUN) -m pytest
+
+lint: $(VENV)/requirements-dev
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+bench: $(VENV)/requirements
+	$(RUN) benchmarks/networks.py
+	$(RUN) benchmarks/stages.py
+	$(RUN) -m benchmarks.filter
+
+install: $(VENV)/requirements-dev
+
+$(VENV)/requirements: requirements.txt | $(VENV)/bin/pip
+	$(RUN) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r requirements.txt
+	@touch $@
+
+$(VENV)/requirements-dev: requirements-dev.txt $(VENV)/requirements
+	$(RUN) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r requirements-dev.txt
+	@touch $@
+
+# pip comes last: where it is missing the environment was not finished
+$(VENV)/bin/pip:
+	@command -v $(PYTHON) >/dev/null || \
+		{ echo "make: no $(PYTHON): install Python 3.10 or newer, or name one with PYTHON=" >&2; exit 1; }
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10))" || \
+		{ echo "make: $(PYTHON) is too old, 3.10 or newer is needed: name another one with PYTHON=" >&2; exit 1; }
+	@$(PYTHON) -c "import ensurepip, venv" 2>/dev/null || \
+		{ echo "make: $(PYTHON) lacks venv: apt install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+clean:
+	rm -rf $(VENV) data/work .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
