@@ -1,0 +1,204 @@
+"""SyncNet applied to clips of one face: offset, confidence and distances, or features.
+
+    from SyncNetInstance import SyncNetInstance
+
+    net = SyncNetInstance()
+    net.loadParameters("data/syncnet_v2.model")
+    score = net.score("pycrop/me/00000.avi", folder=Path("/tmp/me"))
+    print(score.offset, score.confidence, score.min_dist)
+
+``evaluate`` and ``extract_feature`` are the published interface to the same.
+"""
+
+import hashlib
+import itertools
+import time
+
+import cv2
+import numpy as np
+import torch
+
+from syncnet import MIN_FRAMES, WINDOW_FRAMES, media, reasons, scoring
+from syncnet.confidence import window_confidence
+from syncnet.devices import in_lanes, select_device
+from syncnet.errors import MediaError
+from syncnet.frames import batches, growing_files, read_ahead, read_frame
+from syncnet.layout import check_input, clear_scratch, frame_files, scratch_audio, scratch_folder
+from syncnet.networks import FastSyncNet
+from syncnet.scoring import BATCH_SIZE, VSHIFT
+from syncnet.weights import load_syncnet
+from SyncNetModel import LIP_WINDOW
+
+FRAME_SHAPE = (*LIP_WINDOW[2:], LIP_WINDOW[0])
+PRINTED_CONFIDENCES = {"formatter": {"float": "{: 0.3f}".format}}
+
+
+class SyncNetInstance:
+    """SyncNet on a device.
+
+    Args:
+        device: ``auto``, ``cpu``, ``cuda``, ``mps`` or a torch device.
+
+    Attributes:
+        weights: the ``Weights`` that ``loadParameters`` read.
+    """
+
+    def __init__(self, device="auto"):
+        self.device = select_device(str(device))
+        self.net = None
+        self.weights = None
+        self._heard = None, None
+
+    def loadParameters(self, path=None):
+        """Read weights of any width; without a path the published ones, else the starter.
+
+        Raises:
+            WeightsError: missing, damaged or not SyncNet's.
+        """
+        net, self.weights = load_syncnet(path)
+        self.net = FastSyncNet(net, self.device)
+        self._heard = None, None
+
+    def evaluate(self, opt, videofile):
+        """Score a clip and print the result.
+
+        Args:
+            opt: has ``tmp_dir``, ``reference``, ``batch_size`` and ``vshift``.
+            videofile: path of a 224x224 clip of one face, with sound.
+
+        Returns:
+            offset (frames), confidence, distances (windows x (2 * vshift + 1) array).
+        """
+        folder = scratch_folder(opt.tmp_dir, opt.reference)
+        score = self.score(videofile, folder=folder, batch_size=opt.batch_size, vshift=opt.vshift)
+        return score.offset, score.confidence, score.dists
+
+    def score(self, videofile, *, folder, batch_size=BATCH_SIZE, vshift=VSHIFT, print_line=print):
+        """Score a clip.
+
+        Args:
+            videofile: path of a 224x224 clip of one face, with sound.
+            folder: for the clip's pictures and sound; what an earlier clip left there is replaced.
+            batch_size: windows that go through the network together.
+            vshift: frames that are tried in both directions.
+            print_line: takes the lines that the published suite prints.
+
+        Returns:
+            ``SyncScore``.
+
+        Raises:
+            MediaError: no sound, too short, or not 224x224.
+        """
+        videofile = check_input(videofile)
+        clear_scratch(folder)
+        try:
+            with (
+                media.start_frames(videofile, folder) as pictures,
+                media.start_audio(videofile, scratch_audio(folder), fill_gaps=True) as sound,
+            ):
+                sound.finish()
+                samples = media.read_wav(scratch_audio(folder))
+                started = time.perf_counter()
+                heard = scoring.audio_frames(samples)
+                files = itertools.islice(growing_files(folder, pictures), heard)
+                video = self._video_features(files, batch_size=batch_size)
+                pictures.finish()
+        except MediaError:
+            # only now, because most clips are sound and a look at the streams costs a start of ffmpeg
+            if not media.check_streams(videofile).audio:
+                raise MediaError(f"{videofile}: {reasons.no_audio().text}", code=reasons.NO_AUDIO) from None
+            raise
+        seen = len(frame_files(folder))
+        count = scoring.window_count(seen, heard)
+        if not count:
+            reason = reasons.too_short(frames=min(seen, heard), needed=MIN_FRAMES)
+            raise MediaError(f"{videofile}: {reason.text}", code=reason.code)
+        if seen != heard:
+            print_line(
+                f"WARNING: {videofile}: {seen} frames of video and {heard} of audio: only what has both is scored"
+            )
+        audio = self._audio_features(samples, count=count, batch_size=batch_size)
+        dists = scoring.distances(video[:count], audio, vshift=vshift)
+        result = scoring.score(dists, video_frames=seen, audio_frames=heard)
+        print_line(f"Compute time {time.perf_counter() - started:.3f} sec.")
+        with np.printoptions(**PRINTED_CONFIDENCES):
+            print_line(f"Framewise conf: \n{window_confidence(dists)}")
+        print_line(
+            f"AV offset: \t{result.offset} \nMin dist: \t{result.min_dist:.3f}\nConfidence: \t{result.confidence:.3f}"
+        )
+        return result
+
+    def extract_feature(self, opt, videofile):
+        """Lip features of every window of a clip, before the last layers.
+
+        Args:
+            opt: has ``batch_size``.
+            videofile: path of a 224x224 clip of one face.
+
+        Returns:
+            (frames - 4) x 512 tensor.
+        """
+        videofile = check_input(videofile)
+        media.check_streams(videofile)
+        frames = read_ahead(decoded_frames(videofile), checked_frame)
+        windows = self._frame_batches(frames, batch_size=opt.batch_size)
+        features = [found.cpu() for found in in_lanes(self.net.lip_features, windows, self.device)]
+        if not features:
+            raise MediaError(f"{videofile}: fewer than {WINDOW_FRAMES} frames", code=reasons.TOO_SHORT)
+        return torch.cat(features)
+
+    def _frame_batches(self, frames, *, batch_size):
+        """Batches of at most ``batch_size`` windows: that many frames and the rest of the last window."""
+        size = max(1, batch_size // self.net.group) * self.net.group
+        overlap = WINDOW_FRAMES - 1
+        for batch in batches(frames, size + overlap, overlap=overlap):
+            if len(batch) > overlap:
+                yield batch
+
+    def _video_features(self, files, *, batch_size):
+        """Features of every window of the pictures in files, N x 1024."""
+        frames = read_ahead(files, lambda path: checked_frame(read_frame(path), path))
+        windows = self._frame_batches(frames, batch_size=batch_size)
+        features = list(in_lanes(self.net.video_features, windows, self.device))
+        return torch.cat(features) if features else torch.zeros(0, 0)
+
+    def _audio_features(self, samples, *, count, batch_size):
+        """Features of the first ``count`` windows of the sound, N x 1024.
+
+        Faces of one shot have the same sound, so the last clip's features are kept.
+        """
+        key = count, hashlib.sha256(samples.tobytes()).digest()
+        if self._heard[0] != key:
+            windows = scoring.audio_windows(samples)[:count]
+            starts = range(0, count, batch_size)
+            parts = (windows[i : i + batch_size] for i in starts)
+            self._heard = key, torch.cat(list(in_lanes(self.net.audio_features, parts, self.device)))
+        return self._heard[1]
+
+
+def checked_frame(image, source="this clip"):
+    """The picture, if it is a face crop.
+
+    Raises:
+        MediaError: it is not 224x224.
+    """
+    if image.shape != FRAME_SHAPE:
+        height, width = image.shape[:2]
+        raise MediaError(
+            f"{source}: is {width}x{height}, and SyncNet scores face crops of {FRAME_SHAPE[1]}x{FRAME_SHAPE[0]}: "
+            "make them with run_pipeline.py"
+        )
+    return image
+
+
+def decoded_frames(videofile):
+    """Frames of a clip as OpenCV decodes it."""
+    capture = cv2.VideoCapture(str(videofile.absolute()), cv2.CAP_FFMPEG)
+    try:
+        while True:
+            there, image = capture.read()
+            if not there:
+                return
+            yield image
+    finally:
+        capture.release()

@@ -1,0 +1,221 @@
+"""What the scripts have in common: flags, messages, progress, and errors as one line."""
+
+import argparse
+import functools
+import logging
+import os
+import signal
+import sys
+
+from syncnet import FRAME_RATE
+from syncnet.errors import SyncNetError, ToolError, UsageError
+
+logger = logging.getLogger("syncnet")
+
+DATA_DIR = "data/work"
+INTERRUPTED = 130  # what a shell makes of Ctrl-C
+FAILED = 1
+
+
+class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """The script's docstring as it is, and every flag's default."""
+
+
+def new_parser(docstring, *, verbose="also a line per frame, and what ffmpeg says"):
+    """A parser with the flags of every script; ``verbose`` tells what that flag does."""
+    parser = argparse.ArgumentParser(description=docstring, formatter_class=Formatter)
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--quiet", action="store_true", help="no progress and no summary on stderr, only warnings")
+    group.add_argument("--verbose", action="store_true", help=verbose)
+    return parser
+
+
+def add_layout(parser):
+    """Flags of every step of the pipeline."""
+    parser.add_argument("--data_dir", default=DATA_DIR, help="folder for all results")
+    parser.add_argument("--videofile", default="", help="the input video")
+    parser.add_argument("--reference", default="", help="name of the video: its folder's name below DATA_DIR/py*")
+
+
+def add_device(parser):
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps: where the network runs")
+
+
+def add_frame_rate(parser):
+    parser.add_argument("--frame_rate", type=positive_int, default=FRAME_RATE, help="frames a second of the results")
+
+
+def add_tracking(parser, *, min_track, min_face_size):
+    """Flags of what is found and cut out, with the defaults that differ between scripts."""
+    parser.add_argument(
+        "--facedet_scale", type=positive_float, default=0.25, help="factor on the picture's size for face detection"
+    )
+    parser.add_argument(
+        "--crop_scale", type=positive_float, default=0.40, help="surroundings of the face that are cut out with it"
+    )
+    parser.add_argument(
+        "--min_track", type=not_negative_int, default=min_track, help="a track has faces in more frames than this"
+    )
+    parser.add_argument(
+        "--num_failed_det", type=not_negative_int, default=25, help="frames that a tracked face may be missing for"
+    )
+    parser.add_argument(
+        "--min_face_size",
+        type=not_negative_int,
+        default=min_face_size,
+        help="a track's face is larger than this, in pixels",
+    )
+    parser.add_argument(
+        "--scene_threshold", type=positive_float, default=27.0, help="change of the picture that counts as a cut"
+    )
+    parser.add_argument(
+        "--s3fd_weights",
+        default="detectors/s3fd/weights/sfd_face.pth",
+        help="face detector's weights; the starter where this is not there",
+    )
+
+
+def add_scoring(parser):
+    """Flags of SyncNet itself."""
+    parser.add_argument(
+        "--initial_model", default="data/syncnet_v2.model", help="SyncNet weights; the starter where this is not there"
+    )
+    parser.add_argument("--batch_size", type=positive_int, default=20, help="windows that are scored together")
+    parser.add_argument("--vshift", type=positive_int, default=15, help="frames that are tried in both directions")
+    add_device(parser)
+
+
+def add_speaker_threshold(parser):
+    parser.add_argument(
+        "--speaker_threshold", type=float, default=2.0, help="framewise confidence that a speaking face is above"
+    )
+
+
+def positive_int(text):
+    return positive(text, int)
+
+
+def positive_float(text):
+    return positive(text, float)
+
+
+def positive(text, kind):
+    value = kind(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: must be above 0")
+    return value
+
+
+def not_negative_int(text):
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text}: must not be below 0")
+    return value
+
+
+def script(function):
+    """Make ``function(args)`` the body of a script's ``main(argv=None)``, which returns the exit code.
+
+    Errors of the suite become one line on stderr; so does what comes from outside of it (a full disk, Ctrl-C).
+    """
+
+    @functools.wraps(function)
+    def main(argv=None):
+        parser = sys.modules[function.__module__].get_parser()
+        args = parser.parse_args(argv)
+        set_up_messages(quiet=args.quiet, verbose=args.verbose)
+        try:
+            code = function(args) or 0
+            sys.stdout.flush()
+            return code
+        except SyncNetError as error:
+            logger.error("%s: error: %s", parser.prog, error)
+            return error.exit_code
+        except BrokenPipeError:
+            # whoever read stdout has gone, as `| head` does: nobody is left to tell, and nothing to flush at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return FAILED
+        except OSError as error:
+            logger.error("%s: error: %s: %s", parser.prog, error.filename or "system", error.strerror or error)
+            return FAILED
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            logger.error("%s: error: not enough memory: lower --batch_size or --facedet_scale", parser.prog)
+            return FAILED
+        except KeyboardInterrupt:
+            logger.error("%s: interrupted", parser.prog)
+            return INTERRUPTED
+
+    return main
+
+
+def run(main):
+    """Be a script: exit with the code of ``main``; Ctrl-C no longer counts when the work is done."""
+    code = main()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(code)
+
+
+def is_out_of_memory(error):
+    """Whether there was too little memory: torch says so in a RuntimeError, in other words for every device."""
+    return isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error)
+
+
+def set_up_messages(*, quiet, verbose):
+    """Everything that is not a line of the published suite goes to stderr."""
+    logger.handlers[:] = [StderrHandler()]
+    logger.propagate = False
+    logger.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
+
+
+class StderrHandler(logging.Handler):
+    """Prints messages above a progress bar instead of through it."""
+
+    def emit(self, record):
+        from tqdm import tqdm
+
+        line = self.format(record).replace("\n", " ")  # a file's name may hold one
+        tqdm.write(line, file=sys.stderr)
+
+
+def progress(quiet):
+    """What shows how far an iterable is: a bar on a terminal, and nothing elsewhere."""
+    from tqdm import tqdm
+
+    def wrap(items, *, total=None, desc=None):
+        return tqdm(items, total=total, desc=desc, disable=True if quiet else None, leave=False, file=sys.stderr)
+
+    return wrap
+
+
+def check_libraries():
+    """Import OpenCV, which on a server may lack a system library.
+
+    Raises:
+        ToolError: says what to install.
+    """
+    # what OpenCV and the ffmpeg inside it print would stand beside our own line on the same error
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    try:
+        import cv2  # noqa: F401
+    except ImportError as error:
+        if "lib" in str(error) and ".so" in str(error):
+            raise ToolError(
+                f"OpenCV cannot be loaded ({error}): install the system libraries (apt install libgl1 libglib2.0-0)"
+            ) from error
+        raise ToolError(f"{error}: run `pip install -r requirements.txt`") from error
+
+
+def required_reference(args):
+    """The ``Layout`` that the flags name.
+
+    Raises:
+        UsageError: a flag is missing or wrong.
+    """
+    from syncnet.layout import Layout
+
+    if not args.reference:
+        raise UsageError("--reference: name the video: results go to DATA_DIR/py*/REFERENCE")
+    return Layout(args.data_dir, args.reference)

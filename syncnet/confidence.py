@@ -1,0 +1,25 @@
+"""Confidence through time: how well lips and sound fit at each moment, at the offset of the whole track."""
+
+import numpy as np
+
+from syncnet.filters import median_filter
+
+CONFIDENCE_FILTER = 9  # frames of the median filter over the framewise confidence
+EDGE_FRAMES = 3  # frames at either end of a track that no window is centred on
+EDGE_DISTANCE = 10.0  # stands in for their distance
+
+
+def window_confidence(dists):
+    """Smoothed confidence of every window: windows x shifts -> windows."""
+    mean = dists.mean(axis=0)
+    return median_filter(np.median(mean) - dists[:, mean.argmin()], CONFIDENCE_FILTER)
+
+
+def frame_confidence(dists):
+    """Smoothed confidence of every frame of a track: windows x shifts -> windows + 6.
+
+    Unlike ``window_confidence`` this is centred, and padded where no window is: what run_visualise draws.
+    """
+    mean = dists.mean(axis=0)
+    padded = np.pad(dists[:, mean.argmin()], EDGE_FRAMES, constant_values=EDGE_DISTANCE)
+    return median_filter(np.median(mean) - padded, CONFIDENCE_FILTER)

@@ -1,0 +1,38 @@
+"""Errors that end a run with one line for the user instead of a traceback."""
+
+
+class SyncNetError(Exception):
+    """Something outside the program is wrong: names the file, what is wrong and what to do about it."""
+
+    exit_code = 1
+
+
+class UsageError(SyncNetError):
+    """A flag has a value that cannot work."""
+
+    exit_code = 2
+
+
+class ToolError(SyncNetError):
+    """ffmpeg or another thing that the suite stands on is missing or broke down."""
+
+
+class DiskFullError(SyncNetError):
+    """There is no room left for results."""
+
+
+class MediaError(SyncNetError):
+    """A media file is missing, damaged or not what the step needs.
+
+    Args:
+        message: the line for the user.
+        code: one of the words of ``syncnet.reasons``, for programs; None where none fits.
+    """
+
+    def __init__(self, message, code=None):
+        super().__init__(message)
+        self.code = code
+
+
+class WeightsError(SyncNetError):
+    """A weights file is missing, damaged or of another network."""

@@ -1,0 +1,145 @@
+"""The filter's course: which videos still have to be scored, scoring them, and deriving the results.
+
+An engine is anything with ``run(videos)`` that yields every ``Video`` with its ``VideoScore``: ``workers.LocalEngine``
+or ``ray_engine.RayEngine``. This process alone writes.
+"""
+
+import contextlib
+import logging
+from dataclasses import dataclass
+
+from syncnet import results
+from syncnet.batch import FAILED, SUCCESS
+from syncnet.errors import UsageError
+from syncnet.journal import Journal
+from syncnet.layout import discard, make_folder
+from syncnet.quality import Statistics, judge
+from syncnet.selection import Video
+from syncnet.transfer import NONE, Placement
+
+logger = logging.getLogger("syncnet")
+
+CHANGED, NEVER, ALWAYS = "changed", "never", "always"
+RESCORE = (CHANGED, NEVER, ALWAYS)
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """How results are derived from scores.
+
+    Attributes:
+        thresholds: ``quality.Thresholds``.
+        settings: what ``filter_settings`` of the JSON holds.
+        transfer: one of ``transfer.KINDS``.
+    """
+
+    thresholds: object
+    settings: dict
+    transfer: str
+
+
+def open_journal(filter_layout):
+    """The ``Journal`` of an output folder, and none of the scratch that a killed program left there."""
+    discard(filter_layout.work)
+    return Journal(filter_layout.journal, filter_layout.recipes)
+
+
+def to_score(videos, journal, *, recipe, rescore, retry_failed, needs_outputs):
+    """The videos that this run has to score.
+
+    Args:
+        videos: list of ``Video``.
+        journal: ``Journal``.
+        recipe: the recipe's number.
+        rescore: one of ``RESCORE``.
+        retry_failed: also those that failed.
+        needs_outputs: tells of a video's name whether its outputs are asked for and not there.
+    """
+    if rescore == NEVER:
+        return []
+    if rescore == ALWAYS:
+        return list(videos)
+
+    def done(video):
+        if not journal.finished(video, recipe, retry_failed=retry_failed):
+            return False
+        return not (journal.entries[video.path].status == SUCCESS and needs_outputs(video.name))
+
+    return [video for video in videos if not done(video)]
+
+
+def known_videos(journal, *, below=None, recursive=False):
+    """Videos that the journal has scores of: all, or those in a folder. The files themselves are not looked at."""
+    prefix = below.rstrip("/") + "/" if below else ""
+    paths = [path for path in journal.entries if path.startswith(prefix)]
+    if below and not recursive:
+        paths = [path for path in paths if "/" not in path[len(prefix) :]]
+    if not paths:
+        where = f"of {below}" if below else "at all"
+        raise UsageError(f"{journal.path}: no scores {where}: run the filter without --rescore never first")
+    entries = ((path, journal.entries[path]) for path in paths)
+    return sorted((Video(path, e.name, e.size, e.mtime_ns) for path, e in entries), key=lambda video: video.name)
+
+
+def score(videos, journal, engine, *, recipe, thresholds, progress):
+    """Score videos and write each to the journal as soon as it is finished.
+
+    Args:
+        videos: list of ``Video``.
+        journal: ``Journal``.
+        engine: see this module.
+        recipe: the recipe's number.
+        thresholds: ``Thresholds``, for the counts that are shown meanwhile.
+        progress: wraps an iterable, with ``total`` and ``desc``, to show how far it is.
+    """
+    found = Statistics()
+    bar = progress(None, total=len(videos), desc="videos")
+    with contextlib.closing(engine.run(videos)) as scored, contextlib.closing(bar):
+        for number, (video, video_score) in enumerate(scored, start=1):
+            record = journal.append(video, video_score, recipe=recipe)
+            verdict = judge(record, thresholds)
+            found.add(record, verdict)
+            tell(record, verdict, f"{number}/{len(videos)}")
+            bar.set_postfix_str(f"{found.good} good, {found.poor} poor, {found.failed} failed", refresh=False)
+            bar.update()
+
+
+def tell(record, verdict, position):
+    """One line on a video: a warning where it failed."""
+    if record["status"] == FAILED:
+        logger.warning("%s: failed: %s", record["name"], record["error"])
+        return
+    word = {True: "good", False: "poor"}[verdict.passes] if verdict.track else record["status"]
+    numbers = (
+        f", confidence {verdict.track['confidence']:.3f}, offset {verdict.track['offset']}" if verdict.track else ""
+    )
+    why = "".join(f"; {reason}" for reason in verdict.reasons)
+    logger.debug("%s %s: %s%s%s (%.1f s)", position, record["name"], word, numbers, why, record["processing_time"])
+
+
+def derive(videos, journal, filter_layout, derivation, *, progress):
+    """Write the results of a list of ``Video`` from what the journal knows: the ``Statistics``.
+
+    Raises:
+        SyncNetError: something cannot be written.
+    """
+    names = {video.path: video.name for video in videos}
+    records = ({**record, "name": names[record["video_path"]]} for record in journal.records(names))
+    found, verdicts = results.write_results(
+        records,
+        filter_layout,
+        settings=derivation.settings,
+        thresholds=derivation.thresholds,
+        total=len(videos),
+        recipes=journal.recipes,
+    )
+    if derivation.transfer != NONE:
+        for folder in filter_layout.quality_folders:
+            make_folder(folder)
+        wanted = (
+            (video, None if passes is None else filter_layout.placed_name(video.name, good=passes))
+            for video, passes in verdicts
+        )
+        Placement(filter_layout, kind=derivation.transfer).settle(wanted, progress=progress)
+    discard(filter_layout.work)
+    return found

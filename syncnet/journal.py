@@ -1,0 +1,225 @@
+"""The journal of a folder's scores: one line of JSON per finished video, on disk before the next one begins.
+
+Later lines on a path replace earlier ones. A line that a killed program or a full disk left torn is cut off when the
+journal is next opened; nothing else is ever removed.
+"""
+
+import contextlib
+import errno
+import json
+import logging
+import os
+from dataclasses import asdict, dataclass
+
+from syncnet.batch import FAILED
+from syncnet.errors import DiskFullError, SyncNetError
+from syncnet.layout import make_folder
+from syncnet.records import save_json
+
+try:
+    import fcntl
+except ImportError:  # Windows: nobody keeps a second program out
+    fcntl = None
+
+logger = logging.getLogger("syncnet")
+
+BLOCK = 1 << 16
+decode = json.JSONDecoder().decode  # as json.loads, which guesses the encoding first
+ENTRY_KEYS = ("name", "size", "mtime_ns", "recipe", "status")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is remembered of a video's latest line.
+
+    Attributes:
+        position: of the line in the file, in bytes.
+        name: of the video.
+        size, mtime_ns: of the video when it was scored.
+        recipe: the recipe's number.
+        status: one of ``batch.STATUSES``.
+    """
+
+    position: int
+    name: str
+    size: int | None
+    mtime_ns: int | None
+    recipe: str
+    status: str
+
+
+@contextlib.contextmanager
+def locked(path):
+    """Keep other programs out of an output folder meanwhile.
+
+    Raises:
+        SyncNetError: one is there already.
+    """
+    make_folder(path.parent)
+    with path.open("a+", encoding="utf-8") as file:
+        if fcntl:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                file.seek(0)
+                owner = file.read().strip() or "unknown"
+                raise SyncNetError(
+                    f"{path.parent}: another program (process {owner}) writes its results here: wait for it, or choose "
+                    "another --output_dir"
+                ) from error
+        with contextlib.suppress(OSError):  # a full disk: only the message is poorer
+            file.truncate(0)
+            file.write(f"{os.getpid()} on {os.uname().nodename}" if hasattr(os, "uname") else str(os.getpid()))
+            file.flush()
+        yield
+
+
+class Journal:
+    """The scores that are finished. Open it only while its folder is ``locked``.
+
+    Args:
+        path: of the file; made when the first video is finished.
+        recipes_path: of the file with what the recipes' numbers stand for.
+
+    Attributes:
+        entries: ``Entry`` by absolute path of the video.
+        recipes: recipes by number.
+
+    Raises:
+        SyncNetError: it cannot be read or repaired.
+    """
+
+    def __init__(self, path, recipes_path):
+        self.path, self.recipes_path = path, recipes_path
+        self.entries = {}
+        self.size = 0
+        try:
+            self.recipes = json.loads(recipes_path.read_text(encoding="utf-8")) if recipes_path.exists() else {}
+            if path.exists():
+                repair(path)
+                self.read_entries()
+        except (OSError, ValueError) as error:
+            raise SyncNetError(f"{path}: cannot read this journal ({error}): move it away to start anew") from error
+
+    def read_entries(self):
+        damaged = 0
+        with self.path.open("rb") as file:
+            for line in file:
+                try:
+                    record = decode(line.decode())
+                    self.entries[record["video_path"]] = Entry(self.size, *(record[key] for key in ENTRY_KEYS))
+                except (ValueError, KeyError, TypeError):
+                    damaged += 1
+                self.size += len(line)
+        if damaged:
+            logger.warning("%s: %d damaged lines: these videos count as not scored", self.path, damaged)
+
+    def add_recipe(self, number, recipe):
+        """Put on record what a recipe's number stands for."""
+        if number not in self.recipes:
+            self.recipes[number] = recipe
+            save_json(self.recipes, self.recipes_path)
+
+    def append(self, video, score, *, recipe):
+        """Write a finished video's line to disk.
+
+        Args:
+            video: ``Video``.
+            score: ``VideoScore``.
+            recipe: the recipe's number.
+
+        Returns:
+            The line as a dict.
+
+        Raises:
+            SyncNetError: it cannot be written; the file is then as it was before.
+        """
+        record = {
+            "video_name": os.path.basename(video.path),  # noqa: PTH119, an absolute path as text
+            "name": video.name,
+            "video_path": video.path,
+            "size": video.size,
+            "mtime_ns": video.mtime_ns,
+            "recipe": recipe,
+            **asdict(score),
+        }
+        line = (json.dumps(record) + "\n").encode()
+        try:
+            write_line(self.path, line, at=self.size)
+        except OSError as error:
+            kind = DiskFullError if error.errno == errno.ENOSPC else SyncNetError
+            raise kind(
+                f"{self.path}: cannot write to it ({error.strerror}): what is finished is kept; run the same command "
+                "again to go on"
+            ) from error
+        self.entries[video.path] = Entry(self.size, video.name, video.size, video.mtime_ns, recipe, score.status)
+        self.size += len(line)
+        return record
+
+    def records(self, paths):
+        """Yield the latest line of every path that has one, in that order."""
+        if not self.entries:
+            return
+        with self.path.open("rb") as file:
+            for path in paths:
+                entry = self.entries.get(path)
+                if entry is None:
+                    continue
+                if file.tell() != entry.position:
+                    file.seek(entry.position)
+                yield decode(file.readline().decode())
+
+    def finished(self, video, recipe, *, retry_failed=False):
+        """Whether a ``Video`` need not be scored: it was, as it is now, by this recipe."""
+        entry = self.entries.get(video.path)
+        return (
+            entry is not None
+            and (entry.size, entry.mtime_ns, entry.recipe) == (video.size, video.mtime_ns, recipe)
+            and not (retry_failed and entry.status == FAILED)
+        )
+
+
+def write_line(path, line, *, at):
+    """Append a line, wholly or not at all, and wait until it is on disk."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        try:
+            written = os.write(handle, line)
+            if written != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(handle)
+        except OSError:
+            os.ftruncate(handle, at)
+            raise
+        if at == 0:
+            sync_folder(path.parent)
+    finally:
+        os.close(handle)
+
+
+def sync_folder(folder):
+    """Put a new file's name on disk, where the system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def repair(path):
+    """Cut off a last line that was not written to its end."""
+    with path.open("r+b") as file:
+        size = end = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - BLOCK)
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                end = start + newline + 1
+                break
+            end = start
+        if end != size:
+            file.truncate(end)
+            os.fsync(file.fileno())
+            logger.warning("%s: a line that was not written to its end is cut off", path)

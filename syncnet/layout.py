@@ -1,0 +1,282 @@
+"""Where results live on disk. Nothing else joins paths.
+
+    DATA_DIR/pyavi/REF     video.avi, audio.wav (run_pipeline), video_only.avi, video_out.avi (run_visualise)
+    DATA_DIR/pyframes/REF  000001.jpg ... (run_pipeline)
+    DATA_DIR/pycrop/REF    00000.avi ... a face track each (run_pipeline)
+    DATA_DIR/pywork/REF    faces.pckl, scene.pckl, tracks.pckl, pipeline.json (run_pipeline),
+                           activesd.pckl, offsets.txt (run_syncnet), scores.json (both)
+    DATA_DIR/pytmp/REF     scratch
+
+A folder appears under its final name when it is complete, and so does a file: until then it carries PART.
+"""
+
+import errno
+import os
+import shutil
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from syncnet.errors import DiskFullError, MediaError, SyncNetError, UsageError
+from syncnet.reasons import NOT_MEDIA
+
+PART = ".part"
+FRAME_PATTERN = "%06d.jpg"
+FRAME_GLOB = "[0-9]" * 6 + ".jpg"
+CROP_NAME = "{:05d}.avi"
+CROP_GLOB = "0" + "[0-9]" * 4 + ".avi"
+RESULTS = ("pyavi", "pywork", "pycrop", "pyframes")
+STEPS = (*RESULTS, "pytmp")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths of one reference under one data folder.
+
+    Raises:
+        UsageError: the reference is no plain folder name.
+    """
+
+    data_dir: Path
+    reference: str
+
+    def __post_init__(self):
+        object.__setattr__(self, "data_dir", Path(self.data_dir))
+        check_reference(self.reference)
+
+    def folder(self, step):
+        return self.data_dir / step / self.reference
+
+    @property
+    def video(self):
+        return self.folder("pyavi") / "video.avi"
+
+    @property
+    def audio(self):
+        return self.folder("pyavi") / "audio.wav"
+
+    @property
+    def video_only(self):
+        return self.folder("pyavi") / "video_only.avi"
+
+    @property
+    def video_out(self):
+        return self.folder("pyavi") / "video_out.avi"
+
+    @property
+    def frames(self):
+        return self.folder("pyframes")
+
+    @property
+    def crops(self):
+        return self.folder("pycrop")
+
+    @property
+    def tmp(self):
+        return self.folder("pytmp")
+
+    @property
+    def unfinished_video(self):
+        return self.tmp / "video.avi"
+
+    @property
+    def faces(self):
+        return self.folder("pywork") / "faces.pckl"
+
+    @property
+    def scenes(self):
+        return self.folder("pywork") / "scene.pckl"
+
+    @property
+    def tracks(self):
+        return self.folder("pywork") / "tracks.pckl"
+
+    @property
+    def pipeline(self):
+        return self.folder("pywork") / "pipeline.json"
+
+    @property
+    def distances(self):
+        return self.folder("pywork") / "activesd.pckl"
+
+    @property
+    def offsets(self):
+        return self.folder("pywork") / "offsets.txt"
+
+    @property
+    def scores(self):
+        return self.folder("pywork") / "scores.json"
+
+    def crop_files(self):
+        """The finished face tracks, in order."""
+        return sorted(self.crops.glob(CROP_GLOB))
+
+    def check_outside(self, path):
+        """Refuse an input that lies in one of the folders that a run replaces."""
+        parents = {*Path(path).resolve().parents, *Path(path).absolute().parents}
+        for step in STEPS:
+            if parents & {self.folder(step).resolve(), self.folder(step).absolute()}:
+                raise UsageError(
+                    f"{path}: lies in {self.folder(step)}, which this run replaces: choose another --reference"
+                )
+
+    def clear(self):
+        """Remove an earlier run's results of this reference, and make the folders for new ones."""
+        for step in RESULTS:
+            remove_folder(self.folder(step))
+            remove_folder(part_folder(self.folder(step)))
+        for step in ("pyavi", "pywork"):
+            make_folder(self.folder(step))
+
+
+def check_reference(reference):
+    """Refuse a reference that is not one plain folder name, so that it stays inside DATA_DIR."""
+    bad = not reference or reference in (".", "..") or any(c in reference for c in "/\\\0")
+    if bad or reference.endswith(PART):
+        raise UsageError(
+            f"--reference {reference!r}: must be a plain folder name, without slashes, because results go to "
+            "DATA_DIR/py*/REFERENCE"
+        )
+
+
+def part_file(path):
+    """The name that a file carries until it is complete; its extension stays, which tells OpenCV the format."""
+    return path.with_name(path.stem + PART + path.suffix)
+
+
+def part_folder(folder):
+    """The name that a folder carries until it is complete."""
+    return folder.with_name(folder.name + PART)
+
+
+def frame_file(folder, index):
+    """Path of the picture of frame ``index`` (from 0; the files count from 1)."""
+    return folder / (FRAME_PATTERN % (index + 1))
+
+
+def crop_file(folder, index):
+    return folder / CROP_NAME.format(index)
+
+
+def frame_files(folder):
+    """The pictures in a folder of frames, in order."""
+    return sorted(folder.glob(FRAME_GLOB))
+
+
+def scratch_folder(tmp_dir, reference):
+    """Where the pictures and the sound of a clip that is being scored lie."""
+    check_reference(reference)
+    return Path(tmp_dir) / reference
+
+
+def scratch_audio(folder):
+    return folder / "audio.wav"
+
+
+def clear_scratch(folder):
+    """Make a scratch folder, or empty it of an earlier clip; whatever else lies there stays."""
+    make_folder(folder)
+    for path in [*frame_files(folder), scratch_audio(folder)]:
+        path.unlink(missing_ok=True)
+
+
+def crop_number(path):
+    """Which track a clip in a folder of crops is."""
+    return int(path.stem)
+
+
+def silent_crop_file(folder, index):
+    """A track's pictures before its sound is added."""
+    return folder / f"silent{CROP_NAME.format(index)}"
+
+
+def crop_audio_file(folder, index):
+    return crop_file(folder, index).with_suffix(".wav")
+
+
+def make_folder(folder):
+    """Make a folder and its parents.
+
+    Raises:
+        SyncNetError: it cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SyncNetError(
+            f"{folder}: cannot make this folder ({error.strerror}): choose another --data_dir"
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise SyncNetError(f"{folder}: cannot write into this folder: choose another --data_dir")
+
+
+def remove_folder(folder):
+    """Remove a folder that the suite made; of a link, the link alone."""
+    try:
+        if folder.is_symlink():
+            folder.unlink()
+        elif folder.exists():
+            shutil.rmtree(folder)
+    except OSError as error:
+        raise SyncNetError(f"{folder}: cannot remove an earlier run's results ({error.strerror})") from error
+
+
+def discard(folder):
+    """Remove scratch, as far as it can be: what is left over costs room, nothing else."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def new_file(path):
+    """Yield the path to write to; it gets its final name when the block ends well and vanishes when not."""
+    aside = part_file(path)
+    try:
+        yield aside
+        aside.replace(path)
+    except OSError as error:
+        kind = DiskFullError if error.errno == errno.ENOSPC else SyncNetError
+        # the block may have failed on another file than this
+        name, act = (path, "write") if error.filename in (None, str(aside)) else (error.filename, "read or write")
+        raise kind(f"{name}: cannot {act} it ({error.strerror or error})") from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(folder):
+    """Yield an empty folder to fill; it replaces ``folder`` when the block ends well and vanishes when not."""
+    aside = part_folder(folder)
+    remove_folder(aside)
+    make_folder(aside)
+    try:
+        yield aside
+        remove_folder(folder)
+        aside.replace(folder)
+    finally:
+        if aside.exists():
+            remove_folder(aside)
+
+
+def check_input(videofile):
+    """The input as a path.
+
+    Raises:
+        UsageError: no input is named.
+        MediaError: it is no file that can be read, or is empty.
+    """
+    if not videofile:
+        raise UsageError("--videofile: name the video to work on")
+    path = Path(videofile)
+    if not path.exists():
+        raise MediaError(f"{path}: no such file: check --videofile")
+    if path.is_dir():
+        raise MediaError(f"{path}: is a folder, not a video: check --videofile")
+    if not path.is_file():
+        raise MediaError(f"{path}: is no plain file, and must be read more than once: check --videofile")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise MediaError(f"{path}: cannot read it ({error.strerror}): check --videofile") from error
+    if path.stat().st_size == 0:
+        raise MediaError(f"{path}: the file is empty", code=NOT_MEDIA)
+    return path

@@ -1,0 +1,167 @@
+"""run_syncnet's work: score every face track of a video, and say who speaks."""
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+
+from syncnet import reasons
+from syncnet.confidence import frame_confidence
+from syncnet.errors import MediaError, SyncNetError
+from syncnet.layout import crop_number, discard, new_file
+from syncnet.records import load_json, save_json, save_pickle
+from syncnet.report import (
+    empty_record,
+    score_record,
+    scores_report,
+    span_record,
+    track_record,
+    versions,
+    weights_record,
+)
+from syncnet.scoring import BATCH_SIZE, VSHIFT, SyncScore
+from syncnet.speakers import THRESHOLD as SPEAKER_THRESHOLD
+from syncnet.speakers import spans, speaking_tracks
+
+logger = logging.getLogger("syncnet")
+
+UNSCORABLE = (reasons.TOO_SHORT, reasons.NO_AUDIO)
+
+
+@dataclass(frozen=True)
+class SyncResult:
+    """What ``run`` found.
+
+    Attributes:
+        scores: per track its ``SyncScore``, or the ``Reason`` why there is none.
+        speakers: list of ``Span``.
+        report: what scores.json holds.
+    """
+
+    scores: list
+    speakers: list
+    report: dict
+
+
+def run(
+    layout,
+    net,
+    *,
+    batch_size=BATCH_SIZE,
+    vshift=VSHIFT,
+    speaker_threshold=SPEAKER_THRESHOLD,
+    print_line=print,
+    progress=lambda items, **_: items,
+):
+    """Score the face tracks that run_pipeline cut out; write activesd.pckl, offsets.txt and scores.json.
+
+    Args:
+        layout: ``Layout``.
+        net: ``SyncNetInstance`` with its parameters loaded.
+        batch_size, vshift: as in ``SyncNetInstance.score``.
+        speaker_threshold: confidence that a speaking face is above.
+        print_line: takes the lines that the published suite prints.
+        progress: wraps an iterable, with ``total`` and ``desc``, to show how far it is.
+
+    Returns:
+        ``SyncResult``; no track is no error.
+
+    Raises:
+        SyncNetError: there is nothing from run_pipeline, or a crop is damaged.
+    """
+    if not layout.crops.is_dir():
+        raise SyncNetError(
+            f"{layout.crops}: not there: run run_pipeline.py with the same --data_dir and --reference first"
+        )
+    pipeline = load_json(layout.pipeline, made_by="run_pipeline.py") if layout.pipeline.exists() else None
+    for old in (layout.distances, layout.offsets, layout.scores):
+        old.unlink(missing_ok=True)
+    files = layout.crop_files()
+    try:
+        scores = [
+            score_track(file, net, folder=layout.tmp, batch_size=batch_size, vshift=vshift, print_line=print_line)
+            for file in progress(files, total=len(files), desc="tracks")
+        ]
+    finally:
+        discard(layout.tmp)
+    records = [
+        {**describe(pipeline, index, crop_number(file), score), **numbers(score, vshift=vshift)}
+        for index, (file, score) in enumerate(zip(files, scores))
+    ]
+    found = speakers(scores, [record["first_frame"] for record in records], threshold=speaker_threshold)
+    recipe = {**make_recipe(net, batch_size=batch_size, vshift=vshift), "speaker_threshold": speaker_threshold}
+    report = scores_report(pipeline, tracks=records, speakers=list(map(span_record, found)), recipe=recipe)
+    save_pickle([distances(score, vshift=vshift) for score in scores], layout.distances)
+    with new_file(layout.offsets) as aside:
+        aside.write_text("".join(offset_lines(scores)), encoding="utf-8")
+    save_json(report, layout.scores)
+    return SyncResult(scores=scores, speakers=found, report=report)
+
+
+def score_track(file, net, *, folder, batch_size, vshift, print_line):
+    """The ``SyncScore`` of one clip, or the ``Reason`` why it has none."""
+    try:
+        return net.score(file, folder=folder, batch_size=batch_size, vshift=vshift, print_line=print_line)
+    except MediaError as error:
+        if error.code not in UNSCORABLE:
+            raise
+        return reasons.Reason(error.code, str(error))
+
+
+def numbers(score, *, vshift):
+    return score_record(score, vshift=vshift) if isinstance(score, SyncScore) else empty_record(score)
+
+
+def describe(pipeline, index, number, score):
+    """The ``track_record`` of a clip; without run_pipeline's word on it, times count from the clip's start."""
+    tracks = pipeline["tracks"] if pipeline else []
+    if number < len(tracks):
+        track = tracks[number]
+        return track_record(index, track["first_frame"], track["last_frame"], track["mean_face_size"])
+    frames = score.video_frames if isinstance(score, SyncScore) else 0
+    return track_record(index, 0, frames - 1, None)
+
+
+def speakers(scores, starts, *, threshold):
+    """Spans of one speaker; a track without a score never speaks."""
+    confidences = [frame_confidence(s.dists) if isinstance(s, SyncScore) else np.zeros(0) for s in scores]
+    return spans(speaking_tracks(starts, confidences, threshold=threshold))
+
+
+def distances(score, *, vshift):
+    """The distances of a clip, none without a score: activesd.pckl keeps the tracks' order."""
+    return score.dists if isinstance(score, SyncScore) else np.zeros((0, 2 * vshift + 1), np.float32)
+
+
+def offset_lines(scores):
+    for index, score in enumerate(scores):
+        if isinstance(score, SyncScore):
+            yield f"TRACK {index}: OFFSET {score.offset}, CONF {score.confidence:.3f}\n"
+
+
+def make_recipe(net, *, batch_size, vshift):
+    """Everything on this side of run_pipeline that a score depends on."""
+    return {
+        "initial_model": weights_record(net.weights),
+        "batch_size": batch_size,
+        "vshift": vshift,
+        "device": str(net.device),
+        "versions": versions(),
+    }
+
+
+def single_report(score, net, *, videofile, batch_size, vshift):
+    """What scores.json would hold of one clip that did not come from run_pipeline."""
+    record = {**describe(None, 0, 0, score), **numbers(score, vshift=vshift)}
+    recipe = make_recipe(net, batch_size=batch_size, vshift=vshift)
+    report = scores_report(None, tracks=[record], speakers=[], recipe=recipe)
+    return {**report, "videofile": str(videofile)}
+
+
+def warnings(result):
+    """Lines on what is doubtful: of the whole video and of every track."""
+    for reason in result.report["reasons"]:
+        yield reason["text"]
+    for record in result.report["tracks"]:
+        for reason in record["reasons"]:
+            yield f"track {record['track']}: {reason['text']}"
