@@ -1,0 +1,42 @@
+"""Score one clip of a face, 224x224 with sound: AV offset, min dist and confidence.
+
+python demo_syncnet.py --videofile data/example.avi --tmp_dir /path/to/temp/directory
+"""
+
+from syncnet import cli
+
+
+def get_parser():
+    parser = cli.new_parser(__doc__)
+    cli.add_scoring(parser)
+    parser.add_argument("--videofile", default="data/example.avi", help="the clip")
+    parser.add_argument("--tmp_dir", default="data/work/pytmp", help="folder for the clip's pictures and sound")
+    parser.add_argument("--reference", default="demo", help="name of the folder in TMP_DIR")
+    parser.add_argument("--json", default="", help="also write the result, with its recipe, to this file")
+    return parser
+
+
+@cli.script
+def main(args):
+    cli.check_libraries()
+    from pathlib import Path
+
+    from syncnet.layout import scratch_folder
+    from syncnet.records import save_json
+    from syncnet.report import doubts
+    from syncnet.sync import single_report
+    from SyncNetInstance import SyncNetInstance
+
+    folder = scratch_folder(args.tmp_dir, args.reference)
+    net = SyncNetInstance(args.device)
+    net.loadParameters(args.initial_model)
+    score = net.score(args.videofile, folder=folder, batch_size=args.batch_size, vshift=args.vshift)
+    for reason in doubts(score, vshift=args.vshift):
+        cli.logger.warning("%s: %s", args.videofile, reason.text)
+    if args.json:
+        report = single_report(score, net, videofile=args.videofile, batch_size=args.batch_size, vshift=args.vshift)
+        save_json(report, Path(args.json))
+
+
+if __name__ == "__main__":
+    cli.run(main)

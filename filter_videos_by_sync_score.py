@@ -1,0 +1,263 @@
+"""Score every video of a folder and sort them by how well lips and sound fit.
+
+    python filter_videos_by_sync_score.py --input_dir videos --output_dir filtered
+    python filter_videos_by_sync_score.py --input_dir videos --output_dir filtered --preset high
+    python filter_videos_by_sync_score.py --input_dir videos --output_dir filtered --min_confidence 4 --rescore never
+
+Interrupted, the same command goes on where it was. Thresholds can be changed at any time: scores are kept in
+OUTPUT_DIR/results.jsonl. Exit code: 0 when every video was decided, 3 when some failed, 2 for wrong flags, 1 when the
+run could not go on.
+"""
+
+import argparse
+import contextlib
+import functools
+import signal
+import threading
+
+from syncnet import cli
+
+SOME_FAILED = 3
+
+
+class Given(argparse.Action):
+    """Stores a value and remembers that the user gave it: a preset does not replace it."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        setattr(namespace, self.dest, values)
+        namespace.given = (*getattr(namespace, "given", ()), self.dest)
+
+
+def get_parser():
+    from syncnet.filtering import CHANGED, RESCORE
+    from syncnet.quality import DEFAULT, PRESETS
+    from syncnet.transfer import COPY, KINDS
+
+    parser = cli.new_parser(__doc__, verbose="also a line per video")
+    add = parser.add_argument
+    add("--input_dir", default="", help="folder of videos")
+    add("--input_list", default="", help="file with one path a line, instead of all videos of INPUT_DIR")
+    add("--recursive", action="store_true", help="also videos in the folders of INPUT_DIR")
+    add("--output_dir", required=True, help="folder for all results")
+    add("--min_confidence", type=float, action=Given, default=DEFAULT.min_confidence, help="lowest confidence to keep")
+    add(
+        "--max_abs_offset",
+        type=cli.not_negative_int,
+        action=Given,
+        default=DEFAULT.max_abs_offset,
+        help="largest offset to keep, in frames either way",
+    )
+    presets = ", ".join(f"{name} {t.min_confidence:g}/{t.max_abs_offset}" for name, t in PRESETS.items())
+    add(
+        "--preset",
+        choices=list(PRESETS),
+        help=f"both thresholds at once ({presets}); one given by its own flag goes before",
+    )
+    add("--keep_all", action="store_true", help="only analyse: copy no files; as --transfer none")
+    add("--transfer", choices=KINDS, default=COPY, help="how videos get into good_quality and poor_quality")
+    add("--save_outputs", action="store_true", help="keep every video's crops, overlay and analysis in syncnet_outputs")
+    add("--max_workers", type=cli.positive_int, default=2, help="videos at a time, each in a process of its own")
+    add("--timeout", type=cli.positive_float, help="seconds that a video may take; then it has failed")
+    add(
+        "--rescore", choices=RESCORE, default=CHANGED, help="which videos with a score get a new one; never: score none"
+    )
+    add("--retry_failed", action="store_true", help="also score again what failed")
+    add("--tmp_dir", default="", help="folder for scratch on a fast disk; default: in OUTPUT_DIR")
+    add_engine(parser)
+    cli.add_tracking(parser, min_track=50, min_face_size=50)
+    cli.add_scoring(parser)
+    return parser
+
+
+def add_engine(parser):
+    """Flags of where the work is done."""
+    parser.add_argument("--engine", choices=("local", "ray"), default="local", help="this machine, or a Ray cluster")
+    parser.add_argument("--ray_address", default="", help="cluster to join (ray: RAY_ADDRESS, else a new local one)")
+    parser.add_argument("--gpus_per_worker", type=float, default=0.0, help="ray: GPUs of a worker, such as 0.25")
+    parser.add_argument("--cpus_per_worker", type=cli.positive_int, default=1, help="ray: CPU cores of a worker")
+
+
+@cli.script
+def main(args):
+    from syncnet.filter_layout import FilterLayout
+    from syncnet.journal import locked
+
+    check(args)
+    cli.check_libraries()
+    filter_layout = FilterLayout(args.output_dir)
+    videos = select(args, filter_layout)
+    with signals_interrupt(), locked(filter_layout.lock):
+        return run(args, videos, filter_layout)
+
+
+def check(args):
+    """Refuse flags that make no sense together.
+
+    Raises:
+        UsageError: they do not.
+    """
+    from syncnet.errors import UsageError
+    from syncnet.filter_layout import FilterLayout
+    from syncnet.selection import identity
+
+    if not (args.input_dir or args.input_list or args.rescore == "never"):
+        raise UsageError("--input_dir: name the folder of videos (or a list of them with --input_list)")
+    if args.rescore == "never" and args.save_outputs:
+        raise UsageError("--save_outputs: needs videos to be scored, and --rescore never forbids that")
+    if not 0 <= args.gpus_per_worker < float("inf"):
+        raise UsageError(f"--gpus_per_worker {args.gpus_per_worker:g}: must not be below 0")
+    filter_layout = FilterLayout(args.output_dir)
+    if filter_layout.output_dir.exists() and not filter_layout.output_dir.is_dir():
+        raise UsageError(f"--output_dir {args.output_dir}: is not a folder")
+    own = (filter_layout.output_dir, *filter_layout.quality_folders)
+    if args.input_dir and identity(args.input_dir) in [identity(folder) for folder in own if folder.exists()]:
+        raise UsageError(f"--output_dir {args.output_dir}: holds the input: choose another folder")
+
+
+def select(args, filter_layout):
+    """The videos of this run; None for all that the journal knows."""
+    from syncnet.selection import find_videos, read_list
+
+    if args.input_list:
+        return read_list(args.input_list, input_dir=args.input_dir or None)
+    if args.rescore == "never":
+        return None
+    return find_videos(args.input_dir, recursive=args.recursive, leave_out=filter_layout.output_dir)
+
+
+@contextlib.contextmanager
+def signals_interrupt():
+    """Make the end of a terminal or of a batch job (SIGHUP, SIGTERM) what Ctrl-C is: results are derived first."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        names = []
+    numbers = [getattr(signal, name) for name in names if signal.getsignal(getattr(signal, name)) == signal.SIG_DFL]
+    old = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def run(args, videos, filter_layout):
+    """Score what is to be scored, derive the results, report: the exit code."""
+    from syncnet import filtering, results
+    from syncnet.errors import SyncNetError
+    from syncnet.selection import absolute
+
+    parameters = parameters_of(args)
+    journal = filtering.open_journal(filter_layout)
+    if videos is None:
+        below = absolute(args.input_dir) if args.input_dir else None
+        videos = filtering.known_videos(journal, below=below, recursive=args.recursive)
+    derivation = derivation_of(args, parameters)
+    stopped = None
+    try:
+        if args.rescore != filtering.NEVER and videos:
+            score(args, parameters, videos, journal, filter_layout, thresholds=derivation.thresholds)
+    except (KeyboardInterrupt, SyncNetError) as error:
+        if not journal.entries:
+            raise
+        stopped = error
+    try:
+        found = filtering.derive(videos, journal, filter_layout, derivation, progress=cli.progress(args.quiet))
+    except SyncNetError:
+        if stopped:
+            raise stopped from None
+        raise
+    for line in results.summary(found, total=len(videos), thresholds=derivation.thresholds, recipes=journal.recipes):
+        cli.logger.info("%s", line)
+    cli.logger.info("%s", filter_layout.results)
+    if stopped:
+        raise stopped
+    return SOME_FAILED if found.failed else 0
+
+
+def parameters_of(args):
+    from dataclasses import fields
+
+    from syncnet.recipe import Parameters
+
+    return Parameters(**{field.name: getattr(args, field.name) for field in fields(Parameters)})
+
+
+def derivation_of(args, parameters):
+    from syncnet.filtering import Derivation
+    from syncnet.quality import PRESETS, Thresholds
+    from syncnet.results import settings_record
+    from syncnet.transfer import NONE
+
+    names = ("min_confidence", "max_abs_offset")
+    preset = PRESETS.get(args.preset)
+    given = getattr(args, "given", ())
+    thresholds = Thresholds(*(getattr(preset if preset and n not in given else args, n) for n in names))
+    transfer = NONE if args.keep_all else args.transfer
+    return Derivation(thresholds, settings_record(thresholds, parameters), transfer)
+
+
+def score(args, parameters, videos, journal, filter_layout, *, thresholds):
+    """Score what has no score by this recipe."""
+    from syncnet import filtering, recipe
+
+    parameters = parameters.found()
+    made_by = recipe.make_recipe(parameters)
+    number = recipe.recipe_hash(made_by)
+
+    def needs_outputs(name):
+        return args.save_outputs and not filter_layout.outputs(name).is_dir()
+
+    todo = filtering.to_score(
+        videos,
+        journal,
+        recipe=number,
+        rescore=args.rescore,
+        retry_failed=args.retry_failed,
+        needs_outputs=needs_outputs,
+    )
+    if len(todo) < len(videos):
+        cli.logger.info("%d of %d videos are finished already", len(videos) - len(todo), len(videos))
+    if todo:
+        journal.add_recipe(number, made_by)
+        filtering.score(
+            todo,
+            journal,
+            make_engine(args, parameters, filter_layout),
+            recipe=number,
+            thresholds=thresholds,
+            progress=cli.progress(args.quiet),
+        )
+
+
+def make_engine(args, parameters, filter_layout):
+    """Where the work is done."""
+    from syncnet import batch
+    from syncnet.filter_layout import scratch_root
+
+    load = functools.partial(
+        batch.load_scorer, parameters, output_dir=filter_layout.output_dir if args.save_outputs else None
+    )
+    scratch = scratch_root(args.tmp_dir, filter_layout)
+    if args.engine == "ray":
+        from syncnet.ray_engine import RayEngine
+
+        return RayEngine(
+            load,
+            scratch=scratch,
+            max_workers=args.max_workers,
+            timeout=args.timeout,
+            address=args.ray_address or None,
+            gpus=args.gpus_per_worker,
+            cpus=args.cpus_per_worker,
+        )
+    from syncnet.workers import LocalEngine
+
+    return LocalEngine(load, scratch=scratch, max_workers=args.max_workers, timeout=args.timeout)
+
+
+if __name__ == "__main__":
+    cli.run(main)

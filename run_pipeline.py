@@ -1,0 +1,77 @@
+"""Find the faces of a video and cut out every face track with its sound.
+
+    python run_pipeline.py --videofile video.mp4 --reference name --data_dir output
+
+then run_syncnet.py and run_visualise.py with the same three flags.
+"""
+
+from syncnet import cli
+
+
+def get_parser():
+    parser = cli.new_parser(__doc__)
+    cli.add_layout(parser)
+    cli.add_frame_rate(parser)
+    cli.add_tracking(parser, min_track=100, min_face_size=100)
+    cli.add_device(parser)
+    return parser
+
+
+@cli.script
+def main(args):
+    layout = cli.required_reference(args)
+    cli.check_libraries()
+    from syncnet import pipeline
+
+    def load_detector():
+        from detectors import S3FD
+
+        return S3FD(args.device, weights=args.s3fd_weights)
+
+    def on_faces(index, faces):
+        if args.verbose:
+            print(f"{layout.video}-{index:05d}; {len(faces)} dets")
+
+    result = pipeline.run(
+        args.videofile,
+        layout,
+        load_detector=load_detector,
+        facedet_scale=args.facedet_scale,
+        crop_scale=args.crop_scale,
+        min_track=args.min_track,
+        frame_rate=args.frame_rate,
+        num_failed_det=args.num_failed_det,
+        min_face_size=args.min_face_size,
+        scene_threshold=args.scene_threshold,
+        progress=cli.progress(args.quiet),
+        on_faces=on_faces,
+    )
+    report(result, layout)
+
+
+def report(result, layout):
+    """Print what was found: the published lines on stdout, the summary and the reasons on stderr."""
+    if result.scenes:
+        print(f"{layout.video} - scenes detected {len(result.scenes)}")
+    for file, path in zip(layout.crop_files(), result.paths):
+        print(f"Written {file.with_suffix('')}")
+        print(f"Mean pos: x {path.x.mean():.2f} y {path.y.mean():.2f} s {path.s.mean():.2f}")
+    faces = result.faces
+    if faces and faces.frames_with_faces:
+        cli.logger.info(
+            "faces in %d of %d frames, at most %d in one, sizes %.0f / %.0f / %.0f pixels (smallest, median, largest); "
+            "%d tracks",
+            faces.frames_with_faces,
+            faces.frames,
+            faces.most_faces,
+            faces.smallest,
+            faces.median,
+            faces.largest,
+            len(result.tracks),
+        )
+    for reason in result.reasons:
+        cli.logger.warning("%s: %s", layout.reference, reason.text)
+
+
+if __name__ == "__main__":
+    cli.run(main)

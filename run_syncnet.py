@@ -1,0 +1,51 @@
+"""Score every face track that run_pipeline.py cut out: offset, confidence, and who is speaking.
+
+python run_syncnet.py --videofile video.mp4 --reference name --data_dir output
+"""
+
+from syncnet import cli
+
+
+def get_parser():
+    parser = cli.new_parser(__doc__)
+    cli.add_scoring(parser)
+    cli.add_layout(parser)
+    cli.add_speaker_threshold(parser)
+    return parser
+
+
+@cli.script
+def main(args):
+    layout = cli.required_reference(args)
+    cli.check_libraries()
+    from syncnet import sync
+    from SyncNetInstance import SyncNetInstance
+
+    net = SyncNetInstance(args.device)
+    net.loadParameters(args.initial_model)
+    result = sync.run(
+        layout,
+        net,
+        batch_size=args.batch_size,
+        vshift=args.vshift,
+        speaker_threshold=args.speaker_threshold,
+        progress=cli.progress(args.quiet),
+    )
+    report(result, layout)
+
+
+def report(result, layout):
+    """Print who speaks when, and what is doubtful, on stderr."""
+    from syncnet.sync import warnings
+
+    spans = result.report["speakers"]
+    if spans:
+        cli.logger.info("speaking:   start      end   track")
+    for span in spans:
+        cli.logger.info("         %8.2f %8.2f   %5d", span["start"], span["end"], span["track"])
+    for line in warnings(result):
+        cli.logger.warning("%s: %s", layout.reference, line)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,38 @@
+"""Draw face tracks, their confidence and the speaking face into the video.
+
+python run_visualise.py --videofile video.mp4 --reference name --data_dir output
+"""
+
+from syncnet import cli
+
+
+def get_parser():
+    parser = cli.new_parser(__doc__)
+    cli.add_layout(parser)
+    cli.add_frame_rate(parser)
+    cli.add_speaker_threshold(parser)
+    return parser
+
+
+@cli.script
+def main(args):
+    layout = cli.required_reference(args)
+    cli.check_libraries()
+    from syncnet import visualise
+
+    def on_frame(index):
+        if args.verbose:
+            print(f"Frame {index}")
+
+    output = visualise.run(
+        layout,
+        frame_rate=args.frame_rate,
+        speaker_threshold=args.speaker_threshold,
+        progress=cli.progress(args.quiet),
+        on_frame=on_frame,
+    )
+    cli.logger.info("%s", output)
+
+
+if __name__ == "__main__":
+    cli.run(main)
