@@ -1,0 +1,252 @@
+"""Talking-face clips as arrays: decoded once the way the scorer decodes them, then read from a cache.
+
+A face clip is 224x224 at 25 fps with 16 kHz mono sound. The trainer looks at 2x2 averages (112x112), which is all
+that its first layer can see (``training.half_lip``), in grey: lips are read from shapes, and it is a third of the work.
+Two versions of the picture are kept: through the JPEG step of
+scoring, and through the XVID of run_pipeline's crops before that.
+"""
+
+import shutil
+import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import python_speech_features
+from scipy.io import wavfile
+
+from training.common import TrainingError
+from training.talking_face import render_clip
+
+FRAME_RATE = 25
+SAMPLE_RATE = 16000
+SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
+MFCC_PER_FRAME = 4
+WINDOW_FRAMES = 5
+WINDOW_MFCC = WINDOW_FRAMES * MFCC_PER_FRAME
+FACE = 224
+HALF = FACE // 2
+VERSIONS = ("jpeg", "xvid_jpeg")
+RENDERED = "rendered"
+RENDERED_SECONDS = 3.4
+# The sound of GRID's recordings comes this many frames before the picture (measured; see the model card).
+EARLY_SOUND = {"GRID corpus": 1, "rizkiarm/LipNet": 1}
+
+
+@dataclass
+class Clip:
+    """One talking face. ``frames``: {version: T x 112 x 112 grey uint8}; ``audio``: int16 at 16 kHz."""
+
+    name: str
+    person: str
+    source: str
+    frames: dict
+    audio: np.ndarray
+    faces: int = 1
+    confidence: float | None = None  # of the published network
+    min_dist: float | None = None
+    offset: int | None = None  # the published network's, of the clip as it is; None where unknown
+    real: bool = False
+    extra: dict = field(default_factory=dict)
+
+    @property
+    def windows(self):
+        """Number of scored windows (frames and sound at the same place)."""
+        frames = len(self.frames[VERSIONS[0]])
+        return max(0, min(frames, len(self.audio) // SAMPLES_PER_FRAME) - WINDOW_FRAMES)
+
+    def sound_of(self, start, span):
+        """First and one past the last sample of the sound that windows start .. start+span-1 need."""
+        first = start * SAMPLES_PER_FRAME
+        last = first + (span + WINDOW_FRAMES) * SAMPLES_PER_FRAME
+        return first, min(last, len(self.audio))
+
+
+def mfcc(audio):
+    """int16 samples -> steps x 13 MFCCs, unscaled (python_speech_features' defaults, as scoring uses them)."""
+    return python_speech_features.mfcc(audio, SAMPLE_RATE).astype(np.float32)
+
+
+def mfcc_windows(coefficients, count):
+    """steps x 13 -> count x 13 x 20: window i is steps 4i .. 4i+19; a missing end repeats the last step."""
+    need = (count - 1) * MFCC_PER_FRAME + WINDOW_MFCC
+    if len(coefficients) < need:
+        coefficients = np.pad(coefficients, ((0, need - len(coefficients)), (0, 0)), mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(coefficients, WINDOW_MFCC, axis=0)
+    return windows[: count * MFCC_PER_FRAME : MFCC_PER_FRAME]
+
+
+def delayed(audio, samples):
+    """Sound moved later by ``samples`` (earlier when negative), same length, silence at the open end."""
+    if samples == 0:
+        return audio
+    moved = np.zeros_like(audio)
+    if samples > 0:
+        moved[samples:] = audio[:-samples]
+    else:
+        moved[:samples] = audio[-samples:]
+    return moved
+
+
+def _run(arguments):
+    done = subprocess.run(
+        ["ffmpeg", "-nostdin", "-loglevel", "error", "-y", *arguments], capture_output=True, text=True
+    )
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        raise TrainingError(f"ffmpeg failed: {lines[-1] if lines else 'no message'}")
+
+
+def _pictures(path):
+    capture = cv2.VideoCapture(str(path))
+    while True:
+        ok, frame = capture.read()
+        if not ok:
+            break
+        yield frame
+    capture.release()
+
+
+def _as_xvid(frames, out):
+    """Write pictures as run_pipeline writes its crops."""
+    writer = cv2.VideoWriter(str(out), cv2.VideoWriter_fourcc(*"XVID"), FRAME_RATE, (FACE, FACE))
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+
+
+def _half_frames(path, work):
+    """T x 112 x 112 grey pictures of a clip, through the JPEG files that scoring makes."""
+    work.mkdir()
+    _run(["-i", str(path), "-threads", "1", "-f", "image2", str(work / "%06d.jpg")])
+    frames = []
+    for file in sorted(work.glob("*.jpg")):
+        image = cv2.imread(str(file))
+        if image.shape != (FACE, FACE, 3):
+            raise TrainingError(f"{path}: frames are {image.shape[1]}x{image.shape[0]}, not {FACE}x{FACE} face crops")
+        grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+        frames.append(cv2.resize(grey, (HALF, HALF), interpolation=cv2.INTER_AREA))
+    shutil.rmtree(work)
+    if not frames:
+        raise TrainingError(f"{path}: no frames")
+    return np.stack(frames)
+
+
+def _read_audio(path):
+    command = ["ffmpeg", "-nostdin", "-loglevel", "error", "-i", str(path), "-vn", "-ac", "1", "-ar", str(SAMPLE_RATE),
+               "-f", "s16le", "-"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True)
+    if done.returncode or not done.stdout:
+        raise TrainingError(f"{path}: no sound could be read")
+    return np.frombuffer(done.stdout, np.int16)
+
+
+def decode(path):
+    """({version: frames}, int16 samples) of a 224x224 face clip.
+
+    Raises:
+        TrainingError: the file cannot be read, has no sound or is not a face crop.
+    """
+    path = Path(path)
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        _as_xvid(_pictures(path), folder / "crop.avi")
+        frames = {
+            "jpeg": _half_frames(path, folder / "jpeg"),
+            "xvid_jpeg": _half_frames(folder / "crop.avi", folder / "xvid"),
+        }
+    shortest = min(len(f) for f in frames.values())
+    return {version: f[:shortest] for version, f in frames.items()}, _read_audio(path)
+
+
+def _cached(path, cache):
+    files = {version: cache / f"{path.stem}.{version}.npy" for version in VERSIONS}
+    audio_file = cache / f"{path.stem}.audio.npy"
+    if not audio_file.exists():
+        frames, audio = decode(path)
+        for file, array in (*((files[v], frames[v]) for v in VERSIONS), (audio_file, audio)):
+            _save(file, array)
+    return {v: np.load(file, mmap_mode="r") for v, file in files.items()}, np.load(audio_file)
+
+
+def _save(file, array):
+    part = file.with_suffix(".part.npy")
+    np.save(part, array)
+    part.replace(file)
+
+
+def render_clips(count, cache, *, first_seed=0, seconds=RENDERED_SECONDS):
+    """``count`` rendered talking faces, each somebody else, from seed ``first_seed`` on; kept in ``cache``."""
+    cache = Path(cache)
+    cache.mkdir(parents=True, exist_ok=True)
+    clips = []
+    for seed in range(first_seed, first_seed + count):
+        pictures, sound = (cache / f"{RENDERED}-{seed}-{seconds}.{part}.npy" for part in ("frames", "audio"))
+        if not sound.exists():
+            clip = render_clip(seed, seconds)
+            with tempfile.TemporaryDirectory() as folder:
+                crop = Path(folder) / "crop.avi"
+                _as_xvid(clip.frames, crop)
+                _save(pictures, _half_frames(crop, Path(folder) / "jpeg"))
+            _save(sound, clip.audio)
+        frames = np.load(pictures, mmap_mode="r")
+        clips.append(
+            Clip(
+                name=pictures.name,
+                person=f"{RENDERED}-{seed}",
+                source=RENDERED,
+                frames=dict.fromkeys(VERSIONS, frames),
+                audio=np.load(sound),
+                offset=0,
+                extra={"weight": 1.0},
+            )
+        )
+    return clips
+
+
+def clip_of(row, frames=None, audio=None):
+    """Clip of a row of the index."""
+    known = row["published_confidence"] != ""
+    return Clip(
+        name=row["clip"],
+        person=row["person"],
+        source=row["source"],
+        frames=frames,
+        audio=audio,
+        faces=int(row["faces_in_video"] or 1),
+        confidence=float(row["published_confidence"]) if known else None,
+        min_dist=float(row["published_min_dist"]) if known else None,
+        # the sound was moved to undo the published offset, but not where that seemed to mean nothing
+        offset=int(row["published_offset"]) - int(row["shift_applied"]) if known else None,
+        real=row["kind"] == "real",
+        extra={"early": EARLY_SOUND.get(row["source"], 0)},
+    )
+
+
+def load_clips(folder, rows, cache, *, workers=2):
+    """Clips of ``rows`` (of ``folder/index.tsv``), decoded into the folder ``cache`` when first asked for."""
+    folder, cache = Path(folder), Path(cache)
+    cache.mkdir(parents=True, exist_ok=True)
+
+    def load(row):
+        clip = clip_of(row, *_cached(folder / "clips" / row["clip"], cache))
+        clip.audio = delayed(clip.audio, clip.extra["early"] * SAMPLES_PER_FRAME)
+        return clip
+
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(load, rows))
+
+
+def move_sound(path, out, samples):
+    """Copy of a clip whose sound comes later by ``samples`` (same length, silence at the open end).
+
+    ``out`` should be a .mkv: an .avi knows no order of pictures but the stored one, and gets two more at its start.
+    """
+    audio = delayed(_read_audio(path), samples)
+    with tempfile.TemporaryDirectory() as folder:
+        sound = Path(folder) / "sound.wav"
+        wavfile.write(sound, SAMPLE_RATE, audio)
+        _run(["-i", str(path), "-i", str(sound), "-map", "0:v:0", "-map", "1:a:0", "-c", "copy", str(out)])

@@ -1,0 +1,171 @@
+"""What the trainer minimises, and the batches that it needs.
+
+The score of a clip is the shift at which the mean L2 distance of its windows is smallest, so the logits are just
+those distances: sqrt(scale^2 |video - audio|^2 + floor^2), times a learned temperature. Scale and floor are folded
+into the saved weights (``training.calibrate``). Negatives are other times of the same clip, so neither the face nor
+the room can give the answer away (InfoNCE: van den Oord et al., 2018, section 2.3).
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from training import augment
+from training.clips import VERSIONS, WINDOW_FRAMES, mfcc, mfcc_windows
+
+SHIFT = 15  # frames either way, the scorer's default
+SPAN = 64  # windows of a clip looked at in one step
+CONFIDENT = 5.0  # published confidence from which a clip counts fully
+LARGEST_LAG = 10  # frames by which the sound is moved in training
+UNKNOWN_WEIGHT = 0.5
+SMALLEST_WEIGHT = 0.1
+AUDIO_TO_VIDEO_SHARE = 0.3
+TEACHER_SHARE = 0.15
+
+
+class Distance(nn.Module):
+    """Calibrated distance and the inverse temperatures of the two softmaxes.
+
+    ``beyond`` keeps the zeros that scoring puts beyond the ends of the sound about as far away as a wrong time is.
+    """
+
+    def __init__(self, scale=0.2, floor=4.0, beyond=7.5, window=2.0, clip=12.0):
+        super().__init__()
+        self.log_beyond = nn.Parameter(torch.tensor(math.log(beyond)))
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
+        self.log_floor = nn.Parameter(torch.tensor(math.log(floor)))
+        self.log_window = nn.Parameter(torch.tensor(math.log(window)))
+        self.log_clip = nn.Parameter(torch.tensor(math.log(clip)))
+
+    def forward(self, video, audio):
+        """... x V x D and ... x A x D -> ... x V x A distances."""
+        square = (
+            (video**2).sum(-1)[..., :, None] + (audio**2).sum(-1)[..., None, :] - 2 * video @ audio.transpose(-1, -2)
+        )
+        return (square.clamp(min=0) * (2 * self.log_scale).exp() + (2 * self.log_floor).exp()).sqrt()
+
+    def to_nothing(self, video):
+        """... x V x D -> ... x V distances to the zeros beyond the ends of the sound."""
+        return ((video**2).sum(-1) * (2 * self.log_scale).exp() + (2 * self.log_beyond).exp()).sqrt()
+
+    def calibration(self):
+        """Scale, floor and beyond as a dict of numbers."""
+        return {name: self.learned()[name] for name in ("scale", "floor", "beyond")}
+
+    def learned(self):
+        """Scale, floor, beyond and the two inverse temperatures as a dict of numbers."""
+        return {name.removeprefix("log_"): math.exp(value.item()) for name, value in self.named_parameters()}
+
+
+@dataclass
+class Sample:
+    """One clip's part of a batch.
+
+    ``places``: window of each video row; ``coefficients``: span x 13 x 20; ``lag``: the picture of window i belongs
+    to the sound of window i - lag.
+    """
+
+    windows: torch.Tensor  # V x 5 x 112 x 112 uint8
+    coefficients: torch.Tensor
+    places: torch.Tensor
+    lag: int
+    weight: float
+    confidence: float | None
+    min_dist: float | None
+
+
+def clip_weight(clip):
+    """How far the synchronisation of a clip is to be trusted: its published confidence over ``CONFIDENT``."""
+    if clip.confidence is None:
+        return clip.extra.get("weight", UNKNOWN_WEIGHT)
+    return float(np.clip((clip.confidence - 1.5) / (CONFIDENT - 1.5), SMALLEST_WEIGHT, 1.0))
+
+
+def draw_places(rng, span, count):
+    """``count`` window numbers below ``span``: neighbouring pairs, spread evenly over it."""
+    pairs = count // 2
+    gap = int(rng.integers(1, 4))
+    room = max(1, span - gap)
+    first = ((np.arange(pairs) + rng.random(pairs)) * room / pairs).astype(int).clip(0, room - 1)
+    return np.sort(np.concatenate([first, np.minimum(first + gap, span - 1)]))
+
+
+def draw_sample(rng, clip, others, count):
+    """Augmented windows of one clip: ``count`` of the picture, all of the sound in a span of at most ``SPAN``.
+
+    The sound is moved, for otherwise the zeros beyond the ends, which only wrong shifts meet, would give the answer.
+    """
+    lag = int(rng.integers(-LARGEST_LAG, LARGEST_LAG + 1))
+    span = min(clip.windows - abs(lag), SPAN)
+    start = int(rng.integers(0, clip.windows - abs(lag) - span + 1)) + max(0, -lag)
+    places = draw_places(rng, span, count)
+    needed = np.unique(places[:, None] + np.arange(WINDOW_FRAMES))
+    version = VERSIONS[int(rng.random() < 0.4)]
+    frames = augment.picture(rng, np.ascontiguousarray(clip.frames[version][start + needed]))
+    rows = np.searchsorted(needed, places[:, None] + np.arange(WINDOW_FRAMES))
+    first, last = clip.sound_of(start + lag, span)
+    other = others[int(rng.integers(len(others)))].audio
+    sound = augment.sound(rng, clip.audio[first:last], other)
+    return Sample(
+        windows=torch.from_numpy(frames[rows]),
+        coefficients=torch.from_numpy(np.ascontiguousarray(mfcc_windows(mfcc(sound), span))),
+        places=torch.from_numpy(places),
+        lag=lag,
+        weight=clip_weight(clip),
+        confidence=clip.confidence,
+        min_dist=clip.min_dist,
+    )
+
+
+def shift_curve(distances, to_nothing, places, span):
+    """V x A distances -> mean distance at shifts -15 .. 15 as scoring has it (sound outside the span is zero).
+
+    ``to_nothing``: distance of every video row to a zero feature.
+    """
+    columns = places[:, None] + torch.arange(-SHIFT, SHIFT + 1, device=places.device)
+    inside = (columns >= 0) & (columns < span)
+    picked = distances.gather(1, columns.clamp(0, span - 1))
+    return torch.where(inside, picked, to_nothing[:, None]).mean(0)
+
+
+def sync_loss(net, distance, samples, *, smoothing=0.05):
+    """(loss, dict of its parts) of a batch of samples on the network's device."""
+    video = net.forward_lip(torch.cat([s.windows for s in samples]))
+    audio = net.forward_aud(torch.cat([s.coefficients for s in samples]))
+    video = video.split([len(s.windows) for s in samples])
+    audio = audio.split([len(s.coefficients) for s in samples])
+    window, backward, clip, teacher, right = [], [], [], [], []
+    total = sum(s.weight for s in samples)
+    for sample, v, a in zip(samples, video, audio):
+        d = distance(v, a)
+        # the clip's means say who speaks where; they hardly touch the curve, but they hide the differences of windows
+        logits = -distance.log_window.exp() * distance(v - v.mean(0), a - a.mean(0))
+        weight = sample.weight / total
+        true = sample.places - sample.lag
+        heard = (true >= 0) & (true < len(a))
+        window.append(weight * functional.cross_entropy(logits[heard], true[heard]))
+        rows = torch.arange(len(true), device=v.device)[heard]
+        backward.append(weight * functional.cross_entropy(logits[:, true[heard]].T, rows))
+        curve = shift_curve(d, distance.to_nothing(v), sample.places, len(a))
+        answer = SHIFT - sample.lag
+        target = torch.zeros_like(curve)
+        target[answer - 1 : answer + 2] = target.new_tensor([smoothing, 1 - 2 * smoothing, smoothing])
+        scores = -distance.log_clip.exp() * curve
+        clip.append(weight * functional.cross_entropy(scores[None], target[None]))
+        right.append(weight * (curve.detach().argmin() == answer).float())
+        if sample.confidence is not None:
+            known = torch.stack([curve.median() - curve[answer], curve[answer]])
+            wanted = known.new_tensor([sample.confidence, sample.min_dist])
+            teacher.append(functional.smooth_l1_loss(known, wanted))
+    parts = {
+        "window": sum(window),
+        "backward": sum(backward),
+        "clip": sum(clip),
+        "teacher": torch.stack(teacher).mean() if teacher else torch.zeros((), device=audio[0].device),
+    }
+    loss = parts["window"] + AUDIO_TO_VIDEO_SHARE * parts["backward"] + parts["clip"] + TEACHER_SHARE * parts["teacher"]
+    return loss, {name: float(value.detach()) for name, value in parts.items()} | {"right": float(sum(right))}
