@@ -1,0 +1,108 @@
+"""The filter as a program of its own, for tests that kill it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
+
+
+def start(*flags, stub_log=None, **kwargs):
+    """A running filter, in a session of its own; with ``stub_log`` it is that of ``filter_stub``."""
+    program = [str(ROOT / "filter_videos_by_sync_score.py")] if stub_log is None else ["-m", "filter_stub"]
+    path = os.pathsep.join([str(ROOT), str(TESTS), os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen(
+        [sys.executable, *program, *map(str, flags)],
+        env={**os.environ, "PYTHONPATH": path, "STUB_LOG": str(stub_log)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+        **kwargs,
+    )
+
+
+def finish(program, *, seconds=120):
+    """Exit code, stdout and stderr of a filter."""
+    try:
+        out, err = program.communicate(timeout=seconds)
+    finally:
+        program.kill()
+    return program.returncode, out, err
+
+
+def records(output_dir):
+    """The journal's complete lines; a last one that is torn is left out."""
+    journal = Path(output_dir) / "results.jsonl"
+    lines = journal.read_bytes().split(b"\n")[:-1] if journal.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def times_finished(output_dir):
+    return Counter(record["name"] for record in records(output_dir))
+
+
+def descendants(pid):
+    """Process numbers of a process' children, and of theirs."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = status.read_text()
+        except OSError:
+            continue
+        if int(text.rpartition(")")[2].split()[1]) == pid:
+            child = int(status.parent.name)
+            found += [child, *descendants(child)]
+    return found
+
+
+def workers(pid):
+    """Process numbers of a filter's workers: its children but Python's resource tracker."""
+    children = []
+    for child in descendants(pid):
+        try:
+            command = Path(f"/proc/{child}/cmdline").read_bytes()
+        except OSError:
+            continue
+        if b"spawn_main" in command:
+            children.append(child)
+    return children
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def peak_megabytes(pid):
+    """Most memory that a process had so far; 0 when it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return max((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), default=0)
+
+
+def wait_until(condition, *, seconds=20.0):
+    """Wait for a condition: what it returned."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+    return value
+
+
+def kill(pid):
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,0 +1,89 @@
+"""The filter with a scorer that reads a video's score out of its name: what tests kill a hundred times.
+
+    python -m filter_stub --input_dir videos --output_dir filtered        (in the folder tests)
+
+A file a.c7.2.o-3.mp4 has confidence 7.2 and offset -3. Words in a name make trouble: ``slow`` takes a
+tenth of a second more, ``hang`` an hour, ``dies`` kills the worker, ``dies-once`` does so when it is first tried,
+``raises`` is a bug, ``memory`` runs out of it, ``full`` finds the disk full. Every video that is begun is put on a
+list, STUB_LOG.
+"""
+
+import os
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+
+from syncnet import batch
+from syncnet.batch import NO_FACES, SUCCESS, VideoScore, timestamp
+from syncnet.errors import DiskFullError, SyncNetError
+
+NUMBERS = re.compile(r"\.c(?P<confidence>-?[\d.]+)\.o(?P<offset>-?\d+)\.")
+SECONDS = 0.02
+
+
+def track(index, confidence, offset, *, vshift=15):
+    """A record of a track as scores.json has it."""
+    edge = [{"code": "edge_offset", "text": "at the edge"}] if abs(offset) == vshift else []
+    numbers = {"offset": offset, "offset_ms": 40 * offset, "confidence": confidence, "lse_c": confidence}
+    place = {"first_frame": 0, "last_frame": 99, "start": 0.0, "end": 4.0, "mean_face_size": 80.0}
+    return {"track": index, **place, **numbers, "min_dist": 8.0, "lse_d": 8.0, "windows": 95, "reasons": edge}
+
+
+class StubScorer:
+    """As ``batch.Scorer``."""
+
+    def __init__(self, scratch):
+        self.scratch = scratch
+
+    def __call__(self, path, name):
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        with Path(os.environ["STUB_LOG"]).open("a", errors="surrogateescape") as log:
+            log.write(f"{name}\n")
+        time.sleep(SECONDS + 0.1 * ("slow" in name) + 3600 * ("hang" in name))
+        self.make_trouble(name)
+        numbers = NUMBERS.search(name)
+        now = timestamp()
+        times = {"start_time": now, "end_time": now, "processing_time": SECONDS}
+        if not numbers:
+            return VideoScore(NO_FACES, reasons=[{"code": "no_face", "text": "no face found"}], **times)
+        best = track(0, float(numbers["confidence"]), int(numbers["offset"]))
+        return VideoScore(SUCCESS, tracks=[best, track(1, best["confidence"] - 1, 9)], **times)
+
+    def make_trouble(self, name):
+        once = Path(os.environ["STUB_LOG"]).with_name(f"{Path(name).name}.died")
+        if "dies-once" in name and not once.exists():
+            once.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if "dies" in name and "dies-once" not in name:
+            os.kill(os.getpid(), signal.SIGSEGV)
+            time.sleep(60)  # another thread may take the signal
+        if "raises" in name:
+            raise RuntimeError("a bug\nof two lines")
+        if "memory" in name:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        if "full" in name:
+            raise DiskFullError("no space left")
+
+
+def load_scorer(parameters, *, output_dir, scratch, index, threads):
+    """As ``batch.load_scorer``."""
+    if parameters.device == "broken":
+        raise SyncNetError("--device broken: not a device")
+    if parameters.device == "dead":
+        os._exit(9)
+    return StubScorer(scratch)
+
+
+def install():
+    batch.load_scorer = load_scorer
+
+
+if __name__ == "__main__":
+    import filter_stub
+
+    import filter_videos_by_sync_score
+
+    filter_stub.install()
+    sys.exit(filter_videos_by_sync_score.main())

@@ -1,0 +1,304 @@
+"""download_model.sh against a server on this machine: interrupted, wrong, missing, mirrored, already there."""
+
+import hashlib
+import http.server
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parent.parent / "download_model.sh"
+CONTENT = bytes(range(256)) * 400
+CUT = 30_000  # bytes after which the server hangs up
+TOOLS = ("sh", "cat", "wc", "tr", "cut", "sed", "grep", "mkdir", "mv", "rm", "dirname")
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """What each path does is in ``server.behaviour``: a function of the handler and the range's first byte."""
+
+    def do_GET(self):
+        first = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        self.server.requests.append((self.path, first))
+        behaviour = self.server.behaviour.get(self.path)
+        if behaviour:
+            behaviour(self, first)
+        else:
+            self.send_error(404)
+
+    def answer(self, content, *, first=0, length=None):
+        self.send_response(206 if first else 200)
+        if first:
+            self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(content) - first))
+        self.end_headers()
+        self.wfile.write(content[first:length])
+
+    def log_message(self, *_):
+        pass
+
+
+def whole(handler, first):
+    handler.answer(CONTENT, first=first)
+
+
+def without_ranges(handler, first):
+    handler.answer(CONTENT)
+
+
+def wrong(handler, first):
+    handler.answer(bytes(len(CONTENT)))
+
+
+def a_page(handler, first):
+    handler.answer(b"<html>please log in</html>")
+
+
+def hangs_up(handler, first):
+    handler.answer(CONTENT, first=first, length=first + CUT)
+
+
+def hangs_up_once(handler, first):
+    handler.answer(CONTENT, first=first, length=None if first else CUT)
+
+
+def serves_nothing_more(handler, first):
+    if first:
+        handler.send_error(503)
+    else:
+        handler.answer(CONTENT, length=CUT)
+
+
+@pytest.fixture(scope="module")
+def running_server():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.url = f"http://127.0.0.1:{server.server_port}"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def server(running_server):
+    running_server.behaviour, running_server.requests = {}, []
+    return running_server
+
+
+@pytest.fixture
+def suite(tmp_path):
+    """A folder, with a space and a quote in its name, that has the script."""
+    folder = tmp_path / "it's a suite"
+    folder.mkdir()
+    shutil.copy(SCRIPT, folder)
+    return folder
+
+
+def tool_folder(folder, *names):
+    """A folder to use as PATH, with these programs and nothing else."""
+    folder.mkdir()
+    for name in names:
+        # of Python the one that runs: the first on PATH may be a version manager's script
+        found = Path(sys.executable).resolve() if name == "python3" else shutil.which(name)
+        if not found:
+            pytest.skip(f"this machine has no {name}")
+        (folder / name).symlink_to(found)
+    return str(folder)
+
+
+def row(path, *addresses, content=CONTENT):
+    return " ".join([path, str(len(content)), hashlib.sha256(content).hexdigest(), *addresses]) + "\n"
+
+
+@pytest.fixture(params=["curl", "wget", "busybox"])
+def path(request, tmp_path):
+    folder = tool_folder(tmp_path / "bin", *TOOLS, "sha256sum", request.param)
+    if request.param == "busybox":
+        (tmp_path / "bin/busybox").rename(tmp_path / "bin/wget")
+    return folder
+
+
+@pytest.fixture
+def download(suite, path, tmp_path):
+    """Run the script, from elsewhere, with a table."""
+
+    def run(table, *, path=path, **environment):
+        (tmp_path / "table").write_text(table)
+        variables = {
+            "PATH": path,
+            "SYNCNET_FILES": str(tmp_path / "table"),
+            "SYNCNET_TIMEOUT": "5",
+            "no_proxy": "127.0.0.1",
+            **environment,
+        }
+        script = suite / SCRIPT.name
+        command = [shutil.which("dash") or "/bin/sh", str(script)]
+        return subprocess.run(command, env=variables, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+
+    return run
+
+
+def test_files_arrive_complete_under_their_names(server, suite, download):
+    server.behaviour = {"/a": whole, "/b": whole}
+    done = download(row("data/a.bin", server.url + "/a") + row("deep/er/b.bin", server.url + "/b"))
+    assert done.returncode == 0, done.stderr
+    assert (suite / "data/a.bin").read_bytes() == CONTENT
+    assert (suite / "deep/er/b.bin").read_bytes() == CONTENT
+    assert sorted(p.name for p in suite.rglob("*.bin*")) == ["a.bin", "b.bin"]
+
+
+def test_what_is_right_is_not_asked_for(server, suite, download):
+    (suite / "a.bin").write_bytes(CONTENT)
+    assert download(row("a.bin", server.url + "/a")).returncode == 0
+    assert server.requests == []
+
+
+def test_an_interruption_goes_on_where_it_stopped(server, suite, download):
+    server.behaviour = {"/a": hangs_up}
+    assert download(row("a.bin", server.url + "/a")).returncode == 0
+    assert (suite / "a.bin").read_bytes() == CONTENT
+    assert [first for _, first in server.requests] == list(range(0, len(CONTENT), CUT))
+
+
+def test_a_second_run_goes_on_where_the_first_stopped(server, suite, download):
+    server.behaviour = {"/a": serves_nothing_more}
+    done = download(row("a.bin", server.url + "/a"))
+    assert done.returncode == 1
+    assert "a.bin: not downloaded" in done.stderr
+    assert not (suite / "a.bin").exists()
+    assert (suite / "a.bin.part").read_bytes() == CONTENT[:CUT]
+    server.behaviour = {"/a": whole}
+    assert download(row("a.bin", server.url + "/a")).returncode == 0
+    assert server.requests[-1] == ("/a", CUT)
+    assert (suite / "a.bin").read_bytes() == CONTENT
+    assert not (suite / "a.bin.part").exists()
+
+
+def test_a_server_without_ranges_sends_it_all_again(server, suite, download):
+    (suite / "a.bin.part").write_bytes(CONTENT[:CUT])
+    server.behaviour = {"/a": without_ranges}
+    assert download(row("a.bin", server.url + "/a")).returncode == 0
+    assert (suite / "a.bin").read_bytes() == CONTENT
+
+
+def test_a_spoilt_beginning_is_thrown_away(server, suite, download):
+    (suite / "a.bin.part").write_bytes(b"<html>" * 100)
+    server.behaviour = {"/a": whole}
+    assert download(row("a.bin", server.url + "/a")).returncode == 0
+    assert (suite / "a.bin").read_bytes() == CONTENT
+    (suite / "a.bin").rename(suite / "a.bin.part")
+    with (suite / "a.bin.part").open("ab") as file:
+        file.write(b"more than there is")
+    assert download(row("a.bin", server.url + "/a")).returncode == 0
+    assert (suite / "a.bin").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("behaviour", [wrong, a_page])
+def test_wrong_content_never_gets_the_name(server, suite, download, behaviour):
+    server.behaviour = {"/a": behaviour}
+    done = download(row("a.bin", server.url + "/a"))
+    assert done.returncode == 1
+    assert "not the published file" in done.stderr
+    assert not list(suite.glob("a.bin*"))
+
+
+def test_a_missing_file_does_not_stop_the_others(server, suite, download):
+    server.behaviour = {"/b": whole}
+    done = download(row("a.bin", server.url + "/a") + row("b.bin", server.url + "/b"))
+    assert done.returncode == 1
+    assert "a.bin: not downloaded" in done.stderr
+    assert "1 missing" in done.stderr
+    assert (suite / "b.bin").read_bytes() == CONTENT
+
+
+def test_the_next_address_is_tried(server, suite, download):
+    server.behaviour = {"/gone": wrong, "/a": whole}
+    addresses = ["http://127.0.0.1:1/a", server.url + "/none", server.url + "/gone", server.url + "/a"]
+    done = download(row("a.bin", *addresses))
+    assert done.returncode == 0, done.stderr
+    assert (suite / "a.bin").read_bytes() == CONTENT
+
+
+def test_a_page_in_place_of_a_file_does_not_spoil_what_was_there(server, suite, download):
+    (suite / "a.bin.part").write_bytes(CONTENT[:CUT])
+    server.behaviour = {"/a": whole}
+    assert download(row("a.bin", server.url + "/none", server.url + "/a")).returncode == 0
+    assert server.requests == [("/none", CUT), ("/a", CUT)]
+
+
+def test_mirrors_come_first(server, suite, download):
+    server.behaviour = {"/two/a.bin": whole, "/a": whole}
+    mirrors = f"{server.url}/one/ {server.url}/two"
+    assert download(row("data/a.bin", server.url + "/a"), SYNCNET_MIRROR=mirrors).returncode == 0
+    assert [name for name, _ in server.requests] == ["/one/a.bin", "/two/a.bin"]
+
+
+def test_a_host_that_does_not_answer_is_asked_once(suite, download):
+    dead = "http://127.0.0.1:1"
+    done = download(row("a.bin", dead + "/a", dead + "/b") + row("b.bin", dead + "/b"))
+    assert done.returncode == 1
+    assert done.stderr.count("from http://127.0.0.1:1/") == 1
+    assert "a.bin: not downloaded" in done.stderr
+    assert "b.bin: not downloaded" in done.stderr
+
+
+def test_another_file_in_its_place_is_kept(server, suite, download):
+    (suite / "a.bin").write_bytes(b"mine")
+    server.behaviour = {"/a": wrong}
+    assert download(row("a.bin", server.url + "/a")).returncode == 1
+    assert (suite / "a.bin").read_bytes() == b"mine"
+    server.behaviour = {"/a": whole}
+    done = download(row("a.bin", server.url + "/a"))
+    assert done.returncode == 0
+    assert "kept as a.bin.old" in done.stderr
+    assert (suite / "a.bin.old").read_bytes() == b"mine"
+    assert (suite / "a.bin").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("tool", ["sha256sum", "shasum", "openssl", "python3"])
+def test_every_hash_tool_gives_the_same(server, suite, download, tmp_path, tool):
+    server.behaviour = {"/a": whole, "/b": wrong}
+    names = [*TOOLS, "curl", tool, *(["perl"] if tool == "shasum" else [])]
+    path = tool_folder(tmp_path / "hash", *names)
+    done = download(row("a.bin", server.url + "/a") + row("b.bin", server.url + "/b"), path=path)
+    assert (suite / "a.bin").read_bytes() == CONTENT, done.stderr
+    assert not (suite / "b.bin").exists()
+
+
+def test_without_curl_and_wget_it_says_so(suite, download, tmp_path):
+    done = download(row("a.bin", "http://127.0.0.1:1/a"), path=tool_folder(tmp_path / "none", *TOOLS, "sha256sum"))
+    assert done.returncode == 1
+    assert "needs curl or wget" in done.stderr
+
+
+def test_without_a_hash_tool_it_says_so(suite, download, tmp_path):
+    done = download(row("a.bin", "http://127.0.0.1:1/a"), path=tool_folder(tmp_path / "none", *TOOLS, "curl"))
+    assert done.returncode == 1
+    assert "to check what it downloads" in done.stderr
+
+
+def test_the_table_is_what_the_loader_expects():
+    from syncnet import weights
+
+    rows = [line.split() for line in SCRIPT.read_text().splitlines() if "http://$origin" in line]
+    table = {path: (int(size), sha256) for path, size, sha256, *_ in rows}
+    for known in (weights.SYNCNET, weights.S3FD):
+        assert table[known.published] == (known.size, known.sha256)
+    assert table["data/example.avi"] == (
+        1_111_536,
+        "1724121b3a50141cfc9e77c034f7de914024d015b92762ae12d3e1a7151b8621",
+    )
+    assert len(rows) == 3
+
+
+def test_a_folder_that_cannot_be_written_is_named(server, suite, download):
+    if os.geteuid() == 0:
+        (suite / "data").write_text("a file where the folder should be")
+    else:
+        (suite / "data").mkdir(mode=0o500)
+    server.behaviour = {"/a": whole}
+    done = download(row("data/a.bin", server.url + "/a"))
+    assert done.returncode == 1
+    assert "data/a.bin: cannot write there" in done.stderr

@@ -1,0 +1,73 @@
+"""The filter's journal: lines are whole or not there, and one program writes them."""
+
+import os
+
+import filter_stub
+import pytest
+from filter_program import records
+
+from syncnet import journal as journals
+from syncnet.batch import FAILED, SUCCESS, VideoScore
+from syncnet.errors import DiskFullError, SyncNetError
+from syncnet.journal import Journal
+from syncnet.selection import Video
+
+
+@pytest.fixture
+def journal(tmp_path):
+    return lambda: Journal(tmp_path / "results.jsonl", tmp_path / "recipes.json")
+
+
+def scored(number):
+    return Video(f"/v/{number}.mp4", f"{number}.mp4", 1, 2), VideoScore(SUCCESS, tracks=[filter_stub.track(0, 7.0, 1)])
+
+
+def test_torn_line_is_cut_off_wherever_it_tears(journal, tmp_path, caplog):
+    first = journal()
+    for number in range(3):
+        first.append(*scored(number), recipe="r")
+    whole = (tmp_path / "results.jsonl").read_bytes()
+    lines = whole.splitlines(keepends=True)
+    for cut in range(len(lines[0] + lines[1]), len(whole)):
+        (tmp_path / "results.jsonl").write_bytes(whole[:cut])
+        again = journal()
+        assert list(again.entries) == ["/v/0.mp4", "/v/1.mp4"]
+        again.append(*scored(2), recipe="r")
+        assert (tmp_path / "results.jsonl").read_bytes() == whole
+    (tmp_path / "results.jsonl").write_bytes(lines[0] + b"\0\0{garbage\n" + lines[1])
+    assert list(journal().entries) == ["/v/0.mp4", "/v/1.mp4"]
+
+
+def test_failed_write_leaves_the_journal_as_it_was(journal, tmp_path, monkeypatch):
+    first = journal()
+    first.append(*scored(0), recipe="r")
+    before = (tmp_path / "results.jsonl").read_bytes()
+    write = os.write
+    monkeypatch.setattr(journals.os, "write", lambda handle, data: write(handle, data[: len(data) // 2]))
+    with pytest.raises(DiskFullError, match=r"results\.jsonl: cannot write to it \(No space left"):
+        first.append(*scored(1), recipe="r")
+    assert (tmp_path / "results.jsonl").read_bytes() == before
+    monkeypatch.undo()
+    first.append(*scored(1), recipe="r")
+    assert [record["name"] for record in records(tmp_path)] == ["0.mp4", "1.mp4"]
+
+
+def test_later_lines_count(journal):
+    first = journal()
+    video, score = scored(0)
+    first.append(video, VideoScore(FAILED, error="x"), recipe="r")
+    first.append(video, score, recipe="r")
+    again = journal()
+    assert [record["status"] for record in again.records([video.path])] == [SUCCESS]
+    assert again.finished(video, "r") and not again.finished(video, "other")
+
+
+def test_lock_is_free_after_an_error(tmp_path):
+    with pytest.raises(SyncNetError, match="x"), journals.locked(tmp_path / "lock"):
+        raise SyncNetError("x")
+    with (
+        journals.locked(tmp_path / "lock"),
+        pytest.raises(SyncNetError, match="another program"),
+        journals.locked(tmp_path / "lock"),
+    ):
+        pass

@@ -1,0 +1,285 @@
+"""What a user meets first: flags, their defaults, the README, requirements; and habits that must stay out."""
+
+import ast
+import importlib
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from syncnet import FRAME_RATE, cli, reasons
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py") if "def get_parser" in path.read_text(encoding="utf-8"))
+SOURCES = [
+    path
+    for folder in (".", "syncnet", "detectors", "detectors/s3fd", "training", "benchmarks")
+    for path in sorted((ROOT / folder).glob("*.py"))
+]
+EVERY_SCRIPT = "Every script"
+ARGUMENTS = {  # that get a script as far as loading its libraries, where they are not a reference
+    "demo_syncnet": [],
+    "filter_videos_by_sync_score": ["--input_dir", "tests", "--output_dir", "data/work/none"],
+}
+# What other people's command lines and scripts rely on.
+PUBLISHED_FLAGS = {
+    "demo_syncnet": {
+        "initial_model": "data/syncnet_v2.model",
+        "batch_size": 20,
+        "vshift": 15,
+        "videofile": "data/example.avi",
+        "tmp_dir": "data/work/pytmp",
+        "reference": "demo",
+    },
+    "run_pipeline": {
+        "data_dir": "data/work",
+        "videofile": "",
+        "reference": "",
+        "facedet_scale": 0.25,
+        "crop_scale": 0.40,
+        "min_track": 100,
+        "frame_rate": 25,
+        "num_failed_det": 25,
+        "min_face_size": 100,
+    },
+    "run_syncnet": {
+        "initial_model": "data/syncnet_v2.model",
+        "batch_size": 20,
+        "vshift": 15,
+        "data_dir": "data/work",
+        "videofile": "",
+        "reference": "",
+    },
+    "run_visualise": {"data_dir": "data/work", "videofile": "", "reference": "", "frame_rate": 25},
+    "filter_videos_by_sync_score": {
+        "min_confidence": 5.0,
+        "max_abs_offset": 3,
+        "min_face_size": 50,
+        "min_track": 50,
+        "max_workers": 2,
+        "keep_all": False,
+        "preset": None,
+    },
+}
+
+
+def flags(script):
+    """The flags of a script and their defaults, without --help."""
+    parser = importlib.import_module(script).get_parser()
+    return {action.dest: action.default for action in parser._actions if action.dest != "help"}
+
+
+def readme_flags():
+    """Per heading of the README the flags in its tables: name -> default as it is printed."""
+    found, heading = {}, ""
+    for line in README.splitlines():
+        if line.startswith("#"):
+            heading = line.lstrip("# ").strip("`").removesuffix(".py")
+        row = re.match(r"\| `--(\w+)` \|(.*?)\|", line)
+        if row:
+            found.setdefault(heading, {})[row[1]] = row[2].strip(" `")
+    return found
+
+
+def as_printed(value):
+    if value is None or value is False or value == "":
+        return ""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_has_a_parser_and_a_main(script):
+    module = importlib.import_module(script)
+    assert callable(module.main)
+    assert module.__doc__.strip()
+    with pytest.raises(SystemExit) as stop:
+        module.main(["--no_such_flag"])
+    assert stop.value.code == 2
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_is_quick(script):
+    """It does not load the networks' library, which takes seconds."""
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = ['{script}.py', '--help']\n"
+        "try:\n"
+        f"    runpy.run_path('{script}.py', run_name='__main__')\n"
+        "except SystemExit as stop:\n"
+        "    loaded = {'torch', 'cv2', 'scipy', 'scenedetect'} & set(sys.modules)\n"
+        "    sys.exit(f'loaded {loaded}' if loaded else stop.code)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--quiet" in done.stdout
+    assert "--verbose" in done.stdout
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_published_flags_and_defaults_stay(script):
+    found = flags(script)
+    assert {name: found.get(name, "missing") for name in PUBLISHED_FLAGS[script]} == PUBLISHED_FLAGS[script]
+
+
+@pytest.mark.parametrize("script", [s for s in SCRIPTS if s != "run_visualise"])
+def test_scripts_with_a_network_choose_the_device(script):
+    assert flags(script)["device"] == "auto"
+
+
+def test_defaults_are_those_of_the_library():
+    from syncnet import pipeline, scoring, speakers, weights
+
+    found = {**flags("run_pipeline"), **flags("run_syncnet")}
+    assert found["facedet_scale"] == pipeline.FACEDET_SCALE
+    assert found["crop_scale"] == pipeline.CROP_SCALE
+    assert found["min_track"] == pipeline.MIN_TRACK
+    assert found["num_failed_det"] == pipeline.NUM_FAILED_DET
+    assert found["min_face_size"] == pipeline.MIN_FACE_SIZE
+    assert found["scene_threshold"] == pipeline.SCENE_THRESHOLD
+    assert found["frame_rate"] == FRAME_RATE
+    assert found["batch_size"] == scoring.BATCH_SIZE
+    assert found["vshift"] == scoring.VSHIFT
+    assert found["speaker_threshold"] == speakers.THRESHOLD
+    assert found["initial_model"] == weights.SYNCNET.published
+    assert found["s3fd_weights"] == weights.S3FD.published
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_readme_lists_every_flag_with_its_default(script):
+    tables = readme_flags()
+    listed = {**tables[EVERY_SCRIPT], **tables[script]}
+    assert listed == {name: as_printed(default) for name, default in flags(script).items()}
+
+
+def test_readme_explains_every_reason():
+    codes = {
+        value for name, value in vars(reasons).items() if name.isupper() and isinstance(value, str) and value.islower()
+    }
+    assert len(codes) > 5
+    listed = set(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE))
+    assert codes <= listed
+
+
+def code_blocks(text, language=r"\w*"):
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def test_pages_name_only_files_that_exist():
+    commands = "\n".join(block for page in PAGES for block in code_blocks(page.read_text(encoding="utf-8")))
+    named = set(re.findall(r"(?:python|sh) ((?:\w+/)*\w+\.(?:py|sh))", commands))
+    named |= set(re.findall(r"-r (requirements[\w-]*\.txt)", commands))
+    modules = re.findall(r"python -m ((?:training|benchmarks)[\w.]+)", commands)
+    named |= {f"{module.replace('.', '/')}.py" for module in modules}
+    assert {f"{script}.py" for script in SCRIPTS} | {"download_model.sh", "training/make_sample.py"} <= named
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)]+)\)", text) + re.findall(r'src="([^"]+)"', text)
+    links = [link.partition("#") for link in links if "://" not in link]
+    assert [path for path, _, _ in links if path and not (page.parent / path).exists()] == []
+    headings = re.findall(r"^#+ (.*)", text, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+    assert {anchor for path, _, anchor in links if anchor and not path} <= anchors
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_flags_in_commands_exist(page):
+    for block in code_blocks(page.read_text(encoding="utf-8")):
+        for line in block.replace("\\\n", " ").splitlines():
+            command = re.match(r"python (\w+)\.py (.*)", line)
+            if command and command[1] in SCRIPTS:
+                assert set(re.findall(r"--(\w+)", command[2])) <= set(flags(command[1])), line
+
+
+def test_readme_python_examples_compile():
+    blocks = code_blocks(README, "python")
+    assert blocks
+    for block in blocks:
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom):
+                module = importlib.import_module(node.module)
+                assert all(hasattr(module, alias.name) for alias in node.names)
+
+
+def test_readme_json_examples_are_json():
+    blocks = code_blocks(README, "json")
+    assert blocks
+    for block in blocks:
+        json.loads(block)
+
+
+def test_requirements_are_pinned():
+    for path in ROOT.glob("requirements*.txt"):
+        lines = [line.partition("#")[0].strip() for line in path.read_text().splitlines()]
+        for line in filter(None, lines):
+            assert re.fullmatch(
+                r'-r requirements\.txt|[\w-]+(\[\w+\])?==[\d.]+(; python_version [<>=]+ "[\d.]+")?', line
+            ), line
+
+
+def test_every_import_is_required():
+    """What the suite imports comes with Python, with the suite, or is in requirements.txt."""
+    modules = {"opencv-python": "cv2", "imageio-ffmpeg": "imageio_ffmpeg"}
+    required = re.findall(r"^([\w-]+)==", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    own = {path.stem for path in ROOT.iterdir()}
+    known = {modules.get(name, name) for name in required} | own | set(sys.stdlib_module_names)
+    used = {}
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module]
+            used.update({name.split(".")[0]: path.name for name in names})
+    optional = {"ray"}  # requirements-ray.txt
+    assert {name: where for name, where in used.items() if name not in known | optional} == {}
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"shell\s*=\s*True", r"os\.system\(", r"os\.popen\(", r"pickle\.loads?\(", r"weights_only\s*=\s*False"]
+)
+def test_habits_that_run_other_peoples_code_stay_out(pattern):
+    assert [path.name for path in SOURCES if re.search(pattern, path.read_text(encoding="utf-8"))] == []
+
+
+def test_weights_are_loaded_without_running_code():
+    for path in SOURCES:
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == "torch.load":
+                assert {k.arg: ast.unparse(k.value) for k in call.keywords}.get("weights_only") == "True", path
+
+
+@pytest.mark.parametrize(
+    "message, advice",
+    [
+        ("libGL.so.1: cannot open shared object file: No such file or directory", "apt install libgl1 libglib2.0-0"),
+        ("No module named 'numpy'", "pip install -r requirements.txt"),
+    ],
+)
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_opencv_that_does_not_load_is_one_line(tmp_path, script, message, advice):
+    (tmp_path / "cv2.py").write_text(f"raise ImportError({message!r})")
+    command = [
+        sys.executable,
+        f"{script}.py",
+        *ARGUMENTS.get(script, ["--reference", "a", "--data_dir", str(tmp_path)]),
+    ]
+    environment = {"PYTHONPATH": str(tmp_path), "PATH": ""}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == cli.FAILED
+    (line,) = done.stderr.splitlines()
+    assert message in line
+    assert advice in line
+
+
+def test_ci_runs_the_readmes_test_command():
+    assert (ROOT / ".ci/run").stat().st_mode & 0o111
+    assert "exec make test" in (ROOT / ".ci/run").read_text()
+    assert "make test" in README

@@ -1,0 +1,112 @@
+"""Scores, confidences and speakers against straightforward computations."""
+
+import numpy as np
+import pytest
+import python_speech_features
+import scipy.signal
+import torch
+
+from syncnet import scoring
+from syncnet.confidence import EDGE_DISTANCE, frame_confidence, window_confidence
+from syncnet.filters import median_filter
+from syncnet.speakers import NOBODY, Span, spans, speaking_tracks
+
+
+@pytest.mark.parametrize("size", [1, 5, 9, 13])
+@pytest.mark.parametrize("length", [1, 4, 9, 40])
+def test_median_filter(length, size):
+    values = np.random.default_rng(length).normal(size=length)
+    expected = scipy.signal.medfilt(values, size)
+    np.testing.assert_array_equal(median_filter(values, size), expected)
+
+
+def piece(extra):
+    """Samples that end ``extra`` after the first piece of MFCCs."""
+    return (scoring.MFCC_PIECE - 1) * scoring.STEP_SAMPLES + scoring.MFCC_WINDOW_SAMPLES + extra
+
+
+@pytest.mark.parametrize(
+    "length", [1, 399, 400, 401, 16000, piece(-1), piece(0), piece(1), piece(160), piece(161), 2_000_000]
+)
+def test_mfcc_piece_by_piece(length):
+    samples = np.random.default_rng(0).integers(-3000, 3000, length).astype(np.int16)
+    whole = python_speech_features.mfcc(samples, 16000).T
+    pieces = scoring.mfcc(samples)
+    assert pieces.shape == whole.shape
+    np.testing.assert_allclose(pieces, whole, rtol=1e-9, atol=1e-9)
+
+
+def test_audio_windows():
+    samples = np.random.default_rng(0).integers(-3000, 3000, 16000).astype(np.int16)
+    windows = scoring.audio_windows(samples)
+    coefficients = python_speech_features.mfcc(samples, 16000).T
+    assert windows.shape == (20, 1, 13, 20)
+    for i, window in enumerate(windows):
+        np.testing.assert_allclose(window[0], coefficients[:, 4 * i : 4 * i + 20], rtol=1e-6)
+
+
+def test_sound_shorter_than_a_window():
+    assert scoring.audio_windows(np.zeros(100, np.int16)).shape == (0, 1, 13, 20)
+
+
+@pytest.mark.parametrize(
+    ("video", "audio", "windows"), [(100, 100, 95), (100, 60, 55), (6, 9, 1), (5, 9, 0), (0, 0, 0)]
+)
+def test_window_count(video, audio, windows):
+    assert scoring.window_count(video, audio) == windows
+
+
+def test_distances():
+    torch.manual_seed(0)
+    video, audio = torch.randn(12, 8), torch.randn(12, 8)
+    ours = scoring.distances(video, audio, vshift=3)
+    assert ours.shape == (12, 7)
+    for i in range(12):
+        for k in range(7):
+            row = i + k - 3
+            other = audio[row] if 0 <= row < 12 else torch.zeros(8)
+            expected = torch.nn.functional.pairwise_distance(video[i : i + 1], other[None]).item()
+            assert ours[i, k] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("shift", [-3, 0, 2])
+def test_offset_sign(shift):
+    """Audio feature i + shift belongs to video feature i: the sound comes later, so the offset is -shift."""
+    torch.manual_seed(0)
+    video = torch.randn(60, 8)
+    audio = torch.roll(video, shift, dims=0)
+    score = scoring.score(scoring.distances(video, audio, vshift=5), video_frames=65, audio_frames=65)
+    assert score.offset == -shift
+
+
+def test_score():
+    dists = np.array([[5, 2, 4, 6, 7], [7, 2, 6, 6, 9]], np.float32)
+    score = scoring.score(dists, video_frames=7, audio_frames=8)
+    assert (score.offset, score.min_dist, score.confidence) == (1, 2, 4)
+
+
+def test_confidences():
+    dists = np.random.default_rng(0).uniform(5, 9, (30, 7)).astype(np.float32)
+    best = dists.mean(axis=0).argmin()
+    median = np.median(dists.mean(axis=0))
+    np.testing.assert_allclose(
+        window_confidence(dists), scipy.signal.medfilt((median - dists[:, best]).astype(float), 9), rtol=1e-5
+    )
+    padded = np.concatenate([[EDGE_DISTANCE] * 3, dists[:, best], [EDGE_DISTANCE] * 3])
+    assert EDGE_DISTANCE == 10
+    np.testing.assert_allclose(frame_confidence(dists), scipy.signal.medfilt(median - padded, 9), rtol=1e-5)
+
+
+def test_speakers():
+    first = np.array([3, 3, 1, 1, 5, 5], float)
+    second = np.array([4, 4, 1, 6], float)
+    speaker = speaking_tracks([0, 2], [first, second], threshold=2)
+    assert speaker.tolist() == [0, 0, 1, 1, 0, 1]
+    assert spans(speaker) == [Span(0, 1, 0), Span(2, 3, 1), Span(4, 4, 0), Span(5, 5, 1)]
+
+
+def test_nobody_speaks():
+    speaker = speaking_tracks([4], [np.array([2.0, 1.0])], threshold=2)
+    assert speaker.tolist() == [NOBODY] * 6
+    assert spans(speaker) == []
+    assert spans(speaking_tracks([], [])) == []
