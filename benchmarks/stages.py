@@ -1,0 +1,126 @@
+"""Share of run_pipeline's and run_syncnet's wall time outside the two networks, and peak memory.
+
+    python benchmarks/stages.py [--seconds 60] [--size 1920x1080] [--width 1.0] [--video data/sample.mp4]
+
+The video is repeated and scaled to the size asked for. The networks are of published size (or ``--width`` times that)
+with random weights: the detector runs, and one face in the middle stands in for what it finds.
+"""
+
+import argparse
+import resource
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+STARTED = time.perf_counter()
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import torch
+
+from detectors import S3FD
+from detectors.s3fd.nets import S3FDNet
+from syncnet import media, pipeline, sync
+from syncnet.layout import Layout
+from syncnet.networks import FastS3FD, FastSyncNet
+from SyncNetInstance import SyncNetInstance
+from SyncNetModel import S
+
+SEED = 0
+FACE_CONFIDENCE = 0.99
+MEGABYTE = 1024  # of the kilobytes that getrusage counts in
+
+
+def get_parser():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--size", default="1920x1080")
+    parser.add_argument("--width", type=float, default=1.0)
+    parser.add_argument("--video", default=str(ROOT / "data/sample.mp4"))
+    return parser
+
+
+class OneFace(S3FD):
+    """Runs the detector, and finds one face in the middle of every picture."""
+
+    def detect_batch(self, images, conf_th=0.8, scales=(1,)):
+        super().detect_batch(images, conf_th=conf_th, scales=scales)
+        height, width = images.shape[1:3]
+        half = height / 6
+        box = [width / 2 - half, height / 2 - half, width / 2 + half, height / 2 + half, FACE_CONFIDENCE]
+        return [torch.tensor([box]).numpy()] * len(images)
+
+
+class Stopwatch:
+    """Adds up the time in which at least one thread is in one of some methods."""
+
+    def __init__(self):
+        self.seconds, self.inside, self.started = 0.0, 0, 0.0
+        self.lock = threading.Lock()
+
+    def count(self, step):
+        with self.lock:
+            if not self.inside:
+                self.started = time.perf_counter()
+            self.inside += step
+            if not self.inside:
+                self.seconds += time.perf_counter() - self.started
+
+    def watch(self, owner, name):
+        function = getattr(owner, name)
+
+        def timed(*args, **kwargs):
+            self.count(1)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.count(-1)
+
+        setattr(owner, name, timed)
+
+
+def measure(name, function, networks):
+    """Run a step, and print how long it took and how much of that was outside the networks."""
+    inside, started = networks.seconds, time.perf_counter()
+    result = function()
+    wall, inside = time.perf_counter() - started, networks.seconds - inside
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MEGABYTE
+    print(f"{name:13} {wall:7.1f} s, networks {inside:7.1f} s, outside {1 - inside / wall:6.1%}, peak {peak:6.0f} MB")
+    return result
+
+
+def main(argv=None):
+    args = get_parser().parse_args(argv)
+    networks = Stopwatch()
+    networks.watch(FastS3FD, "forward")
+    networks.watch(FastSyncNet, "video_features")
+    networks.watch(FastSyncNet, "audio_features")
+    torch.manual_seed(SEED)
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        clip, s3fd, syncnet = folder / "clip.mp4", folder / "s3fd.pt", folder / "syncnet.pt"
+        scale = args.size.replace("x", ":")
+        loop = ["-stream_loop", "-1", "-i", args.video, "-t", args.seconds]
+        loop += ["-vf", f"scale={scale},setsar=1", "-r", "25"]
+        media.Ffmpeg([*loop, "-preset", "ultrafast", *media.ERRORS_ONLY, clip], source=args.video).finish()
+        torch.save(S3FDNet(args.width).state_dict(), s3fd)
+        torch.save(S(width=args.width).state_dict(), syncnet)
+        print(f"{args.seconds:g} s of {args.size}; start-up {time.perf_counter() - STARTED:.1f} s with making the clip")
+        layout = Layout(folder / "work", "clip")
+
+        def run_pipeline():
+            return pipeline.run(clip, layout, load_detector=lambda: OneFace("cpu", weights=s3fd), scene_threshold=1e9)
+
+        def run_syncnet():
+            net = SyncNetInstance("cpu")
+            net.loadParameters(syncnet)
+            return sync.run(layout, net, print_line=lambda line: None)
+
+        measure("run_pipeline", run_pipeline, networks)
+        measure("run_syncnet", run_syncnet, networks)
+
+
+if __name__ == "__main__":
+    main()
