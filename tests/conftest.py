@@ -168,7 +168,7 @@ def nothing_left_running():
     """No test leaves an ffmpeg or a thread behind."""
     before = set(suite_threads())
     yield
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + 10
     while time.monotonic() < deadline and (set(suite_threads()) - before or running_ffmpegs()):
         time.sleep(0.02)
     assert not running_ffmpegs()

@@ -91,7 +91,7 @@ def peak_megabytes(pid):
     return max((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), default=0)
 
 
-def wait_until(condition, *, seconds=20.0):
+def wait_until(condition, *, seconds=60.0):
     """Wait for a condition: what it returned."""
     end = time.monotonic() + seconds
     while not (value := condition()):

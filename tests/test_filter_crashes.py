@@ -121,15 +121,16 @@ def test_kill_workers_at_random(start, videos, tmp_path):
     assert times_finished(tmp_path / "out") == dict.fromkeys(names, 1)
     failed = [record for record in records(tmp_path / "out") if record["status"] == FAILED]
     assert code == (3 if failed else 0), err
-    assert all("killed by SIGKILL" in record["error"] for record in failed)
-    assert all(begun(tmp_path).count(record["name"]) == 2 for record in failed)
+    assert all("killed by SIGKILL" in record["error"] and "twice" in record["error"] for record in failed)
+    # at most: a worker may die between taking a video and beginning it
+    assert all(begun(tmp_path).count(record["name"]) <= 2 for record in failed)
     assert len(begun(tmp_path)) <= len(names) + ROUNDS
     assert "Traceback" not in err
 
 
 def test_kill_the_program_at_random(start, videos, tmp_path):
     """ROUNDS times kill -9 of the program; then nothing is lost, nothing done twice, nothing left over."""
-    names = [SCORED.format(i) for i in range(120)]
+    names = [SCORED.format(i) for i in range(240)]
     videos(*names)
     dice, orphans, done, in_flight = random.Random(2), [], set(), 0
     for _ in range(ROUNDS):
@@ -146,7 +147,7 @@ def test_kill_the_program_at_random(start, videos, tmp_path):
         in_flight += len(begun(tmp_path)) - before - len(finished - done)
         done = finished
     wait_until(lambda: not any(map(alive, orphans)))
-    assert 10 < len(done) < len(names), "the kills hit nothing"
+    assert 0 < len(done) < len(names), "the kills hit nothing"
     code, _, err = finish(start("--transfer", "hardlink"))
     assert code == 0, err
     assert times_finished(tmp_path / "out") == dict.fromkeys(names, 1), "scored twice or never"
@@ -199,13 +200,21 @@ def test_killed_while_folders_are_made(start, videos, tmp_path):
     sizes = {name: (folder / name).stat().st_size for name in names}
     assert finish(start("--transfer", "none"))[0] == 0
     dice, seen = random.Random(3), 0
+
+    def copies():
+        return {p for side in ("good", "poor") for p in (tmp_path / f"out/{side}_quality").glob("*")}
+
     for attempt in range(8):
         sides = ["--min_confidence", "9" if attempt % 2 else "5"]
+        known = copies()
         program = start("--rescore", "never", *sides)
-        time.sleep(dice.uniform(0.3, 0.7))
+        if attempt % 4 > 1:  # half of the kills hit while files are copied, however slow the machine is
+            wait_until(lambda program=program, known=known: program.poll() is not None or copies() != known)
+        else:
+            time.sleep(dice.uniform(0.3, 0.7))
         program.kill()
         program.wait()
-        there = [p for side in ("good", "poor") for p in (tmp_path / f"out/{side}_quality").glob("*")]
+        there = copies()
         assert all(p.stat().st_size == sizes[p.name] for p in there)
         seen += len(there)
     assert seen

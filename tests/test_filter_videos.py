@@ -154,10 +154,11 @@ def test_kill_workers_and_program_at_random(start, folder, tmp_path):
             wait_until(lambda known=done: set(times_finished(tmp_path / "out")) > known, seconds=120)
         time.sleep(dice.uniform(0, 2))
         children = descendants(program.pid)
-        if program.poll() is not None:
+        victims = workers(program.pid) or children
+        if program.poll() is not None or not victims:
             break
         if number % 2:
-            tally["worker"] += kill(dice.choice(workers(program.pid) or children))
+            tally["worker"] += kill(dice.choice(victims))
         else:
             orphans += children
             tally["program"] += kill(program.pid)
