@@ -10,9 +10,12 @@
 ``evaluate`` and ``extract_feature`` are the published interface to the same.
 """
 
+import contextlib
 import hashlib
 import itertools
 import time
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -31,6 +34,30 @@ from SyncNetModel import LIP_WINDOW
 
 FRAME_SHAPE = (*LIP_WINDOW[2:], LIP_WINDOW[0])
 PRINTED_CONFIDENCES = {"formatter": {"float": "{: 0.3f}".format}}
+
+
+@dataclass
+class Clip:
+    """A clip that is being scored.
+
+    Attributes:
+        samples: its sound, int16.
+        seen, heard: frames of picture and of sound.
+        features: lip features of its batches so far, each N x 1024.
+        started: when its sound was there, by time.perf_counter().
+        error: ``MediaError`` that ended it.
+    """
+
+    path: Path
+    samples: np.ndarray | None = None
+    seen: int = 0
+    heard: int = 0
+    features: list = field(default_factory=list)
+    started: float = 0.0
+    error: MediaError | None = None
+
+    def hear(self, samples):
+        self.samples, self.heard, self.started = samples, scoring.audio_frames(samples), time.perf_counter()
 
 
 class SyncNetInstance:
@@ -89,38 +116,77 @@ class SyncNetInstance:
         Raises:
             MediaError: no sound, too short, or not 224x224.
         """
-        videofile = check_input(videofile)
-        clear_scratch(folder)
-        try:
-            with (
-                media.start_frames(videofile, folder) as pictures,
-                media.start_audio(videofile, scratch_audio(folder), fill_gaps=True) as sound,
-            ):
-                sound.finish()
-                samples = media.read_wav(scratch_audio(folder))
-                started = time.perf_counter()
-                heard = scoring.audio_frames(samples)
-                files = itertools.islice(growing_files(folder, pictures), heard)
-                video = self._video_features(files, batch_size=batch_size)
-                pictures.finish()
-        except MediaError:
-            # only now, because most clips are sound and a look at the streams costs a start of ffmpeg
-            if not media.check_streams(videofile).audio:
-                raise MediaError(f"{videofile}: {reasons.no_audio().text}", code=reasons.NO_AUDIO) from None
-            raise
-        seen = len(frame_files(folder))
-        count = scoring.window_count(seen, heard)
-        if not count:
-            reason = reasons.too_short(frames=min(seen, heard), needed=MIN_FRAMES)
-            raise MediaError(f"{videofile}: {reason.text}", code=reason.code)
-        if seen != heard:
-            print_line(
-                f"WARNING: {videofile}: {seen} frames of video and {heard} of audio: only what has both is scored"
+        options = {"batch_size": batch_size, "vshift": vshift, "print_line": print_line}
+        [found] = self.score_all([videofile], folder=folder, **options)
+        if isinstance(found, MediaError):
+            raise found
+        return found
+
+    def score_all(self, videofiles, *, folder, batch_size=BATCH_SIZE, vshift=VSHIFT, print_line=print):
+        """Score clips one after the other: ffmpeg is at the next one while the network is still at the last.
+
+        Args:
+            videofiles: iterable of paths.
+            folder, batch_size, vshift, print_line: as in ``score``.
+
+        Yields:
+            Per clip its ``SyncScore``, or the ``MediaError`` that ``score`` raises.
+        """
+
+        def features(part):
+            clip, frames = part
+            return clip, None if frames is None else self.net.video_features(frames)
+
+        with contextlib.ExitStack() as stack:
+            parts = stack.enter_context(
+                contextlib.closing(self._parts(videofiles, folder=folder, batch_size=batch_size))
             )
-        audio = self._audio_features(samples, count=count, batch_size=batch_size)
+            for clip, found in stack.enter_context(contextlib.closing(in_lanes(features, parts, self.device))):
+                if found is None:
+                    yield self._conclude(clip, batch_size=batch_size, vshift=vshift, print_line=print_line)
+                else:
+                    clip.features.append(found)
+
+    def _parts(self, videofiles, *, folder, batch_size):
+        """Every ``Clip`` with each batch of its frames, and with None behind its last."""
+        for videofile in videofiles:
+            clip = Clip(check_input(videofile))
+            clear_scratch(folder)
+            try:
+                with (
+                    media.start_frames(clip.path, folder) as pictures,
+                    media.start_audio(clip.path, scratch_audio(folder), fill_gaps=True) as sound,
+                ):
+                    sound.finish()
+                    clip.hear(media.read_wav(scratch_audio(folder)))
+                    files = itertools.islice(growing_files(folder, pictures), clip.heard)
+                    frames = read_ahead(files, lambda path: checked_frame(read_frame(path), path))
+                    for batch in self._frame_batches(frames, batch_size=batch_size):
+                        yield clip, batch
+                    pictures.finish()
+                clip.seen = len(frame_files(folder))
+            except MediaError as error:
+                clip.error = without_sound(clip.path) or error
+            yield clip, None
+
+    def _conclude(self, clip, *, batch_size, vshift, print_line):
+        """Score and print a clip whose features are there: its ``SyncScore``, or the error."""
+        count = scoring.window_count(clip.seen, clip.heard)
+        if not clip.error and not count:
+            reason = reasons.too_short(frames=min(clip.seen, clip.heard), needed=MIN_FRAMES)
+            clip.error = MediaError(f"{clip.path}: {reason.text}", code=reason.code)
+        if clip.error:
+            return clip.error
+        if clip.seen != clip.heard:
+            print_line(
+                f"WARNING: {clip.path}: {clip.seen} frames of video and {clip.heard} of audio: "
+                "only what has both is scored"
+            )
+        video = torch.cat(clip.features)
+        audio = self._audio_features(clip.samples, count=count, batch_size=batch_size)
         dists = scoring.distances(video[:count], audio, vshift=vshift)
-        result = scoring.score(dists, video_frames=seen, audio_frames=heard)
-        print_line(f"Compute time {time.perf_counter() - started:.3f} sec.")
+        result = scoring.score(dists, video_frames=clip.seen, audio_frames=clip.heard)
+        print_line(f"Compute time {time.perf_counter() - clip.started:.3f} sec.")
         with np.printoptions(**PRINTED_CONFIDENCES):
             print_line(f"Framewise conf: \n{window_confidence(dists)}")
         print_line(
@@ -155,13 +221,6 @@ class SyncNetInstance:
             if len(batch) > overlap:
                 yield batch
 
-    def _video_features(self, files, *, batch_size):
-        """Features of every window of the pictures in files, N x 1024."""
-        frames = read_ahead(files, lambda path: checked_frame(read_frame(path), path))
-        windows = self._frame_batches(frames, batch_size=batch_size)
-        features = list(in_lanes(self.net.video_features, windows, self.device))
-        return torch.cat(features) if features else torch.zeros(0, 0)
-
     def _audio_features(self, samples, *, count, batch_size):
         """Features of the first ``count`` windows of the sound, N x 1024.
 
@@ -174,6 +233,19 @@ class SyncNetInstance:
             parts = (windows[i : i + batch_size] for i in starts)
             self._heard = key, torch.cat(list(in_lanes(self.net.audio_features, parts, self.device)))
         return self._heard[1]
+
+
+def without_sound(path):
+    """The ``MediaError`` of a clip that has no sound or is none; None of others.
+
+    Asked only when something went wrong: most clips have sound, and a look at the streams costs a start of ffmpeg.
+    """
+    try:
+        if media.check_streams(path).audio:
+            return None
+    except MediaError as error:
+        return error
+    return MediaError(f"{path}: {reasons.no_audio().text}", code=reasons.NO_AUDIO)
 
 
 def checked_frame(image, source="this clip"):

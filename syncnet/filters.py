@@ -1,12 +1,12 @@
 """The median filter of the tracks and of the framewise confidence."""
 
 import numpy as np
-from scipy import ndimage
 
 
 def median_filter(values, size):
     """Median of every ``size`` values (odd), with zeros beyond both ends: ``scipy.signal.medfilt`` on 1-D input.
 
-    scipy.ndimage has the same filter and loads in a fraction of the time.
+    In numpy's words, because scipy's take a quarter of a second to load.
     """
-    return ndimage.median_filter(np.asarray(values, dtype=np.float64), size=size, mode="constant", cval=0.0)
+    padded = np.pad(np.asarray(values, dtype=np.float64), size // 2)
+    return np.median(np.lib.stride_tricks.sliding_window_view(padded, size), axis=1)

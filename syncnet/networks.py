@@ -33,7 +33,11 @@ class StackedConvolution(nn.Module):
     def __init__(self, conv):
         super().__init__()
         self.conv = nn.Conv2d(
-            conv.in_channels * WINDOW_FRAMES, conv.out_channels, spatial(conv.kernel_size), stride=spatial(conv.stride)
+            conv.in_channels * WINDOW_FRAMES,
+            conv.out_channels,
+            spatial(conv.kernel_size),
+            stride=spatial(conv.stride),
+            device="meta",
         )
         self.conv.weight = nn.Parameter(conv.weight.transpose(1, 2).reshape(self.conv.weight.shape))
         self.conv.bias = conv.bias
@@ -54,7 +58,7 @@ def flat_convolution(conv):
     if isinstance(conv, nn.Conv2d) or conv.kernel_size[0] > 1:
         return conv
     kernel, stride, padding = map(spatial, (conv.kernel_size, conv.stride, conv.padding))
-    flat = nn.Conv2d(conv.in_channels, conv.out_channels, kernel, stride=stride, padding=padding)
+    flat = nn.Conv2d(conv.in_channels, conv.out_channels, kernel, stride=stride, padding=padding, device="meta")
     flat.weight, flat.bias = nn.Parameter(conv.weight.squeeze(2)), conv.bias
     return flat
 
@@ -165,7 +169,7 @@ def joined(*convs):
     """Convolutions of one input as one, their outputs one after the other."""
     first = convs[0]
     outputs = sum(conv.out_channels for conv in convs)
-    whole = nn.Conv2d(first.in_channels, outputs, first.kernel_size, padding=first.padding)
+    whole = nn.Conv2d(first.in_channels, outputs, first.kernel_size, padding=first.padding, device="meta")
     whole.weight = nn.Parameter(torch.cat([conv.weight for conv in convs]))
     whole.bias = nn.Parameter(torch.cat([conv.bias for conv in convs]))
     return whole

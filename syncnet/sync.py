@@ -1,5 +1,6 @@
 """run_syncnet's work: score every face track of a video, and say who speaks."""
 
+import contextlib
 import logging
 from dataclasses import dataclass
 
@@ -78,10 +79,9 @@ def run(
         old.unlink(missing_ok=True)
     files = layout.crop_files()
     try:
-        scores = [
-            score_track(file, net, folder=layout.tmp, batch_size=batch_size, vshift=vshift, print_line=print_line)
-            for file in progress(files, total=len(files), desc="tracks")
-        ]
+        options = {"batch_size": batch_size, "vshift": vshift, "print_line": print_line}
+        with contextlib.closing(net.score_all(files, folder=layout.tmp, **options)) as found:
+            scores = [score_or_reason(score) for score in progress(found, total=len(files), desc="tracks")]
     finally:
         discard(layout.tmp)
     records = [
@@ -98,14 +98,17 @@ def run(
     return SyncResult(scores=scores, speakers=found, report=report)
 
 
-def score_track(file, net, *, folder, batch_size, vshift, print_line):
-    """The ``SyncScore`` of one clip, or the ``Reason`` why it has none."""
-    try:
-        return net.score(file, folder=folder, batch_size=batch_size, vshift=vshift, print_line=print_line)
-    except MediaError as error:
-        if error.code not in UNSCORABLE:
-            raise
-        return reasons.Reason(error.code, str(error))
+def score_or_reason(found):
+    """The ``SyncScore`` of a clip, or the ``Reason`` why it has none.
+
+    Raises:
+        MediaError: the clip is damaged.
+    """
+    if not isinstance(found, MediaError):
+        return found
+    if found.code not in UNSCORABLE:
+        raise found
+    return reasons.Reason(found.code, str(found))
 
 
 def numbers(score, *, vshift):

@@ -171,13 +171,13 @@ def load_state(weights, known):
 
 
 def fill(net, state, weights, known):
-    """Put parameters into a network made for them.
+    """Put parameters into a network made for them, whose own may be without storage (on torch's meta device).
 
     Raises:
         WeightsError: names or shapes differ.
     """
     try:
-        net.load_state_dict(state)
+        net.load_state_dict(state, assign=True)
     except RuntimeError as error:
         raise WeightsError(
             f"{weights.path}: not weights of {known.network} (other layers): name the right file with {known.flag}"
@@ -187,20 +187,28 @@ def fill(net, state, weights, known):
 
 def load_syncnet(given=None):
     """The network and the ``Weights`` that it was made from; width and embedding are read off the file."""
+    import torch
+
     from SyncNetModel import S
 
     weights = choose(SYNCNET, given)
     state = load_state(weights, SYNCNET)
     width = len(state[SYNCNET.first_layer]) / SYNCNET.first_channels
     embedding = len(state.get(EMBEDDING_LAYER, ()))
-    return fill(S(embedding, width=width), state, weights, SYNCNET), weights
+    with torch.device("meta"):  # no random numbers that the file's replace
+        net = S(embedding, width=width)
+    return fill(net, state, weights, SYNCNET), weights
 
 
 def load_s3fd(given=None):
     """The detector's network and the ``Weights`` that it was made from; the width is read off the file."""
+    import torch
+
     from detectors.s3fd.nets import S3FDNet
 
     weights = choose(S3FD, given)
     state = load_state(weights, S3FD)
     width = len(state[S3FD.first_layer]) / S3FD.first_channels
-    return fill(S3FDNet(width), state, weights, S3FD), weights
+    with torch.device("meta"):
+        net = S3FDNet(width)
+    return fill(net, state, weights, S3FD), weights

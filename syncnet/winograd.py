@@ -135,8 +135,8 @@ class PlaneConvolution(nn.Module):
     def __init__(self, weight, bias):
         super().__init__()
         at, g, bt = cook_toom(PLANE_OUTPUTS, weight.shape[-1], PLANE_POINTS)
-        kernels = torch.einsum("pt,qu,oitu->qpio", g, g, weight.double()).flatten(0, 1)
-        self.kernels = kernels.float().contiguous()
+        taps = weight.permute(3, 2, 1, 0).flatten(0, 1).flatten(1)  # columns first
+        self.kernels = (torch.kron(g, g).float() @ taps).unflatten(1, (weight.shape[1], weight.shape[0]))
         self.bias, self.at, self.bt = bias, at.tolist(), bt.tolist()
 
     @classmethod

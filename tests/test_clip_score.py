@@ -11,6 +11,7 @@ import standins
 import torch
 from scipy.io import wavfile
 
+from syncnet import media, reasons
 from syncnet.weights import load_syncnet
 from SyncNetInstance import SyncNetInstance
 from SyncNetModel import S
@@ -99,3 +100,27 @@ def test_shortest_clips(noisy, clip, tmp_path, frames, windows):
     short = clips.encode(tmp_path / "short.avi", tmp_path / "pictures", tmp_path / "sound.wav")
     score = noisy[0].score(short, folder=tmp_path / "clip", print_line=lambda line: None)
     assert len(score.dists) == windows
+
+
+@pytest.mark.usefixtures("nothing_left_running")
+def test_clips_one_after_the_other(noisy, clip, tmp_path):
+    """As if each were scored alone; one that cannot be scored does not stop the others."""
+    net, _ = noisy
+    silent, text = tmp_path / "silent.avi", tmp_path / "text.avi"
+    media.Ffmpeg(["-i", clip, "-an", "-c", "copy", silent], source=clip).finish()
+    text.write_text("no clip")
+    lines = []
+    found = list(net.score_all([clip, silent, text, clip], folder=tmp_path / "all", print_line=lines.append))
+    alone = net.score(clip, folder=tmp_path / "alone", print_line=lambda line: None)
+    for score in (found[0], found[3]):
+        np.testing.assert_array_equal(score.dists, alone.dists)
+        assert (score.offset, score.video_frames, score.audio_frames) == (alone.offset, 31, 30)
+    assert [error.code for error in found[1:3]] == [reasons.NO_AUDIO, reasons.NOT_MEDIA]
+    assert sum("AV offset" in line for line in lines) == 2
+
+
+@pytest.mark.usefixtures("nothing_left_running")
+def test_scoring_that_is_given_up(noisy, clip, tmp_path):
+    scores = noisy[0].score_all([clip] * 3, folder=tmp_path / "clip", print_line=lambda line: None)
+    assert next(scores).video_frames == 31
+    scores.close()

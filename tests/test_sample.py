@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT
 
 import run_pipeline
 import run_syncnet
 from syncnet import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME, media, scoring
+from syncnet.frames import read_frame
 from syncnet.layout import Layout, frame_files
 from syncnet.records import load_json, load_pickle
 from SyncNetInstance import SyncNetInstance
@@ -49,7 +51,9 @@ def guest(results, tracks, tmp_path_factory):
     net.loadParameters(str(STARTER / "syncnet.pt"))
     media.start_frames(crop, folder).finish()
     media.start_audio(crop, folder / "audio.wav").finish()
-    video = net._video_features(frame_files(folder), batch_size=scoring.BATCH_SIZE)
+    frames = map(read_frame, frame_files(folder))
+    batches = net._frame_batches(frames, batch_size=scoring.BATCH_SIZE)
+    video = torch.cat([net.net.video_features(batch) for batch in batches])
     return net, video, media.read_wav(folder / "audio.wav")
 
 
