@@ -1,71 +1,17 @@
+# ruff: noqa: F811, fixtures are imported
 """The sync network's trainer on a few small rendered talking faces."""
 
-import csv
-import dataclasses
 import json
 
 import numpy as np
 import pytest
 import torch
-from scipy.io import wavfile
+from training_fixtures import WIDTH, arguments, faces, loaded, randomise  # noqa: F401
 
 from SyncNetModel import S
-from training import augment, calibrate, clips, common, evaluate_syncnet, train_syncnet
+from training import calibrate, clips, common, evaluate_syncnet, train_syncnet
 from training.half_lip import LUMA, HalfS, full_state, load_full
 from training.sync_loss import SHIFT, Distance, draw_sample, shift_curve, sync_loss
-from training.talking_face import render_clip
-
-SECONDS = 1.6
-WIDTH = 0.0625
-COLUMNS = (
-    "clip", "source", "licence", "kind", "person", "frames", "faces_in_video", "face_px", "shift_applied",
-    "published_offset", "published_confidence", "published_min_dist",
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def faces(tmp_path_factory):
-    """A folder like ../shared/faces with five rendered people, with scores made up."""
-    folder = tmp_path_factory.mktemp("faces")
-    (folder / "clips").mkdir()
-    rows = []
-    for seed in range(5):
-        clip = render_clip(seed, SECONDS)
-        silent, sound = folder / "silent.avi", folder / "sound.wav"
-        clips._as_xvid(clip.frames, silent)
-        wavfile.write(sound, clips.SAMPLE_RATE, clip.audio)
-        name = f"person-{seed}-0.avi"
-        clips._run(["-i", str(silent), "-i", str(sound), "-c", "copy", str(folder / "clips" / name)])
-        known = (4 + seed, 8 - seed)  # confidence and min dist, made up
-        values = (name, "rendered", "MIT", "generated", f"person-{seed}", len(clip.frames), 1, 120, 0, 0, *known)
-        rows.append(dict(zip(COLUMNS, map(str, values))))
-    with (folder / "index.tsv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, delimiter="\t")
-        writer.writeheader()
-        writer.writerows(rows)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def loaded(faces):
-    return clips.load_clips(faces, common.read_index(faces), faces / "cache")
-
-
-def arguments(faces, work, *more):
-    return ["--data", str(faces), "--work", str(work), "--cache", str(faces / "cache"), "--width", str(WIDTH),
-            "--rendered", "0", "--clips", "2", "--windows", "8", "--precision", "float32", "--threads", "1",
-            *more]  # fmt: skip
-
-
-def randomise(net):
-    torch.manual_seed(0)
-    for module in net.modules():
-        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-            torch.nn.init.normal_(module.bias, 0, 0.3)
-            torch.nn.init.normal_(module.running_mean, 0, 0.3)
-            torch.nn.init.uniform_(module.running_var, 0.5, 2)
-    return net.eval()
 
 
 def test_half_size_network_is_the_full_one():
@@ -157,76 +103,6 @@ def test_training_curve_is_the_scorers_curve():
     torch.testing.assert_close(curve, squares.values.sqrt().mean(0), rtol=1e-4, atol=1e-4)
     raw = evaluate_syncnet.lag_squares(video, audio)
     assert float(curve.min()) == pytest.approx(evaluate_syncnet.score(raw, **distance.calibration()).min_dist, abs=1e-4)
-
-
-def test_nobody_is_on_both_sides(faces):
-    rows = [
-        {"source": f"s{i % 3}", "person": f"p{i // 2}", "clip": f"{i}.mp4"} for i in range(120)
-    ] + [{"source": "one man", "person": "him", "clip": f"him-{i}.mp4"} for i in range(20)]  # fmt: skip
-    train, held_out = common.split_by_person(rows)
-    assert {r["person"] for r in train}.isdisjoint(r["person"] for r in held_out)
-    assert len(train) + len(held_out) == len(rows)
-    assert 0.12 * len(rows) < len(held_out) < 0.28 * len(rows)
-    assert "him" not in {r["person"] for r in held_out}
-    assert common.split_by_person(rows[::-1])[1][::-1] == held_out
-
-
-def test_decoded_clips(loaded):
-    clip = loaded[0]
-    assert set(clip.frames) == set(clips.VERSIONS)
-    for frames in clip.frames.values():
-        assert frames.shape == (40, 112, 112) and frames.dtype == np.uint8
-    assert clip.windows == 35 and clip.confidence == 4.0
-    direct = render_clip(0, SECONDS)
-    assert np.abs(clip.audio[: len(direct.audio)].astype(int) - direct.audio).max() == 0
-    grey = direct.frames[10].mean(-1).reshape(112, 2, 112, 2).mean((1, 3))
-    assert np.abs(grey - clip.frames["jpeg"][10]).mean() < 12
-
-
-def test_moved_sound_is_in_the_file(faces, tmp_path):
-    source = faces / "clips" / "person-1-0.avi"
-    clips.move_sound(source, tmp_path / "moved.mkv", 3 * clips.SAMPLES_PER_FRAME)
-    before, after = clips._read_audio(source), clips._read_audio(tmp_path / "moved.mkv")
-    assert (after[1920:] == before[: len(after) - 1920]).all() and not after[:1920].any()
-
-
-def test_moved_sound_leaves_the_picture_where_it_is(faces, tmp_path):
-    """Also of H.264 whose pictures are not stored in order."""
-    source, moved = tmp_path / "source.mp4", tmp_path / "moved.mkv"
-    name = common.read_index(faces)[0]["clip"]
-    clips._run(
-        ["-i", str(faces / "clips" / name), "-c:v", "libx264", "-bf", "2", "-c:a", "flac", "-strict", "-2", str(source)]
-    )
-    clips.move_sound(source, moved, 0)
-    before, after = list(clips._pictures(source)), list(clips._pictures(moved))
-    assert len(before) == len(after)
-    assert all((a == b).all() for a, b in zip(before, after))
-
-
-def test_clips_out_of_step_are_not_trained_on(faces, loaded):
-    row = {**common.read_index(faces)[0], "published_offset": "3"}
-    assert [clips.clip_of({**row, "shift_applied": shift}).offset for shift in ("0", "3")] == [3, 0]
-    assert clips.clip_of({**row, "published_confidence": "", "published_min_dist": ""}).offset is None
-    late = dataclasses.replace(loaded[0], offset=3)
-    assert train_syncnet.Sampler([late, *loaded[1:]]).clips == loaded[1:]
-
-
-def test_mfcc_windows_are_the_scorers(loaded):
-    coefficients = clips.mfcc(loaded[0].audio)
-    windows = clips.mfcc_windows(coefficients, loaded[0].windows)
-    assert windows.shape == (35, 13, 20)
-    assert (windows[7] == coefficients[28:48].T).all()
-
-
-def test_augmentation_is_seeded_and_keeps_shapes(loaded):
-    frames = np.ascontiguousarray(loaded[0].frames["jpeg"][:8])
-    for seed in range(12):
-        one, two = (augment.picture(np.random.default_rng(seed), frames) for _ in range(2))
-        assert one.shape == frames.shape and one.dtype == np.uint8 and (one == two).all()
-        sounds = [augment.sound(np.random.default_rng(seed), loaded[0].audio, loaded[1].audio) for _ in range(2)]
-        assert sounds[0].dtype == np.int16 and sounds[0].shape == loaded[0].audio.shape
-        assert (sounds[0] == sounds[1]).all()
-    assert not (augment.picture(np.random.default_rng(1), frames) == frames).all()
 
 
 def test_loss_is_small_for_features_in_step(loaded):

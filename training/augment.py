@@ -6,7 +6,13 @@ import numpy as np
 from training.clips import HALF, SAMPLE_RATE, delayed
 
 INT16_PEAK = 32767
+LARGEST_SPEED = 0.13  # of the logarithm
 MFCC_STEP = SAMPLE_RATE // 100  # samples
+
+
+def speed(rng):
+    """How fast a clip is played, picture and sound alike: it gives other voices (pitch, formants) and other tempi."""
+    return float(np.exp(rng.uniform(-LARGEST_SPEED, LARGEST_SPEED))) if rng.random() < 0.5 else 1.0
 
 
 def _lookup(rng):

@@ -2,11 +2,11 @@
 
     python -m training.calibrate --data ../shared/faces --work ~/syncnet --output data/starter/syncnet.pt
 
-Takes the averaged weights in WORK/checkpoint.pt. Two numbers are fitted: a factor on all features and a constant
-between the two streams (distance d becomes sqrt((scale d)^2 + floor^2)); a third, how far away the zeros beyond the
-ends of the sound are, follows from them. Where both figures cannot agree, confidence goes first: thresholds are set on
-it. They are fitted on held-out clips, because
-trained clips score higher than unseen ones ever do; the printed fit leaves each person out in turn.
+Takes the averaged weights in WORK/checkpoint.pt, or a file in S's layout (``--weights``). Two numbers are fitted: a
+factor on all features and a constant between the two streams (distance d becomes sqrt((scale d)^2 + floor^2)); a third,
+how far away the zeros beyond the ends of the sound are, follows from them. Where both figures cannot agree, confidence
+goes first: thresholds are set on it. They are fitted on held-out clips, because trained clips score higher than unseen
+ones ever do; the printed fit leaves each person out in turn.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from scipy.optimize import minimize
 from training import common
 from training.clips import load_clips
 from training.evaluate_syncnet import clip_squares, score
-from training.half_lip import HalfS, full_state
+from training.half_lip import HalfS, full_state, load_half
 from training.sync_loss import Distance
 
 MIN_DIST_WEIGHT = 0.2  # of its error, beside confidence's
@@ -97,7 +97,9 @@ def load_averaged(path):
 def get_parser():
     parser = argparse.ArgumentParser(description="Calibrate and save the starter's sync network.")
     parser.add_argument("--data", default="../shared/faces", help="folder with index.tsv and clips/")
-    parser.add_argument("--work", required=True, help="folder of the training run")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--work", help="folder of the training run")
+    source.add_argument("--weights", help="weights in S's layout; give --cache with them")
     parser.add_argument("--cache", help="folder of decoded clips (default: WORK/cache)")
     parser.add_argument("--output", required=True, help="weights to write, half precision, in S's layout")
     return parser
@@ -105,14 +107,17 @@ def get_parser():
 
 def main(argv=None):
     args = get_parser().parse_args(argv)
-    work = Path(args.work)
+    if args.weights and not args.cache:
+        print("calibrate: --weights needs --cache", file=sys.stderr)
+        return 2
+    cache = args.cache or Path(args.work) / "cache"
     try:
-        net, _ = load_averaged(work / "checkpoint.pt")
+        net, _ = load_half(args.weights) if args.weights else load_averaged(Path(args.work) / "checkpoint.pt")
         _, rows = common.split_by_person(common.read_index(args.data))
         rows = [row for row in rows if row["published_confidence"]]
         if len({row["person"] for row in rows}) < 2:
             raise common.TrainingError(f"{args.data}: no held-out clips with published scores to calibrate on")
-        clips = load_clips(args.data, rows, args.cache or work / "cache")
+        clips = load_clips(args.data, rows, cache)
         squares = [clip_squares(net, clip)[0] for clip in clips]
         targets = np.array([[clip.confidence, clip.min_dist] for clip in clips])
         calibration = fit(squares, targets)

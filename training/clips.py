@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -58,11 +58,20 @@ class Clip:
         frames = len(self.frames[VERSIONS[0]])
         return max(0, min(frames, len(self.audio) // SAMPLES_PER_FRAME) - WINDOW_FRAMES)
 
-    def sound_of(self, start, span):
-        """First and one past the last sample of the sound that windows start .. start+span-1 need."""
-        first = start * SAMPLES_PER_FRAME
-        last = first + (span + WINDOW_FRAMES) * SAMPLES_PER_FRAME
-        return first, min(last, len(self.audio))
+    def pictures(self, version, places):
+        """Pictures at frame numbers that need not be whole: the nearest ones."""
+        last = len(self.frames[version]) - 1
+        return np.ascontiguousarray(self.frames[version][np.rint(places).astype(int).clip(0, last)])
+
+    def sound(self, start, span, speed=1.0):
+        """int16 samples that windows start .. start+span-1 need, of the clip played ``speed`` times as fast."""
+        first, count = start * SAMPLES_PER_FRAME, (span + WINDOW_FRAMES) * SAMPLES_PER_FRAME
+        if speed == 1.0:
+            return self.audio[first : first + count]
+        places = np.arange(first, first + count) * speed
+        places = places[places <= len(self.audio) - 1]
+        heard = self.audio[int(places[0]) : int(places[-1]) + 2]
+        return np.interp(places - int(places[0]), np.arange(len(heard)), heard).astype(np.int16)
 
 
 def mfcc(audio):
@@ -89,6 +98,17 @@ def delayed(audio, samples):
     else:
         moved[:samples] = audio[-samples:]
     return moved
+
+
+def realigned(clip, offset):
+    """Clip without the pictures, or the sound, that have no counterpart once its AV offset is undone."""
+    cut = abs(offset)
+    if cut == 0:
+        return clip
+    first, last = (cut, None) if offset > 0 else (None, -cut)
+    frames = {version: pictures[first:last] for version, pictures in clip.frames.items()}
+    sound = slice(None, -cut * SAMPLES_PER_FRAME) if offset > 0 else slice(cut * SAMPLES_PER_FRAME, None)
+    return replace(clip, frames=frames, audio=clip.audio[sound])
 
 
 def _run(arguments):

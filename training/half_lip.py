@@ -17,12 +17,15 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_linear_bn_eval
 
+from syncnet.weights import SYNCNET
 from SyncNetModel import EMBEDDING_SIZE, S, head, scaled
+from training import common
 
 PIXEL_MEAN = 128  # taken off as integers; folded into the first layer
 MFCC_SCALE = 10.0  # likewise
 SMALLEST_SCALE = 1e-3
 FRAMES = 5
+DROPOUT = 0.1  # of what the heads see
 LUMA = (0.114, 0.587, 0.299)  # of blue, green, red (ITU-R BT.601, as cv2.COLOR_BGR2GRAY)
 GREEN = 1
 LEARNED = EMBEDDING_SIZE - 1  # the last dimension is a constant, see ``full_state``
@@ -67,6 +70,7 @@ class HalfS(nn.Module):
             *block(c256, c256, 3, padding=1, pool=(3, 2, 0)),
             *block(c256, c512, 6),
         )
+        self.dropout = nn.Dropout(DROPOUT)
         self.fcaud = centred_head(c512)
         self.fclip = centred_head(c512)
         with torch.no_grad():  # the first layer starts out seeing motion only: a still face is most of the picture
@@ -77,11 +81,11 @@ class HalfS(nn.Module):
     def forward_aud(self, mfcc):
         """N x 13 x 20 unscaled MFCCs -> N x 1023, float32."""
         x = (mfcc / MFCC_SCALE).unsqueeze(1).contiguous(memory_format=torch.channels_last)
-        return self.fcaud(self.aud(x).flatten(1)).float()
+        return self.fcaud(self.dropout(self.aud(x).flatten(1))).float()
 
     def forward_lip(self, frames):
         """N x 5 x 112 x 112 uint8 (five grey frames) -> N x 1023, float32."""
-        return self.fclip(self.lip(normalised(frames)).flatten(1)).float()
+        return self.fclip(self.dropout(self.lip(normalised(frames)).flatten(1))).float()
 
     @torch.no_grad()
     def keep_scales_positive(self):
@@ -158,6 +162,25 @@ def load_full(net, full):
         head_[:3].load_state_dict(source[:3].state_dict())
         head_[3].weight.copy_(source[3].weight[:LEARNED])
         head_[3].bias.copy_(source[3].bias[:LEARNED])
+
+
+def width_of(path):
+    """Width factor of weights in S's layout."""
+    state = common.load_checkpoint(path)
+    layer = state.get(SYNCNET.first_layer) if isinstance(state, dict) else None
+    if layer is None:
+        raise common.TrainingError(f"{path}: not weights of the sync network")
+    return len(layer) / SYNCNET.first_channels
+
+
+def load_half(path):
+    """(``HalfS`` in evaluation mode, its calibration as a dict) of a file that holds a ``full_state``."""
+    width = width_of(path)
+    full = common.load_weights(path, S(width=width))
+    net = HalfS(width)
+    load_full(net, full)
+    beyond, rest = (head[3].bias[-1].item() for head in (full.netfclip, full.netfcaud))
+    return net.eval(), {"scale": 1.0, "floor": beyond - rest, "beyond": beyond}
 
 
 def _copy(stream, full, input_scale):

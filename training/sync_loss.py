@@ -19,7 +19,7 @@ from training.clips import VERSIONS, WINDOW_FRAMES, mfcc, mfcc_windows
 
 SHIFT = 15  # frames either way, the scorer's default
 SPAN = 64  # windows of a clip looked at in one step
-CONFIDENT = 5.0  # published confidence from which a clip counts fully
+DOUBTFUL, CONFIDENT = 1.5, 5.0  # confidence from which a clip counts for more than the least, and fully
 LARGEST_LAG = 10  # frames by which the sound is moved in training
 UNKNOWN_WEIGHT = 0.5
 SMALLEST_WEIGHT = 0.1
@@ -79,10 +79,15 @@ class Sample:
 
 
 def clip_weight(clip):
-    """How far the synchronisation of a clip is to be trusted: its published confidence over ``CONFIDENT``."""
+    """How far the synchronisation of a clip is to be trusted, SMALLEST_WEIGHT .. 1."""
     if clip.confidence is None:
         return clip.extra.get("weight", UNKNOWN_WEIGHT)
-    return float(np.clip((clip.confidence - 1.5) / (CONFIDENT - 1.5), SMALLEST_WEIGHT, 1.0))
+    return trust(clip.confidence)
+
+
+def trust(confidence):
+    """Weight of a clip that scores so."""
+    return float(np.clip((confidence - DOUBTFUL) / (CONFIDENT - DOUBTFUL), SMALLEST_WEIGHT, 1.0))
 
 
 def draw_places(rng, span, count):
@@ -99,17 +104,19 @@ def draw_sample(rng, clip, others, count):
 
     The sound is moved, for otherwise the zeros beyond the ends, which only wrong shifts meet, would give the answer.
     """
+    speed = augment.speed(rng)
+    windows = int(clip.windows / speed)
     lag = int(rng.integers(-LARGEST_LAG, LARGEST_LAG + 1))
-    span = min(clip.windows - abs(lag), SPAN)
-    start = int(rng.integers(0, clip.windows - abs(lag) - span + 1)) + max(0, -lag)
+    span = min(windows - abs(lag), SPAN)
+    start = int(rng.integers(0, windows - abs(lag) - span + 1)) + max(0, -lag)
     places = draw_places(rng, span, count)
     needed = np.unique(places[:, None] + np.arange(WINDOW_FRAMES))
     version = VERSIONS[int(rng.random() < 0.4)]
-    frames = augment.picture(rng, np.ascontiguousarray(clip.frames[version][start + needed]))
+    # the middle of a frame's time stays its middle, however fast the clip is played
+    frames = augment.picture(rng, clip.pictures(version, (start + needed + 0.5) * speed - 0.5))
     rows = np.searchsorted(needed, places[:, None] + np.arange(WINDOW_FRAMES))
-    first, last = clip.sound_of(start + lag, span)
     other = others[int(rng.integers(len(others)))].audio
-    sound = augment.sound(rng, clip.audio[first:last], other)
+    sound = augment.sound(rng, clip.sound(start + lag, span, speed), other)
     return Sample(
         windows=torch.from_numpy(frames[rows]),
         coefficients=torch.from_numpy(np.ascontiguousarray(mfcc_windows(mfcc(sound), span))),

@@ -4,7 +4,8 @@
     python -m training.train_syncnet ... --resume                        # goes on from WORK/checkpoint.pt
     python -m training.train_syncnet ... --start data/starter/syncnet.pt        # from weights, not from random numbers
     python -m training.train_syncnet ... --steps 8000 --device cuda
-    python -m training.evaluate_syncnet --data ../shared/faces --cache ~/syncnet/cache --weights ~/syncnet/syncnet.pt
+    python -m training.train_syncnet ... --alignment ~/syncnet/alignment.json   # what training.alignment wrote
+    python -m training.evaluate_syncnet --data ../shared/faces --weights ~/syncnet/syncnet.pt
 
 WORK gets ``checkpoint.pt`` (everything to resume from), ``syncnet.pt`` (averaged weights in S's layout, half
 precision), ``train.log`` and the decoded clips in ``cache/``. Persons held out are never trained on.
@@ -24,6 +25,7 @@ from tqdm import tqdm
 from syncnet.devices import keep_freed_memory
 from SyncNetModel import S
 from training import common
+from training.alignment import aligned, read_alignment
 from training.clips import load_clips, render_clips
 from training.evaluate_syncnet import REPORTED_SHIFTS, report, score_clips
 from training.half_lip import HalfS, full_state, load_full
@@ -42,9 +44,7 @@ class Sampler:
     """Draws persons first, then one of their clips, so that long or many clips of one face do not take over."""
 
     def __init__(self, clips, rendered=(), rendered_share=0.0):
-        # a clip's sound must be in place; of several faces one may be a listener's
-        in_place = [c for c in clips if (c.faces == 1 if c.offset is None else c.offset == 0)]
-        self.clips = [c for c in in_place if c.windows >= SMALLEST_CLIP]
+        self.clips = [c for c in clips if in_place(c) and c.windows >= SMALLEST_CLIP]
         if not self.clips:
             raise common.TrainingError("no clip is long enough to train on")
         self.rendered, self.rendered_share = list(rendered), rendered_share if rendered else 0.0
@@ -74,6 +74,13 @@ class Sampler:
     def draw(self, rng, clips, windows):
         """``clips`` samples of ``windows`` video windows each."""
         return [draw_sample(rng, clip, self.clips, windows) for clip in self.choose(rng, clips)]
+
+
+def in_place(clip):
+    """Whether a clip's sound is in step with its picture, as far as anybody knows."""
+    if clip.offset is not None:
+        return clip.offset == 0
+    return clip.faces == 1  # of several faces one may be a listener's
 
 
 class Trainer:
@@ -183,6 +190,7 @@ def train(trainer, sampler, held_out, progress, *, work, log, clips, windows, re
     bar = tqdm(total=progress.steps, initial=progress.step, unit="step", disable=not sys.stderr.isatty())
     while progress.fraction < 1.0 and progress.step != last_step:
         rng = common.step_generator(trainer.seed, progress.step)
+        torch.manual_seed(int(rng.integers(2**62)))  # of dropout
         loss, parts = trainer.step(sampler.draw(rng, clips, windows), progress)
         bar.update()
         for name, value in {"loss": loss, **parts}.items():
@@ -207,6 +215,7 @@ def get_parser():
     parser.add_argument("--data", default="../shared/faces", help="folder with index.tsv and clips/")
     parser.add_argument("--work", required=True, help="folder for checkpoint, weights, log and decoded clips")
     parser.add_argument("--cache", help="folder of decoded clips (default: WORK/cache)")
+    parser.add_argument("--alignment", help="offsets of the clips, from training.alignment")
     parser.add_argument("--width", type=float, default=0.25, help="factor on the channels of S")
     parser.add_argument("--minutes", type=float, help="end after this much training")
     parser.add_argument("--steps", type=int, help="end after so many updates")
@@ -240,7 +249,10 @@ def main(argv=None):
         train_rows, held_out_rows = common.split_by_person(common.read_index(args.data))
         cache = args.cache or work / "cache"
         rendered = render_clips(args.rendered, cache, first_seed=FIRST_RENDERED)
-        sampler = Sampler(load_clips(args.data, train_rows, cache), rendered, args.rendered_share)
+        clips = load_clips(args.data, train_rows, cache)
+        if args.alignment:
+            clips = aligned(clips, read_alignment(args.alignment))
+        sampler = Sampler(clips, rendered, args.rendered_share)
         held_out = load_clips(args.data, held_out_rows, cache)
         trainer = Trainer(
             width=args.width, device=args.device, rate=args.rate, seed=args.seed, decay=args.average,

@@ -1,0 +1,63 @@
+"""A folder of talking faces as the trainers read it, made of rendered ones."""
+
+import csv
+
+import pytest
+import torch
+from scipy.io import wavfile
+
+from training import clips, common
+from training.talking_face import render_clip
+
+SECONDS = 1.6
+WIDTH = 0.0625
+COLUMNS = (
+    "clip", "source", "licence", "kind", "person", "frames", "faces_in_video", "face_px", "shift_applied",
+    "published_offset", "published_confidence", "published_min_dist",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    """A folder like ../shared/faces with five rendered people, with scores made up."""
+    folder = tmp_path_factory.mktemp("faces")
+    (folder / "clips").mkdir()
+    rows = []
+    for seed in range(5):
+        clip = render_clip(seed, SECONDS)
+        silent, sound = folder / "silent.avi", folder / "sound.wav"
+        clips._as_xvid(clip.frames, silent)
+        wavfile.write(sound, clips.SAMPLE_RATE, clip.audio)
+        name = f"person-{seed}-0.avi"
+        clips._run(["-i", str(silent), "-i", str(sound), "-c", "copy", str(folder / "clips" / name)])
+        known = (4 + seed, 8 - seed)  # confidence and min dist, made up
+        values = (name, "rendered", "MIT", "generated", f"person-{seed}", len(clip.frames), 1, 120, 0, 0, *known)
+        rows.append(dict(zip(COLUMNS, map(str, values))))
+    with (folder / "index.tsv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, delimiter="\t")
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loaded(faces):
+    return clips.load_clips(faces, common.read_index(faces), faces / "cache")
+
+
+def arguments(faces, work, *more):
+    return ["--data", str(faces), "--work", str(work), "--cache", str(faces / "cache"), "--width", str(WIDTH),
+            "--rendered", "0", "--clips", "2", "--windows", "8", "--precision", "float32", "--threads", "1",
+            *more]  # fmt: skip
+
+
+def randomise(net):
+    """The network with batch norms at random, in evaluation mode."""
+    torch.manual_seed(0)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias, 0, 0.3)
+            torch.nn.init.normal_(module.running_mean, 0, 0.3)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2)
+    return net.eval()
