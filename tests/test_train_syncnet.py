@@ -199,7 +199,8 @@ def test_report_counts_what_it_says():
     figures = evaluate_syncnet.report([clip(7.0), clip(5.0), clip(2.0), clip(None), clip(None, faces=2)], results)
     assert figures["published_sure"] == 2 and figures["others"] == 1
     assert (figures["within_1"], figures["exact"], figures["others_within_1"]) == (1.0, 0.5, 0.0)
-    assert figures["follows_shift"] == pytest.approx(0.8)
+    assert (figures["others_sure"], figures["follows_shift"]) == (0, pytest.approx(0.8))
+    assert figures["sure_follows_shift"] == 0.5
     assert figures["confidence_spearman"] == pytest.approx(1.0)
 
 

@@ -110,14 +110,17 @@ def _share(values):
 def report(clips, results):
     """Figures of scored clips as a dict; shares are 0 .. 1.
 
-    ``within_1`` and ``exact`` are about clips whose published confidence is at least ``TRUSTED``; ``others_within_1``
-    is about single faces without a published score.
+    ``within_1``, ``exact`` and ``sure_follows_shift`` are about clips whose published confidence is at least
+    ``TRUSTED``; ``others_within_1`` is about single faces without a published score, ``others_sure_within_1`` about
+    those of them whose own confidence is at least ``TRUSTED``: nobody knows which of them are in step.
     """
     scores = [own for own, _ in results]
     known = [(c, s) for c, s in zip(clips, scores) if c.confidence is not None]
     sure = [(c, s) for c, s in known if c.confidence >= TRUSTED]
     others = [s for c, s in zip(clips, scores) if c.confidence is None and c.faces == 1]
-    moved = [(own, k, m) for own, many in results for k, m in many.items()]
+    others_sure = [s for s in others if s.confidence >= TRUSTED]
+    moved = [(clip, own, k, m) for clip, (own, many) in zip(clips, results) for k, m in many.items()]
+    follows = [(clip, m.offset == own.offset - k) for clip, own, k, m in moved]
     figures = {
         "clips": len(clips),
         "published_sure": len(sure),
@@ -126,7 +129,10 @@ def report(clips, results):
         "others": len(others),
         "others_within_1": _share([abs(s.offset) <= 1 for s in others]),
         "others_confidence": _share([s.confidence for s in others]),
-        "follows_shift": _share([m.offset == own.offset - k for own, k, m in moved]),
+        "others_sure": len(others_sure),
+        "others_sure_within_1": _share([abs(s.offset) <= 1 for s in others_sure]),
+        "follows_shift": _share([right for _, right in follows]),
+        "sure_follows_shift": _share([right for clip, right in follows if (clip.confidence or 0) >= TRUSTED]),
     }
     if len(known) > 2:
         published = np.array([[c.confidence, c.min_dist] for c, _ in known])
