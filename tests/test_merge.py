@@ -13,9 +13,9 @@ from training.half_lip import HalfS, full_state, load_half, width_of
 def files(tmp_path):
     """Two networks of different width with random weights."""
     paths = []
-    for width, floor in ((0.0625, 3.0), (0.125, 1.0)):
+    for width in (0.0625, 0.125):
         paths.append(tmp_path / f"{width}.pt")
-        torch.save(full_state(randomise(HalfS(width)), scale=2.0, floor=floor, beyond=5.0), paths[-1])
+        torch.save(full_state(randomise(HalfS(width)), scale=2.0), paths[-1])
     return paths
 
 
@@ -38,6 +38,16 @@ def test_squared_distance_is_the_mean(files, tmp_path, capsys):
     torch.testing.assert_close(between[2], (between[0] + between[1]) / 2, rtol=0.02, atol=0)
     nothing = [video.square().sum(1) for video, _ in found]  # beyond the ends of the sound
     torch.testing.assert_close(nothing[2], (nothing[0] + nothing[1]) / 2, rtol=0.02, atol=0)
+
+
+def test_constants_are_left_out(tmp_path):
+    net, between = randomise(HalfS(0.0625)), []
+    for name, constants in (("without", {}), ("with", {"floor": 3.0, "beyond": 5.0})):
+        path, out = tmp_path / f"{name}.pt", tmp_path / f"{name}.merged.pt"
+        torch.save(full_state(net, scale=2.0, **constants), path)
+        assert merge.main([str(path), "--output", str(out)]) == 0
+        between.append(torch.cdist(*features(out)))
+    torch.testing.assert_close(*between, rtol=0.01, atol=0)
 
 
 def test_merged_network_can_be_calibrated(files, tmp_path):

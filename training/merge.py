@@ -4,8 +4,9 @@
     python -m training.calibrate --data ../shared/faces --cache ~/syncnet/cache --weights ~/syncnet/both.pt \\
         --output data/starter/syncnet.pt
 
-The squared distance between picture and sound is the mean of what the networks find. Nothing is lost on the way: the
-features of a narrow network fill only a small part of the 1024 dimensions, so several fit in beside each other.
+The squared distance between picture and sound is the mean of what the networks find, but for their calibration's
+constants, which are left out: calibrate anew. Nothing else is lost on the way: the features of a narrow network fill
+only a small part of the 1024 dimensions, so several fit in beside each other.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import sys
 
 import torch
 
-from SyncNetModel import S
+from SyncNetModel import EMBEDDING_SIZE, S
 from training import common
 from training.half_lip import LEARNED, width_of
 
@@ -52,7 +53,10 @@ def block_diagonal(kernels):
 
 def last_layers(states):
     """The heads' last layers: every network's features in a basis of the space that they fill, one below the other."""
-    layers = [{head: (s[f"{head}.{LAST}.weight"], s[f"{head}.{LAST}.bias"]) for head in HEADS} for s in states]
+    layers = [
+        {head: (s[f"{head}.{LAST}.weight"][:LEARNED], s[f"{head}.{LAST}.bias"][:LEARNED]) for head in HEADS}
+        for s in states
+    ]
     bases = [basis(torch.cat([torch.cat([w, b[:, None]], 1) for w, b in heads.values()], 1)) for heads in layers]
     ends = torch.tensor([0, *(b.shape[1] for b in bases)]).cumsum(0).tolist()
     if ends[-1] > LEARNED:
@@ -63,7 +67,7 @@ def last_layers(states):
     for head in HEADS:
         weight = block_diagonal([base.T @ heads[head][0] for base, heads in zip(bases, layers)])
         bias = torch.cat([base.T @ heads[head][1] for base, heads in zip(bases, layers)])
-        rest = len(layers[0][head][1]) - len(bias)
+        rest = EMBEDDING_SIZE - len(bias)
         share = len(states) ** -0.5  # of a length, so that squares are averaged
         merged[f"{head}.{LAST}.weight"] = torch.cat([weight, weight.new_zeros(rest, weight.shape[1])]) * share
         merged[f"{head}.{LAST}.bias"] = torch.cat([bias, bias.new_zeros(rest)]) * share
