@@ -11,7 +11,7 @@ from training_fixtures import WIDTH, arguments, faces, loaded, randomise  # noqa
 from SyncNetModel import S
 from training import calibrate, clips, common, evaluate_syncnet, train_syncnet
 from training.half_lip import LUMA, HalfS, full_state, load_full
-from training.sync_loss import SHIFT, Distance, draw_sample, shift_curve, sync_loss
+from training.sync_loss import SHIFT, SMALLEST_RATIO, Distance, draw_sample, shift_curve, sync_loss
 
 
 def test_half_size_network_is_the_full_one():
@@ -124,6 +124,20 @@ def test_loss_is_small_for_features_in_step(loaded):
         sample.places, sample.lag = torch.arange(8), 0
         losses[net.right], parts = sync_loss(net, Distance(), [sample])
     assert losses[True] < losses[False] and parts["right"] < 1
+    assert {"confidence", "min_dist"} < set(parts)
+    sample.confidence = None
+    assert not {"confidence", "min_dist"} & set(sync_loss(net, Distance(), [sample])[1])
+
+
+def test_published_confidence_is_followed_at_any_scale():
+    distance = Distance()
+    published = torch.tensor([2.0, 4.0, 6.0])
+    for _ in range(200):
+        distance.follow(0.7 * published, published)
+    assert distance.ratio.item() == pytest.approx(0.7, abs=1e-3)
+    for _ in range(400):
+        distance.follow(-published, published)
+    assert distance.ratio.item() == pytest.approx(SMALLEST_RATIO)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,10 @@ LARGEST_LAG = 10  # frames by which the sound is moved in training
 UNKNOWN_WEIGHT = 0.5
 SMALLEST_WEIGHT = 0.1
 AUDIO_TO_VIDEO_SHARE = 0.3
-TEACHER_SHARE = 0.15
+CONFIDENCE_SHARE = 0.5
+MIN_DIST_SHARE = 0.075
+SMALLEST_RATIO = 0.05
+RATIO_RATE = 0.05  # at which the running ratio of confidences follows
 
 
 class Distance(nn.Module):
@@ -40,6 +43,13 @@ class Distance(nn.Module):
         self.log_floor = nn.Parameter(torch.tensor(math.log(floor)))
         self.log_window = nn.Parameter(torch.tensor(math.log(window)))
         self.log_clip = nn.Parameter(torch.tensor(math.log(clip)))
+        self.register_buffer("ratio", torch.tensor(0.3))  # of our confidence to the published one
+
+    @torch.no_grad()
+    def follow(self, ours, published):
+        """Move the running ratio towards that of a batch's confidences."""
+        ratio = ours.sum() / published.sum()
+        self.ratio.lerp_(ratio.clamp(min=SMALLEST_RATIO), RATIO_RATE)
 
     def forward(self, video, audio):
         """... x V x D and ... x A x D -> ... x V x A distances."""
@@ -145,7 +155,7 @@ def sync_loss(net, distance, samples, *, smoothing=0.05):
     audio = net.forward_aud(torch.cat([s.coefficients for s in samples]))
     video = video.split([len(s.windows) for s in samples])
     audio = audio.split([len(s.coefficients) for s in samples])
-    window, backward, clip, teacher, right = [], [], [], [], []
+    window, backward, clip, right, known = [], [], [], [], []
     total = sum(s.weight for s in samples)
     for sample, v, a in zip(samples, video, audio):
         d = distance(v, a)
@@ -165,14 +175,15 @@ def sync_loss(net, distance, samples, *, smoothing=0.05):
         clip.append(weight * functional.cross_entropy(scores[None], target[None]))
         right.append(weight * (curve.detach().argmin() == answer).float())
         if sample.confidence is not None:
-            known = torch.stack([curve.median() - curve[answer], curve[answer]])
-            wanted = known.new_tensor([sample.confidence, sample.min_dist])
-            teacher.append(functional.smooth_l1_loss(known, wanted))
-    parts = {
-        "window": sum(window),
-        "backward": sum(backward),
-        "clip": sum(clip),
-        "teacher": torch.stack(teacher).mean() if teacher else torch.zeros((), device=audio[0].device),
-    }
-    loss = parts["window"] + AUDIO_TO_VIDEO_SHARE * parts["backward"] + parts["clip"] + TEACHER_SHARE * parts["teacher"]
+            known.append((curve.median() - curve[answer], curve[answer], sample.confidence, sample.min_dist))
+    parts = {"window": sum(window), "backward": sum(backward), "clip": sum(clip)}
+    loss = parts["window"] + AUDIO_TO_VIDEO_SHARE * parts["backward"] + parts["clip"]
+    if known:
+        ours, nearest, published, min_dist = (torch.stack([torch.as_tensor(v) for v in c]).float() for c in zip(*known))
+        published, min_dist = published.to(ours.device), min_dist.to(ours.device)
+        distance.follow(ours, published)
+        # the order of clips is to be the published one; the scale may be another
+        parts["confidence"] = functional.smooth_l1_loss(ours / distance.ratio, published)
+        parts["min_dist"] = functional.smooth_l1_loss(nearest, min_dist)
+        loss = loss + CONFIDENCE_SHARE * parts["confidence"] + MIN_DIST_SHARE * parts["min_dist"]
     return loss, {name: float(value.detach()) for name, value in parts.items()} | {"right": float(sum(right))}

@@ -33,7 +33,7 @@ from training.sync_loss import SPAN, Distance, draw_sample, sync_loss
 
 SMALLEST_CLIP = 25  # windows; shorter clips have too few wrong times in them
 CLIPS_PER_PERSON = 4  # more clips of one person do not make that person likelier
-PUBLISHED_BOOST = 1.5  # clips with a published score are drawn this much likelier
+PUBLISHED_BOOST = 2.5  # clips with a published score are drawn this much likelier
 FIRST_RENDERED = 100_000  # seeds from here on are for training, those below for tests and pictures
 WEIGHT_DECAY = 0.02
 LARGEST_GRADIENT = 5.0
