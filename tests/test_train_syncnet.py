@@ -235,6 +235,23 @@ def test_checkpoint_of_another_width_is_refused(faces, trained, capsys):
     assert f"give --width {WIDTH}" in capsys.readouterr().err
 
 
+def test_streams_move_closer(loaded):
+    net = randomise(HalfS(WIDTH))
+
+    def between():
+        pairs = [
+            evaluate_syncnet.video_features(net, c.frames["jpeg"], c.windows, "cpu").mean(0)
+            - evaluate_syncnet.audio_features(net, c.audio, c.windows, "cpu").mean(0)
+            for c in loaded[:2]
+        ]
+        return torch.stack(pairs)
+
+    before = between()
+    calibrate.move_closer(net, loaded[:2], share=0.75)
+    torch.testing.assert_close(between().mean(0), before.mean(0) / 4, rtol=1e-2, atol=1e-3)
+    torch.testing.assert_close(between().diff(dim=0), before.diff(dim=0), rtol=1e-2, atol=1e-3)  # nothing else
+
+
 def test_calibration_writes_weights(faces, trained, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(common, "split_by_person", lambda rows: (rows, rows))
     out = tmp_path / "starter" / "syncnet.pt"
