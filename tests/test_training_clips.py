@@ -157,3 +157,17 @@ def test_alignment_is_estimated_and_read(faces, loaded, tmp_path, monkeypatch, c
     out.write_text(json.dumps(["no", "names"]))
     with pytest.raises(common.TrainingError, match="not a file of"):
         alignment.read_alignment(out)
+
+
+def test_two_programs_may_fill_one_cache(tmp_path, monkeypatch):
+    file, save = tmp_path / "clip.npy", np.save
+
+    def save_beside_another(target, array):
+        monkeypatch.setattr(np, "save", save)
+        clips._save(file, array)  # the other one is faster
+        save(target, array)
+
+    monkeypatch.setattr(np, "save", save_beside_another)
+    clips._save(file, np.arange(9))
+    assert np.array_equal(np.load(file), np.arange(9))
+    assert [p.name for p in tmp_path.iterdir()] == ["clip.npy"]

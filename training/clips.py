@@ -193,9 +193,10 @@ def _cached(path, cache):
 
 
 def _save(file, array):
-    part = file.with_suffix(".part.npy")
-    np.save(part, array)
-    part.replace(file)
+    # a name of its own, for several trainers may fill one cache at a time
+    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=file.stem, suffix=".part", delete=False) as part:
+        np.save(part, array)
+    Path(part.name).replace(file)
 
 
 def render_clips(count, cache, *, first_seed=0, seconds=RENDERED_SECONDS):
