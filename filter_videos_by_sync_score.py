@@ -161,6 +161,7 @@ def run(args, videos, filter_layout):
         if args.rescore != filtering.NEVER and videos:
             score(args, parameters, videos, journal, filter_layout, thresholds=derivation.thresholds)
     except (KeyboardInterrupt, SyncNetError) as error:
+        journal.catch_up()
         if not journal.entries:
             raise
         stopped = error

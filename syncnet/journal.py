@@ -101,10 +101,19 @@ class Journal:
         except (OSError, ValueError) as error:
             raise SyncNetError(f"{path}: cannot read this journal ({error}): move it away to start anew") from error
 
+    def catch_up(self):
+        """Know of lines that are on disk already: an interrupt may come between ``append``'s writing and its end."""
+        with contextlib.suppress(OSError):  # the next run reads them
+            self.read_entries()
+
     def read_entries(self):
+        """Read the lines from ``size`` on."""
         damaged = 0
         with self.path.open("rb") as file:
+            file.seek(self.size)
             for line in file:
+                if not line.endswith(b"\n"):  # an interrupt in the middle of a failed write
+                    break
                 try:
                     record = decode(line.decode())
                     self.entries[record["video_path"]] = Entry(self.size, *(record[key] for key in ENTRY_KEYS))

@@ -52,6 +52,34 @@ def test_failed_write_leaves_the_journal_as_it_was(journal, tmp_path, monkeypatc
     assert [record["name"] for record in records(tmp_path)] == ["0.mp4", "1.mp4"]
 
 
+@pytest.mark.parametrize("written", [1.0, 0.5])
+def test_interrupted_write_is_known(journal, tmp_path, monkeypatch, written):
+    """Ctrl-C between a line's way to disk and its entry: whole, the line counts; torn, it does not."""
+    first = journal()
+    first.append(*scored(0), recipe="r")
+    write = os.write
+
+    def interrupted(handle, data):
+        write(handle, data[: int(len(data) * written)])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(journals.os, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        first.append(*scored(1), recipe="r")
+    assert list(first.entries) == ["/v/0.mp4"]
+    first.catch_up()
+    known = ["/v/0.mp4", "/v/1.mp4"][: 1 + int(written)]
+    assert list(first.entries) == known
+    assert [record["video_path"] for record in first.records(known)] == known
+    assert list(journal().entries) == known
+
+
+def test_catching_up_with_nothing(journal):
+    first = journal()
+    first.catch_up()
+    assert first.entries == {}
+
+
 def test_later_lines_count(journal):
     first = journal()
     video, score = scored(0)
