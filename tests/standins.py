@@ -82,6 +82,7 @@ def light_and_loudness():
 def noise(net, seed):
     """State of a network with random parameters whose values stay of the order of 1 from layer to layer."""
     generator = torch.Generator().manual_seed(seed)
+    norms = {f"{name}.weight" for name, layer in net.named_modules() if hasattr(layer, "running_var")}
     for name, value in sorted([*net.named_parameters(), *net.named_buffers()]):
         if not value.is_floating_point():
             continue
@@ -91,5 +92,5 @@ def noise(net, seed):
         elif name.endswith("running_var"):
             value.abs_().add_(0.5)
         else:
-            value.mul_(0.1).add_(1.0 if "Norm" in name else 0.0)
+            value.mul_(0.1).add_(1.0 if name in norms else 0.0)
     return net.state_dict()
