@@ -14,7 +14,7 @@ import contextlib
 import hashlib
 import itertools
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -43,7 +43,7 @@ class Clip:
     Attributes:
         samples: its sound, int16.
         seen, heard: frames of picture and of sound.
-        features: lip features of its batches so far, each N x 1024.
+        features: ``Rows`` of lip features of its batches so far, N x 1024.
         started: when its sound was there, by time.perf_counter().
         error: ``MediaError`` that ended it.
     """
@@ -52,12 +52,13 @@ class Clip:
     samples: np.ndarray | None = None
     seen: int = 0
     heard: int = 0
-    features: list = field(default_factory=list)
+    features: scoring.Rows | None = None
     started: float = 0.0
     error: MediaError | None = None
 
     def hear(self, samples):
         self.samples, self.heard, self.started = samples, scoring.audio_frames(samples), time.perf_counter()
+        self.features = scoring.Rows(self.heard)
 
 
 class SyncNetInstance:
@@ -182,7 +183,7 @@ class SyncNetInstance:
                 f"WARNING: {clip.path}: {clip.seen} frames of video and {clip.heard} of audio: "
                 "only what has both is scored"
             )
-        video = torch.cat(clip.features)
+        video = clip.features.tensor()
         audio = self._audio_features(clip.samples, count=count, batch_size=batch_size)
         dists = scoring.distances(video[:count], audio, vshift=vshift)
         result = scoring.score(dists, video_frames=clip.seen, audio_frames=clip.heard)
@@ -229,9 +230,11 @@ class SyncNetInstance:
         key = count, hashlib.sha256(samples.tobytes()).digest()
         if self._heard[0] != key:
             windows = scoring.audio_windows(samples)[:count]
-            starts = range(0, count, batch_size)
-            parts = (windows[i : i + batch_size] for i in starts)
-            self._heard = key, torch.cat(list(in_lanes(self.net.audio_features, parts, self.device)))
+            parts = (windows[i : i + batch_size] for i in range(0, count, batch_size))
+            rows = scoring.Rows(count)
+            for part in in_lanes(self.net.audio_features, parts, self.device):
+                rows.append(part)
+            self._heard = key, rows.tensor()
         return self._heard[1]
 
 

@@ -25,7 +25,8 @@ STEPS_PER_FRAME = WINDOW_STEPS // WINDOW_FRAMES
 PREEMPHASIS = 0.97
 STEP_SAMPLES = SAMPLE_RATE // 100
 MFCC_WINDOW_SAMPLES = SAMPLE_RATE // 40
-MFCC_PIECE = 6000  # steps; a minute at a time keeps ten minutes of sound out of memory
+MFCC_PIECE = 1500  # steps; a quarter of a minute at a time keeps ten minutes of sound out of memory
+DISTANCE_PIECE = 250  # windows; likewise
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,37 @@ class SyncScore:
     audio_frames: int
 
 
+class Rows:
+    """Features of a clip, part by part; ``torch.cat`` would hold a long clip's twice.
+
+    Args:
+        limit: the most rows that will come.
+    """
+
+    def __init__(self, limit):
+        self.limit, self.count, self.room = limit, 0, None
+
+    def append(self, part):
+        """Add an N x D tensor."""
+        if self.room is None:
+            self.room = part.new_empty(self.limit, *part.shape[1:])
+        self.room[self.count : self.count + len(part)] = part
+        self.count += len(part)
+
+    def tensor(self):
+        """All rows, N x D; the first part must have come."""
+        return self.room[: self.count]
+
+
 def mfcc(samples):
     """13 x T MFCCs of int16 samples at 16 kHz: ``python_speech_features.mfcc`` with its defaults, piece by piece."""
-    emphasised = sigproc.preemphasis(samples, PREEMPHASIS)
     pieces = []
     for start in range(0, max(1, steps(len(samples))), MFCC_PIECE):
         first = start * STEP_SAMPLES
         last = first + (MFCC_PIECE - 1) * STEP_SAMPLES + MFCC_WINDOW_SAMPLES
-        pieces.append(python_speech_features.mfcc(emphasised[first:last], SAMPLE_RATE, preemph=0.0))
+        before = min(first, 1)  # pre-emphasis looks back a sample
+        emphasised = sigproc.preemphasis(samples[first - before : last], PREEMPHASIS)[before:]
+        pieces.append(python_speech_features.mfcc(emphasised, SAMPLE_RATE, preemph=0.0))
     return np.concatenate(pieces).T
 
 
@@ -97,9 +121,17 @@ def distances(video, audio, *, vshift):
     Returns:
         N x (2 * vshift + 1) array, float32.
     """
-    padded = F.pad(audio, (0, 0, vshift, vshift))
-    columns = [F.pairwise_distance(video, padded[k : k + len(video)]) for k in range(2 * vshift + 1)]
-    return torch.stack(columns, dim=1).cpu().numpy()
+    pieces = range(0, len(video), DISTANCE_PIECE)
+    return torch.cat([_distances(video, audio, start, vshift) for start in pieces]).cpu().numpy()
+
+
+def _distances(video, audio, start, vshift):
+    """Those of the video features from ``start`` on."""
+    piece = video[start : start + DISTANCE_PIECE]
+    first, last = start - vshift, start + len(piece) + vshift
+    heard = F.pad(audio[max(0, first) : last], (0, 0, max(0, -first), max(0, last - len(audio))))
+    columns = [F.pairwise_distance(piece, heard[k : k + len(piece)]) for k in range(2 * vshift + 1)]
+    return torch.stack(columns, dim=1)
 
 
 def score(dists, *, video_frames, audio_frames):

@@ -1,5 +1,8 @@
 """Scores, confidences and speakers against straightforward computations."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import python_speech_features
@@ -56,7 +59,9 @@ def test_window_count(video, audio, windows):
     assert scoring.window_count(video, audio) == windows
 
 
-def test_distances():
+@pytest.mark.parametrize("piece", [1, 2, 5, 12, 100])
+def test_distances(piece, monkeypatch):
+    monkeypatch.setattr(scoring, "DISTANCE_PIECE", piece)
     torch.manual_seed(0)
     video, audio = torch.randn(12, 8), torch.randn(12, 8)
     ours = scoring.distances(video, audio, vshift=3)
@@ -67,6 +72,47 @@ def test_distances():
             other = audio[row] if 0 <= row < 12 else torch.zeros(8)
             expected = torch.nn.functional.pairwise_distance(video[i : i + 1], other[None]).item()
             assert ours[i, k] == pytest.approx(expected, abs=1e-6)
+
+
+def test_rows():
+    parts = [torch.rand(n, 3) for n in (2, 1, 3)]
+    rows = scoring.Rows(8)
+    for part in parts:
+        rows.append(part)
+    assert torch.equal(rows.tensor(), torch.cat(parts))
+
+
+TEN_MINUTES = """
+import numpy as np, torch
+from pathlib import Path
+from syncnet import scoring
+from syncnet.devices import keep_freed_memory
+
+def peak():
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) // 1024
+
+keep_freed_memory()
+torch.set_num_threads(1)
+scoring.distances(torch.ones(99, 1024), torch.ones(99, 1024), vshift=15)
+scoring.mfcc(np.ones(99999, np.int16))
+samples, rows = np.ones(9_600_000, np.int16), scoring.Rows(15_000)
+for _ in range(150):
+    rows.append(torch.ones(100, 1024))
+features = rows.tensor()
+before = peak()
+{call}
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("call", ["scoring.distances(features, features, vshift=15)", "scoring.audio_windows(samples)"])
+def test_ten_minutes_take_little_memory(call):
+    """Beside sound and features themselves; these are 18 MB and 59 MB."""
+    done = subprocess.run(
+        [sys.executable, "-c", TEN_MINUTES.format(call=call)], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 120
 
 
 @pytest.mark.parametrize("shift", [-3, 0, 2])
