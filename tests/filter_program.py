@@ -13,13 +13,18 @@ TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
 
 
+def environment(**more):
+    """Variables with which another Python finds the suite and the tests' modules, wherever it is started."""
+    path = os.pathsep.join([str(ROOT), str(TESTS), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": path, **more}
+
+
 def start(*flags, stub_log=None, **kwargs):
     """A running filter, in a session of its own; with ``stub_log`` it is that of ``filter_stub``."""
     program = [str(ROOT / "filter_videos_by_sync_score.py")] if stub_log is None else ["-m", "filter_stub"]
-    path = os.pathsep.join([str(ROOT), str(TESTS), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
         [sys.executable, *program, *map(str, flags)],
-        env={**os.environ, "PYTHONPATH": path, "STUB_LOG": str(stub_log)},
+        env=environment(STUB_LOG=str(stub_log)),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,

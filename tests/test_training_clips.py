@@ -164,8 +164,8 @@ def test_two_programs_may_fill_one_cache(tmp_path, monkeypatch):
 
     def save_beside_another(target, array):
         monkeypatch.setattr(np, "save", save)
-        clips._save(file, array)  # the other one is faster
         save(target, array)
+        clips._save(file, array)  # the other one is done first
 
     monkeypatch.setattr(np, "save", save_beside_another)
     clips._save(file, np.arange(9))

@@ -12,6 +12,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from uuid import uuid4
 
 import cv2
 import numpy as np
@@ -193,10 +194,9 @@ def _cached(path, cache):
 
 
 def _save(file, array):
-    # a name of its own, for several trainers may fill one cache at a time
-    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=file.stem, suffix=".part", delete=False) as part:
-        np.save(part, array)
-    Path(part.name).replace(file)
+    part = file.with_name(f"{uuid4().hex}.part.npy")  # several trainers may fill one cache at a time
+    np.save(part, array)
+    part.replace(file)
 
 
 def render_clips(count, cache, *, first_seed=0, seconds=RENDERED_SECONDS):
