@@ -42,6 +42,7 @@ lint: $(VENV)/requirements-dev
 bench: $(VENV)/requirements
 	$(RUN) benchmarks/networks.py
 	$(RUN) benchmarks/stages.py
+	$(RUN) -m benchmarks.processes
 	$(RUN) -m benchmarks.filter
 
 install: $(VENV)/requirements-dev

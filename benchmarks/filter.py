@@ -20,7 +20,6 @@ from syncnet.workers import cores
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ("run_pipeline.py", "run_syncnet.py", "run_visualise.py")
-MIN_TRACK, MIN_FACE_SIZE = 50, 50  # the filter's defaults
 TOLERANCE = 1e-3  # of confidences: threads add up in another order
 
 
@@ -35,6 +34,8 @@ def get_parser():
     parser.add_argument("--initial_model", default="data/syncnet_v2.model")
     parser.add_argument("--s3fd_weights", default="detectors/s3fd/weights/sfd_face.pth")
     parser.add_argument("--facedet_scale", type=float, default=0.25)
+    parser.add_argument("--min_track", type=int, default=50)
+    parser.add_argument("--min_face_size", type=int, default=50)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--scripts_at_a_time", type=int, default=1, help="chains of the three scripts")
     parser.add_argument("--skip_scripts", action="store_true", help="only compare 1 worker with more")
@@ -56,13 +57,18 @@ def call(script, *flags):
     subprocess.run([sys.executable, ROOT / script, "--quiet", *map(str, flags)], check=True, stdout=subprocess.DEVNULL)
 
 
+def tracking(args):
+    """Flags of what is found, which both ways share."""
+    names = ("facedet_scale", "min_track", "min_face_size")
+    return [word for name in names for word in (f"--{name}", getattr(args, name))]
+
+
 def run_scripts(videos, work, args):
     """The scores of all videos by the three scripts."""
 
     def score(video):
         where = ("--videofile", video, "--reference", video.stem, "--data_dir", work)
-        tracks = ("--min_track", MIN_TRACK, "--min_face_size", MIN_FACE_SIZE, "--facedet_scale", args.facedet_scale)
-        call(SCRIPTS[0], *where, *tracks, "--s3fd_weights", args.s3fd_weights, "--device", args.device)
+        call(SCRIPTS[0], *where, *tracking(args), "--s3fd_weights", args.s3fd_weights, "--device", args.device)
         call(SCRIPTS[1], *where, "--initial_model", args.initial_model, "--device", args.device)
         call(SCRIPTS[2], *where)
         report = json.loads((work / "pywork" / video.stem / "scores.json").read_text(encoding="utf-8"))
@@ -76,7 +82,7 @@ def run_filter(videos, output, args, *, max_workers):
     """The scores of all videos by the filter."""
     folders = ("--input_dir", videos, "--output_dir", output, "--rescore", "always", "--transfer", "none")
     weights = ("--initial_model", args.initial_model, "--s3fd_weights", args.s3fd_weights)
-    more = ("--facedet_scale", args.facedet_scale, "--device", args.device, "--max_workers", max_workers)
+    more = (*tracking(args), "--device", args.device, "--max_workers", max_workers)
     call("filter_videos_by_sync_score.py", *folders, *weights, *more)
     results = json.loads((output / "sync_filter_results.json").read_text(encoding="utf-8"))["results"]
     return {r["video_name"]: [(track["offset"], track["confidence"]) for track in r["all_tracks"]] for r in results}

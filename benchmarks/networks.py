@@ -19,13 +19,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
-from detectors.s3fd import CANDIDATE_IOU, PIXEL_MEANS, S3FD, SCALES_IOU, resize
-from detectors.s3fd.box_utils import SIZES, STEPS, VARIANCES, map_sizes
+from benchmarks.plain import detect
+from detectors.s3fd import S3FD
 from detectors.s3fd.nets import S3FDNet
 from syncnet.devices import in_lanes, select_device
 from syncnet.faces import CONFIDENCE, batch_size
 from syncnet.networks import FastS3FD, FastSyncNet
-from syncnet.tracks import iou
 from SyncNetModel import LIP_WINDOW, S
 
 SEED = 0
@@ -40,35 +39,6 @@ def get_parser():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cpu")
     return parser
-
-
-def plain_detect(net, image, device):
-    """Faces of one frame, box by box."""
-    height, width = image.shape[:2]
-    small = resize(image, SCALE)
-    pixels = torch.from_numpy(small).to(device).permute(2, 0, 1)[None].float()
-    with torch.no_grad():
-        locations, scores = net(pixels - torch.tensor(PIXEL_MEANS, device=device)[:, None, None])
-    rows, columns = small.shape[:2]
-    centres = [
-        ((j + 0.5) * step / columns, (i + 0.5) * step / rows, size / columns, size / rows)
-        for (h, w), step, size in zip(map_sizes(rows, columns), STEPS, SIZES)
-        for i in range(h)
-        for j in range(w)
-    ]
-    boxes = []
-    for (x, y, w, h), (dx, dy, dw, dh), score in zip(centres, locations[0].tolist(), scores[0].tolist()):
-        if score > CONFIDENCE:
-            x, y = x + dx * VARIANCES[0] * w, y + dy * VARIANCES[0] * h
-            w, h = w * np.exp(dw * VARIANCES[1]), h * np.exp(dh * VARIANCES[1])
-            boxes.append(((x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height, score))
-    for threshold in (CANDIDATE_IOU, SCALES_IOU):
-        kept = []
-        for box in sorted(boxes, key=lambda b: -b[4]):
-            if all(iou(box, other) <= threshold for other in kept):
-                kept.append(box)
-        boxes = kept
-    return boxes
 
 
 def race(plain, ours, *, rounds, device):
@@ -122,12 +92,12 @@ def main(argv=None):
         plain_net = S3FDNet().eval().to(device)
         images = np.stack([frame] * batch_size(size[0] * size[1], SCALE))
 
-        def detect(images, detector=detector):
+        def our_detect(images, detector=detector):
             return detector.detect_batch(images, conf_th=CONFIDENCE, scales=[SCALE])
 
         plain, ours = race(
-            lambda frame=frame, net=plain_net: plain_detect(net, frame, device),
-            lambda images=images, detect=detect: list(in_lanes(detect, [images] * BATCHES, device)),
+            lambda frame=frame, net=plain_net: detect(net, frame, device),
+            lambda images=images, detect=our_detect: list(in_lanes(detect, [images] * BATCHES, device)),
             rounds=args.rounds,
             device=device,
         )

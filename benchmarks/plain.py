@@ -1,0 +1,156 @@
+"""The plain formulation as scripts of its own: every step after the other, the networks' modules as specified.
+
+    python -m benchmarks.plain pipeline --videofile video.mp4 --data_dir work --s3fd_weights s3fd.pt --min_track 50
+    python -m benchmarks.plain syncnet --data_dir work --initial_model syncnet.pt
+    python -m benchmarks.plain demo --videofile clip.avi --data_dir work --initial_model syncnet.pt
+
+What ``benchmarks.processes`` compares the suite's scripts with: one frame through the detector, its boxes decoded and
+suppressed one by one; 20 windows through SyncNet, a clip held in memory whole; nothing at the same time as anything
+else. The same files come of it, and the offsets and confidences of every track are printed.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from detectors.s3fd import CANDIDATE_IOU, PIXEL_MEANS, SCALES_IOU, resize
+from detectors.s3fd.box_utils import SIZES, STEPS, VARIANCES, map_sizes
+from syncnet import FRAME_RATE, WINDOW_FRAMES, media, pipeline, scoring
+from syncnet.crops import CROP_SIZE, crop_face, cut_audio, smooth, video_writer
+from syncnet.faces import CONFIDENCE
+from syncnet.layout import (
+    Layout,
+    crop_audio_file,
+    crop_file,
+    frame_file,
+    frame_files,
+    make_folder,
+    scratch_audio,
+    silent_crop_file,
+)
+from syncnet.scenes import detect_scenes, frame_numbers, new_manager
+from syncnet.tracks import Face, iou, track_faces
+from syncnet.weights import load_s3fd, load_syncnet
+
+REFERENCE = "plain"
+
+
+def get_parser():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("step", choices=("pipeline", "syncnet", "demo"))
+    parser.add_argument("--videofile")
+    parser.add_argument("--data_dir", required=True)
+    parser.add_argument("--s3fd_weights")
+    parser.add_argument("--initial_model")
+    parser.add_argument("--min_track", type=int, default=pipeline.MIN_TRACK)
+    return parser
+
+
+def detect(net, image, device, *, scale=pipeline.FACEDET_SCALE):
+    """Faces of one frame, box by box: rows of x1, y1, x2, y2, score."""
+    height, width = image.shape[:2]
+    small = resize(image, scale)
+    pixels = torch.from_numpy(small).to(device).permute(2, 0, 1)[None].float()
+    with torch.no_grad():
+        locations, scores = net(pixels - torch.tensor(PIXEL_MEANS, device=device)[:, None, None])
+    rows, columns = small.shape[:2]
+    centres = [
+        ((j + 0.5) * step / columns, (i + 0.5) * step / rows, size / columns, size / rows)
+        for (h, w), step, size in zip(map_sizes(rows, columns), STEPS, SIZES)
+        for i in range(h)
+        for j in range(w)
+    ]
+    boxes = []
+    for (x, y, w, h), (dx, dy, dw, dh), score in zip(centres, locations[0].tolist(), scores[0].tolist()):
+        if score > CONFIDENCE:
+            x, y = x + dx * VARIANCES[0] * w, y + dy * VARIANCES[0] * h
+            w, h = w * np.exp(dw * VARIANCES[1]), h * np.exp(dh * VARIANCES[1])
+            boxes.append(((x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height, score))
+    for threshold in (CANDIDATE_IOU, SCALES_IOU):
+        kept = []
+        for box in sorted(boxes, key=lambda b: -b[4]):
+            if all(iou(box, other) <= threshold for other in kept):
+                kept.append(box)
+        boxes = kept
+    return boxes
+
+
+def run_pipeline(videofile, layout, *, s3fd_weights, min_track):
+    """Convert, detect, track and crop."""
+    net, _ = load_s3fd(s3fd_weights)
+    layout.clear()
+    for folder in (layout.frames, layout.crops):
+        make_folder(folder)
+    media.start_conversion(videofile, layout.video, streams=media.check_streams(videofile)).finish()
+    media.start_frames(layout.video, layout.frames, quality=media.PIPELINE_QUALITY).finish()
+    media.start_audio(layout.video, layout.audio).finish()
+    faces = []
+    for index, file in enumerate(frame_files(layout.frames)):
+        image = cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB)
+        found = detect(net, image, torch.device("cpu"))
+        faces.append([Face(frame=index, bbox=tuple(box[:4]), conf=box[4]) for box in found])
+    scenes = frame_numbers(detect_scenes(layout.video, new_manager()))
+    tracking = track_faces(
+        faces,
+        scenes,
+        min_track=min_track,
+        num_failed_det=pipeline.NUM_FAILED_DET,
+        min_face_size=pipeline.MIN_FACE_SIZE,
+    )
+    for number, track in enumerate(tracking.tracks):
+        write_crop(number, track, layout)
+
+
+def write_crop(number, track, layout):
+    """Cut out one track."""
+    path = smooth(track)
+    pictures, sound = silent_crop_file(layout.crops, number), crop_audio_file(layout.crops, number)
+    with video_writer(pictures, frame_rate=FRAME_RATE, width=CROP_SIZE, height=CROP_SIZE) as writer:
+        for frame, s, x, y in zip(track.frame, path.s, path.x, path.y):
+            image = cv2.imread(str(frame_file(layout.frames, frame)))
+            writer.write(crop_face(image, s=s, x=x, y=y, crop_scale=pipeline.CROP_SCALE))
+    cut_audio(layout.audio, sound, first=track.frame[0], last=track.frame[-1], frame_rate=FRAME_RATE)
+    media.mux(pictures, sound, crop_file(layout.crops, number), frames=len(track.frame))
+
+
+def score(net, clip, folder):
+    """(offset, confidence) of one clip."""
+    shutil.rmtree(folder, ignore_errors=True)
+    make_folder(folder)
+    media.start_frames(clip, folder).finish()
+    media.start_audio(clip, scratch_audio(folder), fill_gaps=True).finish()
+    images = np.stack([cv2.imread(str(file)) for file in frame_files(folder)], axis=3)
+    planes = torch.from_numpy(images.transpose(2, 3, 0, 1).astype(float)).float()  # channels x frames x rows x columns
+    samples = media.read_wav(scratch_audio(folder))
+    sound = torch.from_numpy(scoring.audio_windows(samples))
+    count = scoring.window_count(planes.shape[1], scoring.audio_frames(samples))
+    video, audio = [], []
+    for start in range(0, count, scoring.BATCH_SIZE):
+        places = range(start, min(start + scoring.BATCH_SIZE, count))
+        with torch.no_grad():
+            video.append(net.forward_lip(torch.stack([planes[:, i : i + WINDOW_FRAMES] for i in places])))
+            audio.append(net.forward_aud(sound[places[0] : places[-1] + 1]))
+    dists = scoring.distances(torch.cat(video), torch.cat(audio), vshift=scoring.VSHIFT)
+    found = scoring.score(dists, video_frames=planes.shape[1], audio_frames=scoring.audio_frames(samples))
+    return found.offset, found.confidence
+
+
+def main(argv=None):
+    args = get_parser().parse_args(argv)
+    layout = Layout(Path(args.data_dir), REFERENCE)
+    if args.step == "pipeline":
+        run_pipeline(args.videofile, layout, s3fd_weights=args.s3fd_weights, min_track=args.min_track)
+        return
+    net, _ = load_syncnet(args.initial_model)
+    clips = [args.videofile] if args.step == "demo" else layout.crop_files()
+    json.dump([score(net, clip, layout.tmp) for clip in clips], sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
