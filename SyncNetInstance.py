@@ -160,7 +160,8 @@ class SyncNetInstance:
                 ):
                     sound.finish()
                     clip.hear(media.read_wav(scratch_audio(folder)))
-                    files = itertools.islice(growing_files(folder, pictures), clip.heard)
+                    # no window reaches the last frame
+                    files = itertools.islice(growing_files(folder, pictures), max(0, clip.heard - 1))
                     frames = read_ahead(files, lambda path: checked_frame(read_frame(path), path))
                     for batch in self._frame_batches(frames, batch_size=batch_size):
                         yield clip, batch

@@ -15,7 +15,7 @@ HALF, THREE_HALVES = Fraction(1, 2), Fraction(3, 2)
 ONE_POINT = 1  # index of the point 1, whose product counts fully in every output
 TIME_POINTS = (0, 1, -1, 2, -2, HALF, -HALF, THREE_HALVES, -THREE_HALVES)
 TIME_OUTPUTS = 6  # windows that are computed together
-STRIP_ROWS = 18  # rows of pooled output that are worked on together
+STRIP_ROWS = 27  # rows of pooled output that are worked on together
 PLANE_POINTS = (0, 1, -1, 2, -2)
 PLANE_OUTPUTS = 4  # rows and columns of a tile
 CACHED_TILES = 320  # tiles that are worked on together
@@ -91,18 +91,17 @@ class TimeConvolution(nn.Module):
         missing = -count % TIME_OUTPUTS
         if missing:
             frames = torch.cat([frames, frames.new_zeros(missing, *frames.shape[1:])])
-        rows = (frames.shape[1] - self.reach) // self.step + 1
-        groups = []
+        rows, columns = ((size - self.reach) // self.step + 1 for size in frames.shape[1:3])
+        result = frames.new_empty(len(frames) - self.taps + 1, rows, columns, len(self.kernels[0]))
         for start in range(0, count, TIME_OUTPUTS):
             group = frames[start : start + len(self.bt)]
             pictures = (self.bt @ group.flatten(1)).view(group.shape).permute(0, 3, 1, 2)
             # in strips, so that what lies between the steps stays in the cache
-            strips = [
-                self.strip(pictures[:, :, self.step * top : self.step * (min(top + STRIP_ROWS, rows) - 1) + self.reach])
-                for top in range(0, rows, STRIP_ROWS)
-            ]
-            groups.append(torch.cat(strips, dim=2))
-        return torch.cat(groups)[:count]
+            for top in range(0, rows, STRIP_ROWS):
+                end = min(top + STRIP_ROWS, rows)
+                strip = pictures[:, :, self.step * top : self.step * (end - 1) + self.reach]
+                result[start : start + TIME_OUTPUTS, top:end] = self.strip(strip).permute(0, 2, 3, 1)
+        return result[:count].permute(0, 3, 1, 2)
 
     def strip(self, pictures):
         """Some rows of ten transformed pictures -> those of six windows."""
