@@ -208,8 +208,7 @@ def start_frames(video, folder, *, quality=()):
     Args:
         quality: ``PIPELINE_QUALITY``, or nothing for ffmpeg's default, which SyncNet's scores depend on.
     """
-    flags = (*quality, "-threads", "1", "-f", "image2", *ERRORS_ONLY, FRAME_PATTERN)
-    return Ffmpeg(["-i", absolute(video), *flags], source=video, cwd=folder)
+    return Ffmpeg(["-i", absolute(video), *ERRORS_ONLY, *frames_output(quality)], source=video, cwd=folder)
 
 
 def start_audio(video, wav, *, fill_gaps=False):
@@ -218,8 +217,22 @@ def start_audio(video, wav, *, fill_gaps=False):
     Args:
         fill_gaps: start at time 0 and fill what is missing with silence.
     """
-    flags = (("-af", ASYNC_FILTER) if fill_gaps else ()) + (*WAV_FLAGS, "-f", "wav", *ERRORS_ONLY)
-    return Ffmpeg(["-i", absolute(video), *flags, absolute(wav)], source=video)
+    flags = ("-af", ASYNC_FILTER) if fill_gaps else ()
+    return Ffmpeg(["-i", absolute(video), *ERRORS_ONLY, *flags, *audio_output(wav)], source=video)
+
+
+def start_unpacking(video, folder, wav, *, quality=()):
+    """``start_frames`` and ``start_audio`` by one ffmpeg: starting it takes longer than the sound of a short video."""
+    outputs = (*frames_output(quality), *audio_output(wav))
+    return Ffmpeg(["-i", absolute(video), *ERRORS_ONLY, *outputs], source=video, cwd=folder)
+
+
+def frames_output(quality):
+    return (*quality, "-threads", "1", "-f", "image2", FRAME_PATTERN)
+
+
+def audio_output(wav):
+    return (*WAV_FLAGS, "-f", "wav", absolute(wav))
 
 
 def read_wav(wav):

@@ -170,13 +170,14 @@ def look(layout, *, detector, facedet_scale, scene_threshold, progress, on_faces
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(new_folder(layout.frames))
         audio = stack.enter_context(new_file(layout.audio))
-        pictures = stack.enter_context(media.start_frames(layout.video, folder, quality=media.PIPELINE_QUALITY))
-        sound = stack.enter_context(media.start_audio(layout.video, audio))
+        unpacking = stack.enter_context(
+            media.start_unpacking(layout.video, folder, audio, quality=media.PIPELINE_QUALITY)
+        )
         pool = stack.enter_context(ThreadPoolExecutor(1))
         manager = new_manager(threshold=scene_threshold)
         stack.callback(manager.stop)  # when the faces fail, nobody waits for the cuts
         cuts = pool.submit(detect_scenes, layout.video, manager)
-        files = growing_files(folder, pictures)
+        files = growing_files(folder, unpacking)
         faces = []
         for found in progress(
             detect_faces(files, detector, facedet_scale=facedet_scale),
@@ -185,8 +186,7 @@ def look(layout, *, detector, facedet_scale, scene_threshold, progress, on_faces
         ):
             on_faces(len(faces), found)
             faces.append(found)
-        pictures.finish()
-        sound.finish()
+        unpacking.finish()
         if not faces:
             raise MediaError(f"{layout.video}: no picture in it can be decoded", code=reasons.NOT_MEDIA)
         timecodes = cuts.result()

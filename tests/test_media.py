@@ -241,6 +241,22 @@ def test_growing_files_are_all_frames(ffmpeg, tmp_path):
     assert all(data == path.read_bytes() and data.endswith(b"\xff\xd9") for path, data in seen)
 
 
+@pytest.mark.parametrize("start", ["at once", "late"])
+def test_unpacking_at_once_gives_the_same_files(ffmpeg, start, tmp_path, sources):
+    clip = sources("late.mkv", late_sound) if start == "late" else sources("face.mkv", clips.face_clip)
+    together, apart = tmp_path / "together", tmp_path / "apart"
+    for folder in (together, apart):
+        folder.mkdir()
+    quality = {"quality": media.PIPELINE_QUALITY}
+    media.start_unpacking(clip, together, together / "a.wav", **quality).finish()
+    media.start_frames(clip, apart, **quality).finish()
+    media.start_audio(clip, apart / "a.wav").finish()
+    files = sorted(path.name for path in apart.iterdir())
+    assert len(files) > 20
+    assert sorted(path.name for path in together.iterdir()) == files
+    assert all((together / name).read_bytes() == (apart / name).read_bytes() for name in files)
+
+
 def test_two_scenes(ffmpeg, pipeline, tmp_path):
     """A cut from grey to white: two tracks of the same place."""
     white = clips.canvas(seconds=1, colour="white") + clips.square(100, 60)
