@@ -12,14 +12,15 @@ import os
 import shutil
 from dataclasses import dataclass, replace
 
-from syncnet.errors import DiskFullError, SyncNetError
-from syncnet.filter_layout import aside_file, other_name, worker_scratch
+from syncnet.errors import DiskFullError, SyncNetError, no_space
+from syncnet.filter_layout import aside_file, other_name, scratch_root, worker_scratch
 from syncnet.layout import discard, new_file
 
 logger = logging.getLogger("syncnet")
 
 COPY, HARDLINK, SYMLINK, NONE = "copy", "hardlink", "symlink", "none"
 KINDS = (COPY, HARDLINK, SYMLINK, NONE)
+IN_THE_WAY = "%s: not put there: a file that the filter did not make is in its place"
 CLOCK_NS = 2 * 10**9  # some file systems keep times to two seconds
 
 
@@ -87,8 +88,12 @@ class Placement:
     def __init__(self, filter_layout, *, kind):
         self.layout, self.kind = filter_layout, kind
         self.known = {}  # source -> list of Placed, oldest first
+        self.owners = {}  # place -> source; the last on record, as a place is promised only where nothing is
+        self.promised = set()  # places that files of this run will take
+        self.elsewhere = set()  # which of the two folders turned out to be on another disk
         for placed in read_placed(filter_layout.placed):
             self.known.setdefault(placed.source, []).append(placed)
+            self.owners[placed.place] = placed.source
 
     def settle(self, wanted, *, progress=lambda items, **_: items):
         """Bring the folders in line with the verdicts.
@@ -101,6 +106,7 @@ class Placement:
         Raises:
             SyncNetError: a file cannot be written; what is there is complete.
         """
+        self.clear_asides()
         changes = [change for video, place in wanted if (change := self.plan(video, place))]
         if not changes:
             return
@@ -114,19 +120,25 @@ class Placement:
             for change in progress(changes, total=len(changes), desc="folders"):
                 self.carry_out(change)
             with new_file(self.layout.placed) as aside:
-                aside.write_text("".join(as_line(p) for kept in self.known.values() for p in kept), encoding="utf-8")
+                lines = (as_line(placed) for source in self.known for placed in self.owned(source))
+                aside.write_text("".join(lines), encoding="utf-8")
         except OSError as error:
-            kind = DiskFullError if error.errno == errno.ENOSPC else SyncNetError
+            kind = DiskFullError if no_space(error) else SyncNetError
             raise kind(
                 f"{error.filename2 or error.filename or self.layout.output_dir}: cannot write it ({error.strerror}): "
                 "the scores are kept; run the same command again to go on, or choose another --transfer"
             ) from error
         finally:
             discard(worker_scratch(self.layout.work, "copy"))
+            self.clear_asides()
+
+    def owned(self, source):
+        """The files on record of one video, but those whose places have become another's."""
+        return [placed for placed in self.known.get(source, ()) if self.owners[placed.place] == source]
 
     def plan(self, video, place):
         """The ``Change`` for one video; None where all is as it should be."""
-        here = [placed for placed in self.known.get(video.path, ()) if placed.is_there(self.layout)]
+        here = [placed for placed in self.owned(video.path) if placed.is_there(self.layout)]
         here = list({placed.place: placed for placed in here}.values())
         if place is None:
             gone = bool(here) and source_state(video) is None  # the copy may be all that is left of it
@@ -139,60 +151,89 @@ class Placement:
             return None
         target = self.free(places, here)
         if target is None:
-            logger.warning("%s: not put there: a file that the filter did not make is in its place", place)
+            logger.warning(IN_THE_WAY, place)
             return None
         source = source_state(video)
         start = next(iter(fit), here[-1] if here and source is None else None)
         if start:
-            return Change(video, here, start, replace(start, place=target))
+            return self.promise(Change(video, here, start, replace(start, place=target)))
         if source is None or (source.st_size, source.st_mtime_ns) != (video.size, video.mtime_ns):
             what = "is gone" if source is None else "has changed since it was scored"
             logger.warning("%s: not put into %s: it %s", video.path, place, what)
             return None
-        return Change(
-            video, here, None, Placed(target, video.path, self.kind, video.size, video.mtime_ns, source.st_ino)
-        )
+        new = Placed(target, video.path, self.kind, video.size, video.mtime_ns, source.st_ino)
+        return self.promise(Change(video, here, None, new))
+
+    def promise(self, change):
+        """Give a place to one video, and to no other of this run."""
+        self.promised.add(change.new.place)
+        self.owners[change.new.place] = change.video.path
+        return change
 
     def is_current(self, placed, video):
         """Whether a file is what would be made now."""
         return placed.kind == self.kind and (placed.size, placed.mtime_ns) == (video.size, video.mtime_ns)
 
     def free(self, places, here):
-        """The first place where nobody else's file is; None without one."""
+        """The first place where nobody else's file is or will be; None without one.
+
+        A file that is to move away still holds its place: a killed program may have left it there.
+        """
         ours = {placed.place for placed in here}
-        return next((p for p in places if p in ours or not os.path.lexists(self.layout.file_path(p))), None)
+        taken = (p in self.promised or os.path.lexists(self.layout.file_path(p)) for p in places)
+        return next((p for p, is_taken in zip(places, taken) if p in ours or not is_taken), None)
 
     def carry_out(self, change):
         """Make or move a video's file, and remove what it replaces."""
-        kept = []
         if change.new:
             target = self.layout.file(change.new.place)
-            target.parent.mkdir(parents=True, exist_ok=True)
+            if not is_open(target, change):
+                return
             if change.start:
-                self.layout.file(change.start.place).replace(target)
+                self.move(change, target)
             else:
-                self.make(change.new, target)
-            kept = [change.new]
+                self.make(change.new, change.new.source, target)
         for old in change.here:
             path = self.layout.file(old.place)
             if not change.new or old.place != change.new.place:
                 path.unlink(missing_ok=True)
                 self.prune(path.parent)
-        self.known[change.video.path] = kept
+        self.known[change.video.path] = [change.new] if change.new else []
 
-    def make(self, new, target):
-        """Put a video in place at once, whatever the time it takes to copy."""
-        aside = aside_file(self.layout, target.suffix)
-        aside.unlink(missing_ok=True)
-        if new.kind == SYMLINK:
-            aside.symlink_to(new.source)
-        elif new.kind == HARDLINK:
-            os.link(new.source, aside)
-        else:
-            shutil.copy2(new.source, aside)
-            with aside.open("rb+") as file:
-                os.fsync(file.fileno())
-        aside.replace(target)
+    def move(self, change, target):
+        """Move a file, or copy it to another disk."""
+        start = self.layout.file(change.start.place)
+        try:
+            start.replace(target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            self.make(change.new, start, target)
+
+    def make(self, new, origin, target):
+        """Put a file in place at once, whatever the time it takes to copy."""
+        side = self.layout.file(new.place.partition("/")[0])
+        if side not in self.elsewhere:
+            try:
+                make_aside(new, origin, aside_file(self.layout, target.suffix)).replace(target)
+                return
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                self.elsewhere.add(side)
+        folder = self.aside_folder(side)
+        folder.mkdir(parents=True, exist_ok=True)
+        make_aside(new, origin, folder / f"copy{target.suffix}").replace(target)
+
+    def aside_folder(self, side):
+        """Where copies grow in one of the two folders that is on another disk; it may serve more output folders."""
+        return scratch_root(side / self.layout.work.name, self.layout)
+
+    def clear_asides(self):
+        for side in self.layout.quality_folders:
+            folder = self.aside_folder(side)
+            discard(folder)
+            self.prune(folder.parent)
 
     def prune(self, folder):
         """Remove folders that have become empty, but not the two themselves."""
@@ -200,6 +241,34 @@ class Placement:
             while folder not in (*self.layout.quality_folders, self.layout.output_dir):
                 folder.rmdir()
                 folder = folder.parent
+
+
+def is_open(target, change):
+    """Whether a place can still be taken, once its folder is made; a copy may take hours, and others work there too."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        logger.warning("%s: not put there: a file is in the place of its folder", change.new.place)
+        return False
+    if os.path.lexists(target) and change.new.place not in [placed.place for placed in change.here]:
+        logger.warning(IN_THE_WAY, change.new.place)
+        return False
+    return True
+
+
+def make_aside(new, origin, aside):
+    """A file's path where it is complete but not in place."""
+    aside.unlink(missing_ok=True)
+    if new.kind == SYMLINK:
+        aside.symlink_to(new.source)
+    elif new.kind == HARDLINK:
+        os.link(os.path.realpath(origin), aside)  # a link to a link would not be the video
+    else:
+        shutil.copyfile(origin, aside)
+        with aside.open("rb+") as file:
+            shutil.copystat(origin, aside)  # after opening: the mode may be read-only
+            os.fsync(file.fileno())
+    return aside
 
 
 def source_state(video):
@@ -219,7 +288,7 @@ def read_placed(path):
     if not path.exists():
         return
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open("rb") as file:  # a torn line may be no text
             for line in file:
                 with contextlib.suppress(ValueError, TypeError):
                     yield Placed(**json.loads(line))
