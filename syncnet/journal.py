@@ -1,7 +1,9 @@
 """The journal of a folder's scores: one line of JSON per finished video, on disk before the next one begins.
 
 Later lines on a path replace earlier ones. A line that a killed program or a full disk left torn is cut off when the
-journal is next opened; nothing else is ever removed.
+journal is next opened; nothing else is ever removed. Every line ends with a checksum of itself, so that a million of
+them need not be decoded to the end just to know which videos they are; one that does not fit, because another program
+has changed the line, makes it worth a closer look. A damaged line counts as not there.
 """
 
 import contextlib
@@ -9,9 +11,11 @@ import errno
 import json
 import logging
 import os
+import re
+import zlib
 from dataclasses import asdict, dataclass
 
-from syncnet.batch import FAILED
+from syncnet.batch import FAILED, STATUSES, SUCCESS
 from syncnet.errors import DiskFullError, SyncNetError
 from syncnet.layout import make_folder
 from syncnet.records import save_json
@@ -26,6 +30,11 @@ logger = logging.getLogger("syncnet")
 BLOCK = 1 << 16
 decode = json.JSONDecoder().decode  # as json.loads, which guesses the encoding first
 ENTRY_KEYS = ("name", "size", "mtime_ns", "recipe", "status")
+RECORD_KEYS = ("video_name", "tracks", "reasons", "error", "faces", "start_time", "end_time", "processing_time")
+TRACK_KEYS = ("track", "offset", "offset_ms", "confidence", "min_dist", "lse_c", "lse_d", "start", "end", "reasons")
+FIRST_LONG_KEY = b', "tracks": '  # no text can hold these bytes: JSON has a backslash before its quotes
+CHECKSUM = b', "crc32": %d}\n'
+CHECKED_LINE = re.compile(rb', "crc32": (\d+)}\n\Z')
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +64,7 @@ def locked(path):
     Raises:
         SyncNetError: one is there already.
     """
-    make_folder(path.parent)
+    make_folder(path.parent, flag="--output_dir")
     with path.open("a+", encoding="utf-8") as file:
         if fcntl:
             try:
@@ -93,12 +102,12 @@ class Journal:
         self.path, self.recipes_path = path, recipes_path
         self.entries = {}
         self.size = 0
+        self.recipes = read_recipes(recipes_path)
         try:
-            self.recipes = json.loads(recipes_path.read_text(encoding="utf-8")) if recipes_path.exists() else {}
             if path.exists():
                 repair(path)
                 self.read_entries()
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise SyncNetError(f"{path}: cannot read this journal ({error}): move it away to start anew") from error
 
     def catch_up(self):
@@ -115,7 +124,7 @@ class Journal:
                 if not line.endswith(b"\n"):  # an interrupt in the middle of a failed write
                     break
                 try:
-                    record = decode(line.decode())
+                    record = decode_head(line)
                     self.entries[record["video_path"]] = Entry(self.size, *(record[key] for key in ENTRY_KEYS))
                 except (ValueError, KeyError, TypeError):
                     damaged += 1
@@ -152,7 +161,7 @@ class Journal:
             "recipe": recipe,
             **asdict(score),
         }
-        line = (json.dumps(record) + "\n").encode()
+        line = with_checksum(json.dumps(record))
         try:
             write_line(self.path, line, at=self.size)
         except OSError as error:
@@ -186,6 +195,64 @@ class Journal:
             and (entry.size, entry.mtime_ns, entry.recipe) == (video.size, video.mtime_ns, recipe)
             and not (retry_failed and entry.status == FAILED)
         )
+
+
+def read_recipes(path):
+    """Recipes by number; none of a damaged file, which only says what scores were made with."""
+    try:
+        recipes = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise SyncNetError(f"{path}: cannot read it ({error.strerror})") from error
+    except ValueError:
+        recipes = None
+    if not isinstance(recipes, dict):
+        logger.warning("%s: damaged: what earlier scores were made with is not known any more", path)
+        return {}
+    return recipes
+
+
+def with_checksum(text):
+    """A record's JSON as a line of the journal."""
+    line = text.encode().removesuffix(b"}")
+    return line + CHECKSUM % zlib.crc32(line)
+
+
+def decode_head(line):
+    """The record of a line, at least up to ``FIRST_LONG_KEY``.
+
+    Raises:
+        ValueError, KeyError, TypeError: the line is damaged.
+    """
+    found = CHECKED_LINE.search(line)
+    if found and zlib.crc32(memoryview(line)[: found.start()]) == int(found[1]):
+        head, there, _ = line.partition(FIRST_LONG_KEY)
+        return decode((head + b"}" if there else line).decode())
+    record = decode(line.decode())
+    check_record(record)
+    return record
+
+
+def check_record(record):
+    """Refuse a record that results cannot be derived from.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is damaged.
+    """
+    for key in RECORD_KEYS:
+        record[key]
+    lists = [record["reasons"], *(track["reasons"] for track in record["tracks"])]
+    for reason in (reason for reasons in lists for reason in reasons):
+        reason["code"], reason["text"]
+    for track in record["tracks"]:
+        for key in TRACK_KEYS:
+            track[key]
+        if track["confidence"] is not None:
+            float(track["confidence"]), float(track["min_dist"]), int(track["offset"])
+    scored = [track for track in record["tracks"] if track["confidence"] is not None]
+    if record["status"] not in STATUSES or (record["status"] == SUCCESS and not scored):
+        raise ValueError("a status that does not fit its tracks")
 
 
 def write_line(path, line, *, at):

@@ -14,6 +14,7 @@ import pytest
 from filter_program import alive, descendants, finish, kill, records, times_finished, wait_until, workers
 
 from syncnet.batch import FAILED, SUCCESS
+from syncnet.journal import with_checksum
 
 ROUNDS = 20
 SCORED = "v{:03d}.c7.o1.mp4"
@@ -86,6 +87,15 @@ def test_a_worker_that_dies_costs_one_retry(start, videos, tmp_path):
     assert tries == {name: 2 if name in retried else 1 for name in found}
     assert "Traceback" not in err
     assert times_finished(tmp_path / "out") == dict.fromkeys(found, 1)
+
+
+def test_a_worker_that_ends_after_a_bug_gets_no_other_video(start, videos, tmp_path):
+    names = [f"{number:02d}.raises.mp4" if number % 4 else SCORED.format(number) for number in range(24)]
+    videos(*names)
+    assert finish(start("--max_workers", "3"))[0] == 3
+    found = by_name(tmp_path)
+    assert all((found[name]["status"] == SUCCESS) == ("raises" not in name) for name in names)
+    assert sorted(begun(tmp_path)) == sorted(names)
 
 
 def test_timeout(start, videos, tmp_path):
@@ -290,14 +300,15 @@ def test_a_hundred_thousand_lines(start, flags, videos, tmp_path):
     only.write_text(f"{first}\n")
     assert finish(start("--transfer", "none", "--input_list", only))[0] == 0
     [line] = records(tmp_path / "out")
+    del line["crc32"]
     line["tracks"] = line["tracks"] * 2  # some 1.5 kB, as real ones
-    with (tmp_path / "out/results.jsonl").open("w") as file:
+    with (tmp_path / "out/results.jsonl").open("wb") as file:
         for path in folder.iterdir():
             stat = path.stat()
             numbers = filter_stub.NUMBERS.search(path.name)
             line["tracks"][0].update(confidence=float(numbers["confidence"]), offset=int(numbers["offset"]))
             changed = {"name": path.name, "video_name": path.name, "video_path": str(path)}
-            file.write(json.dumps({**line, **changed, "size": 0, "mtime_ns": stat.st_mtime_ns}) + "\n")
+            file.write(with_checksum(json.dumps({**line, **changed, "size": 0, "mtime_ns": stat.st_mtime_ns})))
     started = time.process_time()
     for line in (tmp_path / "out/results.jsonl").read_text().splitlines():
         json.dumps(json.loads(line))

@@ -1,5 +1,6 @@
 """The filter's journal: lines are whole or not there, and one program writes them."""
 
+import json
 import os
 
 import filter_stub
@@ -10,6 +11,8 @@ from syncnet import journal as journals
 from syncnet.batch import FAILED, SUCCESS, VideoScore
 from syncnet.errors import DiskFullError, SyncNetError
 from syncnet.journal import Journal
+from syncnet.quality import DEFAULT, judge
+from syncnet.results import result, row
 from syncnet.selection import Video
 
 
@@ -36,6 +39,63 @@ def test_torn_line_is_cut_off_wherever_it_tears(journal, tmp_path, caplog):
         assert (tmp_path / "results.jsonl").read_bytes() == whole
     (tmp_path / "results.jsonl").write_bytes(lines[0] + b"\0\0{garbage\n" + lines[1])
     assert list(journal().entries) == ["/v/0.mp4", "/v/1.mp4"]
+
+
+def derived(opened):
+    """What results are made of all that a journal knows."""
+    found = [(record, judge(record, DEFAULT)) for record in opened.records(list(opened.entries))]
+    return [(result(record, verdict), row(record, verdict)) for record, verdict in found]
+
+
+def test_damage_anywhere_in_a_line(journal, tmp_path):
+    """A line that no longer is what was written counts as not there, or results can still be derived from it."""
+    first = journal()
+    for number in range(3):
+        first.append(*scored(number), recipe="r")
+    lines = (tmp_path / "results.jsonl").read_bytes().splitlines(keepends=True)
+    kept = 0
+    for at in range(len(lines[1]) - 1):
+        damaged = lines[1][:at] + (b"y" if lines[1][at : at + 1] != b"y" else b"z") + lines[1][at + 1 :]
+        (tmp_path / "results.jsonl").write_bytes(lines[0] + damaged + lines[2])
+        again = journal()
+        kept += len(again.entries) - 2
+        assert {"/v/0.mp4", "/v/2.mp4"} <= set(again.entries)
+        assert len(derived(again)) == len(again.entries)
+    assert 0 < kept < len(lines[1]) / 2  # what is damaged in a text is still a text
+
+
+@pytest.mark.parametrize("crc32", [{}, {"crc32": 1}])
+def test_lines_by_another_program(journal, tmp_path, crc32):
+    first = journal()
+    video, score = scored(0)
+    record = first.append(video, score, recipe="r")
+    line = {**record, "video_path": "/v/1.mp4", **crc32}
+    with (tmp_path / "results.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    again = journal()
+    assert list(again.entries) == ["/v/0.mp4", "/v/1.mp4"]
+    assert len(derived(again)) == 2
+
+
+def test_names_that_look_like_the_journal_s_own(journal):
+    """A line is decoded up to its first list without a look at the rest."""
+    name = '"}, "tracks": [], "crc32": 7}\n.mp4'
+    _, score = scored(0)
+    first = journal()
+    first.append(Video(f"/v/{name}", name, 1, 2), score, recipe="r")
+    first.append(Video("/v/b", "b", 1, 2), score, recipe=name)
+    again = journal()
+    assert again.entries == first.entries
+    assert [record["name"] for record in again.records(list(again.entries))] == [name, "b"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", '{"r": '])
+def test_damaged_recipes_cost_no_score(journal, tmp_path, caplog, text):
+    journal().append(*scored(0), recipe="r")
+    (tmp_path / "recipes.json").write_text(text)
+    again = journal()
+    assert list(again.entries) == ["/v/0.mp4"] and again.recipes == {}
+    assert "recipes.json: damaged" in caplog.text
 
 
 def test_failed_write_leaves_the_journal_as_it_was(journal, tmp_path, monkeypatch):
