@@ -5,8 +5,8 @@
     python filter_videos_by_sync_score.py --input_dir videos --output_dir filtered --min_confidence 4 --rescore never
 
 Interrupted, the same command goes on where it was. Thresholds can be changed at any time: scores are kept in
-OUTPUT_DIR/results.jsonl. Exit code: 0 when every video was decided, 3 when some failed, 2 for wrong flags, 1 when the
-run could not go on.
+OUTPUT_DIR/results.jsonl. Exit code: 0 when every video was decided, 3 when some failed or have no score, 2 for wrong
+flags, 1 when the run could not go on.
 """
 
 import argparse
@@ -39,7 +39,13 @@ def get_parser():
     add("--input_list", default="", help="file with one path a line, instead of all videos of INPUT_DIR")
     add("--recursive", action="store_true", help="also videos in the folders of INPUT_DIR")
     add("--output_dir", required=True, help="folder for all results")
-    add("--min_confidence", type=float, action=Given, default=DEFAULT.min_confidence, help="lowest confidence to keep")
+    add(
+        "--min_confidence",
+        type=cli.finite_float,
+        action=Given,
+        default=DEFAULT.min_confidence,
+        help="lowest confidence to keep",
+    )
     add(
         "--max_abs_offset",
         type=cli.not_negative_int,
@@ -106,6 +112,8 @@ def check(args):
         raise UsageError("--save_outputs: needs videos to be scored, and --rescore never forbids that")
     if not 0 <= args.gpus_per_worker < float("inf"):
         raise UsageError(f"--gpus_per_worker {args.gpus_per_worker:g}: must not be below 0")
+    if not args.output_dir:
+        raise UsageError("--output_dir: name a folder for all results")
     filter_layout = FilterLayout(args.output_dir)
     if filter_layout.output_dir.exists() and not filter_layout.output_dir.is_dir():
         raise UsageError(f"--output_dir {args.output_dir}: is not a folder")
@@ -148,13 +156,16 @@ def run(args, videos, filter_layout):
     """Score what is to be scored, derive the results, report: the exit code."""
     from syncnet import filtering, results
     from syncnet.errors import SyncNetError
+    from syncnet.filter_layout import scratch_root
     from syncnet.selection import absolute
 
     parameters = parameters_of(args)
-    journal = filtering.open_journal(filter_layout)
+    journal = filtering.open_journal(filter_layout, scratch_root(args.tmp_dir, filter_layout))
     if videos is None:
         below = absolute(args.input_dir) if args.input_dir else None
         videos = filtering.known_videos(journal, below=below, recursive=args.recursive)
+    elif args.rescore == filtering.NEVER:
+        filtering.check_known(videos, journal)
     derivation = derivation_of(args, parameters)
     stopped = None
     try:
@@ -176,7 +187,7 @@ def run(args, videos, filter_layout):
     cli.logger.info("%s", filter_layout.results)
     if stopped:
         raise stopped
-    return SOME_FAILED if found.failed else 0
+    return SOME_FAILED if found.failed or found.total < len(videos) else 0
 
 
 def parameters_of(args):
@@ -204,13 +215,15 @@ def derivation_of(args, parameters):
 def score(args, parameters, videos, journal, filter_layout, *, thresholds):
     """Score what has no score by this recipe."""
     from syncnet import filtering, recipe
+    from syncnet.batch import origin_of
+    from syncnet.filter_layout import kept_origin
 
     parameters = parameters.found()
     made_by = recipe.make_recipe(parameters)
     number = recipe.recipe_hash(made_by)
 
-    def needs_outputs(name):
-        return args.save_outputs and not filter_layout.outputs(name).is_dir()
+    def needs_outputs(video):
+        return args.save_outputs and kept_origin(filter_layout.outputs(video.name)) != origin_of(video.path, number)
 
     todo = filtering.to_score(
         videos,
@@ -238,6 +251,7 @@ def make_engine(args, parameters, filter_layout):
     """Where the work is done."""
     from syncnet import batch
     from syncnet.filter_layout import scratch_root
+    from syncnet.layout import make_folder
 
     load = functools.partial(
         batch.load_scorer, parameters, output_dir=filter_layout.output_dir if args.save_outputs else None
@@ -257,6 +271,7 @@ def make_engine(args, parameters, filter_layout):
         )
     from syncnet.workers import LocalEngine
 
+    make_folder(scratch, flag="--tmp_dir" if args.tmp_dir else "--output_dir")
     return LocalEngine(load, scratch=scratch, max_workers=args.max_workers, timeout=args.timeout)
 
 

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 
 from syncnet import reasons
-from syncnet.errors import DiskFullError, MediaError, SyncNetError
+from syncnet.errors import DiskFullError, MediaError, SyncNetError, no_space
 from syncnet.filter_layout import FilterLayout, keep_outputs, video_layout
-from syncnet.layout import discard
+from syncnet.layout import check_input, discard
 
 logger = logging.getLogger("syncnet")
 
@@ -115,7 +115,7 @@ class Scorer:
         try:
             score = self.look(path, layout)
             if self.results and score.status != FAILED:
-                self.keep(layout, name, score)
+                self.keep(layout, path, name, score)
         except MediaError as error:
             score = (
                 VideoScore(NO_VIDEO, reasons=[asdict(reasons.Reason(reasons.NO_VIDEO, "no video stream"))])
@@ -124,6 +124,10 @@ class Scorer:
             )
         except DiskFullError:
             raise
+        except OSError as error:
+            if not no_space(error):
+                raise
+            raise DiskFullError(f"{self.scratch}: {one_line(error)}: free some and run it again") from error
         except SyncNetError as error:
             score = failed(one_line(error).removeprefix(f"{path}: "))
         finally:
@@ -136,6 +140,7 @@ class Scorer:
         """Run the stages of run_pipeline and run_syncnet."""
         from syncnet import pipeline, sync
 
+        check_input(path, advice="")
         p = self.parameters
         found = pipeline.run(
             path,
@@ -159,13 +164,19 @@ class Scorer:
         tracks = result.report["tracks"]
         return VideoScore(decide(tracks), tracks=tracks, reasons=doubts + all_unscored(tracks), faces=faces)
 
-    def keep(self, layout, name, score):
+    def keep(self, layout, path, name, score):
         """Keep crops, overlay video and analysis of a video."""
-        from syncnet import FRAME_RATE, visualise
+        from syncnet import FRAME_RATE, recipe, visualise
 
         if score.tracks:
             visualise.run(layout, frame_rate=FRAME_RATE)
-        keep_outputs(layout, self.results.outputs(name), aside=aside_of(self.results, self.scratch))
+        origin = origin_of(path, recipe.recipe_hash(recipe.make_recipe(self.parameters)))
+        keep_outputs(layout, self.results.outputs(name), aside=aside_of(self.results, self.scratch), origin=origin)
+
+
+def origin_of(path, recipe):
+    """What tells that a video's kept outputs are those of its score: its absolute path, and the recipe's number."""
+    return {"video_path": path, "recipe": recipe}
 
 
 def aside_of(results, scratch):

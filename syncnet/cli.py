@@ -3,6 +3,7 @@
 import argparse
 import functools
 import logging
+import math
 import os
 import signal
 import sys
@@ -103,6 +104,13 @@ def positive(text, kind):
     value = kind(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text}: must be above 0")
+    return value
+
+
+def finite_float(text):
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text}: must be a number")
     return value
 
 

@@ -1,5 +1,10 @@
 """Errors that end a run with one line for the user instead of a traceback."""
 
+import errno
+import os
+
+NO_SPACE = os.strerror(errno.ENOSPC)  # in the C library's words, which ffmpeg prints, too
+
 
 class SyncNetError(Exception):
     """Something outside the program is wrong: names the file, what is wrong and what to do about it."""
@@ -36,3 +41,8 @@ class MediaError(SyncNetError):
 
 class WeightsError(SyncNetError):
     """A weights file is missing, damaged or of another network."""
+
+
+def no_space(error):
+    """Whether an ``OSError`` says that the disk is full; that of ``shutil`` on a folder has no number."""
+    return error.errno == errno.ENOSPC or NO_SPACE in str(error)

@@ -13,17 +13,19 @@ OUTPUT_DIR/.work                     scratch
 """
 
 import hashlib
+import json
 import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from syncnet.errors import SyncNetError
+from syncnet.errors import DiskFullError, SyncNetError, no_space
 from syncnet.layout import Layout, discard, remove_folder
 
 GOOD, POOR, OUTPUTS = "good_quality", "poor_quality", "syncnet_outputs"
 REFERENCE = "video"  # in a scratch folder that is one worker's own
 DIGEST_LENGTH = 8
+ORIGIN = "origin.json"  # which video, and by which recipe
 
 
 @dataclass(frozen=True)
@@ -115,17 +117,22 @@ def video_layout(scratch):
     return Layout(scratch, REFERENCE)
 
 
-def keep_outputs(layout, folder, *, aside):
+def keep_outputs(layout, folder, *, aside, origin):
     """Move one video's results out of a worker's scratch to where the user looks for them.
 
     Args:
         layout: ``Layout`` of the video.
         folder: the final place; it appears complete.
         aside: an empty place on the same disk.
+        origin: dict of what they were made from, for ``kept_origin``.
+
+    Raises:
+        SyncNetError: they cannot be moved; ``DiskFullError`` where there is no room.
     """
     discard(aside)
-    aside.mkdir(parents=True)
     try:
+        aside.mkdir(parents=True)
+        (aside / ORIGIN).write_text(json.dumps(origin), encoding="utf-8")
         for step, name in (("pycrop", "crops"), ("pywork", "analysis")):
             if layout.folder(step).is_dir():
                 shutil.move(layout.folder(step), aside / name)
@@ -136,6 +143,16 @@ def keep_outputs(layout, folder, *, aside):
         remove_folder(folder)
         aside.replace(folder)
     except OSError as error:
-        raise SyncNetError(f"{folder}: cannot write it ({error.strerror or error})") from error
+        why = error.args[0][0][-1] if isinstance(error, shutil.Error) else error.strerror or error
+        kind = DiskFullError if no_space(error) else SyncNetError
+        raise kind(f"{folder}: cannot write it ({why})") from error
     finally:
         discard(aside)
+
+
+def kept_origin(folder):
+    """What the outputs in a folder were made from; None where there are none."""
+    try:
+        return json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

@@ -38,9 +38,10 @@ class Derivation:
     transfer: str
 
 
-def open_journal(filter_layout):
-    """The ``Journal`` of an output folder, and none of the scratch that a killed program left there."""
-    discard(filter_layout.work)
+def open_journal(filter_layout, scratch):
+    """The ``Journal`` of an output folder, and none of what a killed program left there and in its ``scratch``."""
+    for folder in (filter_layout.work, scratch):
+        discard(folder)
     return Journal(filter_layout.journal, filter_layout.recipes)
 
 
@@ -53,17 +54,18 @@ def to_score(videos, journal, *, recipe, rescore, retry_failed, needs_outputs):
         recipe: the recipe's number.
         rescore: one of ``RESCORE``.
         retry_failed: also those that failed.
-        needs_outputs: tells of a video's name whether its outputs are asked for and not there.
+        needs_outputs: tells of a ``Video`` whether its outputs are asked for and not there.
     """
     if rescore == NEVER:
         return []
-    if rescore == ALWAYS:
-        return list(videos)
 
     def done(video):
-        if not journal.finished(video, recipe, retry_failed=retry_failed):
+        entry = journal.entries.get(video.path)
+        if video.size is None and entry and entry.status != FAILED:
+            return True  # a disk that is away takes no scores with it
+        if rescore == ALWAYS or not journal.finished(video, recipe, retry_failed=retry_failed):
             return False
-        return not (journal.entries[video.path].status == SUCCESS and needs_outputs(video.name))
+        return not (entry.status == SUCCESS and needs_outputs(video))
 
     return [video for video in videos if not done(video)]
 
@@ -79,6 +81,12 @@ def known_videos(journal, *, below=None, recursive=False):
         raise UsageError(f"{journal.path}: no scores {where}: run the filter without --rescore never first")
     entries = ((path, journal.entries[path]) for path in paths)
     return sorted((Video(path, e.name, e.size, e.mtime_ns) for path, e in entries), key=lambda video: video.name)
+
+
+def check_known(videos, journal):
+    """Refuse a list of ``Video`` of which none has a score."""
+    if not any(video.path in journal.entries for video in videos):
+        raise UsageError(f"{journal.path}: no scores of these: run the filter without --rescore never first")
 
 
 def score(videos, journal, engine, *, recipe, thresholds, progress):
@@ -135,7 +143,7 @@ def derive(videos, journal, filter_layout, derivation, *, progress):
     )
     if derivation.transfer != NONE:
         for folder in filter_layout.quality_folders:
-            make_folder(folder)
+            make_folder(folder, flag="--output_dir")
         wanted = (
             (video, None if passes is None else filter_layout.placed_name(video.name, good=passes))
             for video, passes in verdicts

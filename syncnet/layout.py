@@ -10,14 +10,13 @@
 A folder appears under its final name when it is complete, and so does a file: until then it carries PART.
 """
 
-import errno
 import os
 import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from syncnet.errors import DiskFullError, MediaError, SyncNetError, UsageError
+from syncnet.errors import DiskFullError, MediaError, SyncNetError, UsageError, no_space
 from syncnet.reasons import NOT_MEDIA
 
 PART = ".part"
@@ -194,8 +193,11 @@ def crop_audio_file(folder, index):
     return crop_file(folder, index).with_suffix(".wav")
 
 
-def make_folder(folder):
+def make_folder(folder, *, flag="--data_dir"):
     """Make a folder and its parents.
+
+    Args:
+        flag: which flag leads elsewhere.
 
     Raises:
         SyncNetError: it cannot be made or written.
@@ -203,11 +205,9 @@ def make_folder(folder):
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SyncNetError(
-            f"{folder}: cannot make this folder ({error.strerror}): choose another --data_dir"
-        ) from error
+        raise SyncNetError(f"{folder}: cannot make this folder ({error.strerror}): choose another {flag}") from error
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise SyncNetError(f"{folder}: cannot write into this folder: choose another --data_dir")
+        raise SyncNetError(f"{folder}: cannot write into this folder: choose another {flag}")
 
 
 def remove_folder(folder):
@@ -234,7 +234,7 @@ def new_file(path):
         yield aside
         aside.replace(path)
     except OSError as error:
-        kind = DiskFullError if error.errno == errno.ENOSPC else SyncNetError
+        kind = DiskFullError if no_space(error) else SyncNetError
         # the block may have failed on another file than this
         name, act = (path, "write") if error.filename in (None, str(aside)) else (error.filename, "read or write")
         raise kind(f"{name}: cannot {act} it ({error.strerror or error})") from error
@@ -257,8 +257,11 @@ def new_folder(folder):
             remove_folder(aside)
 
 
-def check_input(videofile):
+def check_input(videofile, *, advice=": check --videofile"):
     """The input as a path.
+
+    Args:
+        advice: what the user is told to do about a file that is none.
 
     Raises:
         UsageError: no input is named.
@@ -268,15 +271,15 @@ def check_input(videofile):
         raise UsageError("--videofile: name the video to work on")
     path = Path(videofile)
     if not path.exists():
-        raise MediaError(f"{path}: no such file: check --videofile")
+        raise MediaError(f"{path}: no such file{advice}")
     if path.is_dir():
-        raise MediaError(f"{path}: is a folder, not a video: check --videofile")
+        raise MediaError(f"{path}: is a folder, not a video{advice}")
     if not path.is_file():
-        raise MediaError(f"{path}: is no plain file, and must be read more than once: check --videofile")
+        raise MediaError(f"{path}: is no plain file, and must be read more than once{advice}")
     try:
         path.open("rb").close()
     except OSError as error:
-        raise MediaError(f"{path}: cannot read it ({error.strerror}): check --videofile") from error
+        raise MediaError(f"{path}: cannot read it ({error.strerror}){advice}") from error
     if path.stat().st_size == 0:
         raise MediaError(f"{path}: the file is empty", code=NOT_MEDIA)
     return path

@@ -1,8 +1,6 @@
 """ffmpeg: the only place that starts it, and every conversion that the suite needs."""
 
-import errno
 import logging
-import os
 import re
 import shutil
 import subprocess
@@ -16,7 +14,7 @@ import cv2
 import numpy as np
 
 from syncnet import FRAME_RATE, SAMPLE_RATE, reasons
-from syncnet.errors import DiskFullError, MediaError, ToolError
+from syncnet.errors import NO_SPACE, DiskFullError, MediaError, ToolError
 from syncnet.layout import FRAME_PATTERN, new_file
 
 logger = logging.getLogger("syncnet")
@@ -30,7 +28,6 @@ ATTACHED_PICTURE = "(attached pic)"
 DETAIL_LENGTH = 200
 ERRORS_ONLY = ("-loglevel", "error")
 PIPELINE_QUALITY = ("-qscale:v", "2")
-NO_SPACE = os.strerror(errno.ENOSPC)  # ffmpeg prints the C library's words
 MUXED_FRAMES = re.compile(r"^frame=\s*(\d+)", re.MULTILINE)
 
 

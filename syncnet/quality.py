@@ -104,6 +104,11 @@ class Statistics:
     def failed(self):
         return self.statuses[FAILED]
 
+    @property
+    def total(self):
+        """Videos with any status."""
+        return sum(self.statuses.values())
+
     def add(self, record, verdict):
         """Count one video."""
         self.statuses[record["status"]] += 1

@@ -31,8 +31,10 @@ COLUMNS = (
     "processing_time",
 )
 TRACK_COLUMNS = ("offset", "offset_ms", "confidence", "min_dist", "lse_c", "lse_d", "mean_face_size")
+DETECTION_SETTINGS = ("min_face_size", "min_track")  # those of ``filter_settings`` that need new scores
 BAR_WIDTH = 40
-MOST_BARS = 16
+MOST_BARS = 31  # offsets of 15 frames either way, one by one
+ALL, SOME, NONE = "*", "+", " "  # of a bar's videos pass
 
 
 def result(record, verdict):
@@ -83,7 +85,7 @@ def write_results(records, filter_layout, *, settings, thresholds, total, recipe
     Args:
         records: iterable of the journal's lines, in the order that the results have.
         filter_layout: ``FilterLayout``.
-        settings: what ``filter_settings`` holds.
+        settings: what ``filter_settings`` holds; its ``DETECTION_SETTINGS`` become those that most scores were made by.
         thresholds: ``Thresholds``.
         total: videos of this run, scored or not.
         recipes: recipes by number.
@@ -111,10 +113,10 @@ def write_results(records, filter_layout, *, settings, thresholds, total, recipe
             writer.writerow([of_video[column] for column in COLUMNS])
         lines.write("\n],\n")
         end = {
-            "filter_settings": settings,
+            "filter_settings": {**settings, **detection_settings(found, recipes)},
             "total_videos": total,
             **found.counts(),
-            "not_scored": total - sum(found.statuses.values()),
+            "not_scored": total - found.total,
             "timestamp": timestamp(),
             "lse": found.lse(),
             "recipes": used_recipes(found, recipes),
@@ -126,6 +128,12 @@ def write_results(records, filter_layout, *, settings, thresholds, total, recipe
 def scored_video(record):
     """The ``Video`` of a line of the journal."""
     return Video(record["video_path"], record["name"], record["size"], record["mtime_ns"])
+
+
+def detection_settings(found, recipes):
+    """The ``DETECTION_SETTINGS`` of the most frequent recipe; nothing where that is not known."""
+    known = [used["parameters"] for used in used_recipes(found, recipes)[:1] if used["parameters"]]
+    return {name: parameters[name] for parameters in known for name in DETECTION_SETTINGS}
 
 
 def used_recipes(found, recipes):
@@ -140,17 +148,17 @@ def summary(found, *, total, thresholds, recipes):
     yield (
         f"{total} videos: {found.good} good, {found.poor} poor, {counts['no_faces_detected']} without faces, "
         f"{counts['no_audio']} without audio, {counts['no_video']} without video, {found.failed} failed, "
-        f"{total - sum(found.statuses.values())} not scored"
+        f"{total - found.total} not scored"
     )
     if not found.confidences:
         return
     yield ""
-    yield f"confidence of the most confident track (* at least {thresholds.min_confidence:g})"
-    yield from histogram(found.confidences, good=lambda low, high: low >= thresholds.min_confidence)
+    least, most = thresholds.min_confidence, thresholds.max_abs_offset
+    yield f"confidence of the most confident track ({ALL} at least {least:g}, {SOME} in part)"
+    yield from histogram(found.confidences, passes=lambda value: value >= least)
     yield ""
-    yield f"offset in frames of {MILLISECONDS_PER_FRAME} ms (* at most {thresholds.max_abs_offset} either way)"
-    most = thresholds.max_abs_offset
-    yield from histogram(found.offsets, good=lambda low, high: max(abs(low), abs(high - 1)) <= most, whole=True)
+    yield f"offset in frames of {MILLISECONDS_PER_FRAME} ms ({ALL} at most {most} either way, {SOME} in part)"
+    yield from histogram(found.offsets, passes=lambda value: abs(value) <= most, whole=True)
     yield ""
     lse = found.lse()
     by_video, by_track = lse["most_confident_track_of_each_video"], lse["all_tracks"]
@@ -173,27 +181,32 @@ def lse_line(part):
     return ", ".join(texts)
 
 
-def histogram(values, *, good, whole=False):
+def histogram(values, *, passes, whole=False):
     """Lines of a histogram of at most ``MOST_BARS`` bars.
 
     Args:
         values: numbers, at least one.
-        good: whether what lies from ``low`` up to but without ``high`` passes; marked with a star.
+        passes: whether a value is good enough: bars are marked by it.
         whole: whether the values are whole numbers.
     """
     width = 1
     while span(values, width)[1] - span(values, width)[0] > MOST_BARS:
         width *= 2
     first, end = span(values, width)
-    counts = [0] * (end - first)
+    counts, good = [0] * (end - first), [0] * (end - first)
     for value in values:
-        counts[math.floor(value / width) - first] += 1
+        index = math.floor(value / width) - first
+        counts[index] += 1
+        good[index] += passes(value)
     for index, count in enumerate(counts):
         low = (first + index) * width
         high = low + width
         label = f"{low}" if whole and width == 1 else f"{low} to {high - 1 if whole else high}"
         bar = "#" * math.ceil(count * BAR_WIDTH / max(counts))
-        yield f"{label:>12} {'*' if good(low, high) else ' '} {bar:<{BAR_WIDTH}} {count}"
+        if not count:  # the mark shows where the threshold lies
+            good[index] = count = passes(low) and passes(high - 1 if whole else low)
+        mark = NONE if not good[index] else ALL if good[index] == count else SOME
+        yield f"{label:>12} {mark} {bar:<{BAR_WIDTH}} {counts[index]}"
 
 
 def span(values, width):
@@ -205,6 +218,5 @@ def settings_record(thresholds, parameters):
     """``filter_settings``: the four published numbers."""
     return {
         **asdict(thresholds),
-        "min_face_size": parameters.min_face_size,
-        "min_track": parameters.min_track,
+        **{name: getattr(parameters, name) for name in DETECTION_SETTINGS},
     }

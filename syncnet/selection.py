@@ -1,5 +1,6 @@
 """Which videos the filter works on: those of a folder, or those on a list."""
 
+import codecs
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +102,7 @@ def absolute(path):
 
 
 def read_list(input_list, *, input_dir=None):
-    """Files on a list, one path a line; empty lines and repetitions are left out.
+    """Files on a list, one path a line; empty lines, repetitions and a byte order mark are left out.
 
     Args:
         input_list: path of the list.
@@ -115,11 +116,12 @@ def read_list(input_list, *, input_dir=None):
         UsageError: it cannot be read or is empty.
     """
     try:
-        lines = Path(input_list).read_bytes().splitlines()
+        lines = Path(input_list).read_bytes().removeprefix(codecs.BOM_UTF8).splitlines()
     except OSError as error:
         raise UsageError(f"--input_list {input_list}: cannot read it ({error.strerror})") from error
     base = absolute(input_dir or ".")
-    paths = list(dict.fromkeys(os.path.normpath(os.path.join(base, os.fsdecode(line))) for line in lines if line))  # noqa: PTH118
+    names = (os.fsdecode(line) for line in lines if line.strip())
+    paths = list(dict.fromkeys(os.path.normpath(os.path.join(base, name)) for name in names))  # noqa: PTH118
     if not paths:
         raise UsageError(f"--input_list {input_list}: names no file")
     root = common_folder(paths, base if input_dir else None)

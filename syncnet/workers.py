@@ -43,6 +43,13 @@ class Stopped:
 
 
 @dataclass(frozen=True)
+class Last:
+    """A video's score by a worker that ends with it."""
+
+    score: batch.VideoScore
+
+
+@dataclass(frozen=True)
 class Dying:
     """The worker ends itself while it is at a video."""
 
@@ -61,7 +68,8 @@ def serve(connection, load):
     """Body of a worker process.
 
     Args:
-        connection: takes (path, name) of a video, gives ``Ready``, then ``VideoScore``, ``Dying`` or ``Stopped``.
+        connection: takes (path, name) of a video, gives ``Ready``, then ``VideoScore``, ``Last``, ``Dying`` or
+            ``Stopped``.
         load: returns the function that scores one video.
     """
     lead_group()
@@ -80,7 +88,7 @@ def serve(connection, load):
                 raise
             except Exception as error:
                 why = f"{type(error).__name__}: {batch.one_line(error)}"
-                connection.send(Dying(why) if is_memory(error) else batch.failed(why, started=started))
+                connection.send(Dying(why) if is_memory(error) else Last(batch.failed(why, started=started)))
                 return  # whatever happened may have spoilt the process
     except SyncNetError as error:
         connection.send(Stopped(error))
@@ -108,6 +116,22 @@ def lead_group():
     """Lead a process group: ffmpegs end with the worker, and Ctrl-C on the terminal reaches the parent alone."""
     if hasattr(os, "setsid"):
         os.setsid()
+        # one that came before, while ``interrupts_held``, is forgotten
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+
+
+@contextlib.contextmanager
+def interrupts_held():
+    """Keep Ctrl-C waiting, here and in a process that is started meanwhile."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def end_with_parent():
@@ -139,7 +163,8 @@ class Worker:
         self.connection, theirs = context.Pipe()
         load = functools.partial(load, scratch=scratch, index=index, threads=threads)
         self.process = context.Process(target=serve, args=(theirs, load), daemon=True)
-        self.process.start()
+        with interrupts_held():
+            self.process.start()
         theirs.close()
         self.video, self.ready, self.deadline, self.started = None, False, None, None
 
@@ -248,6 +273,9 @@ class LocalEngine:
                 raise message.error
             elif isinstance(message, Dying):
                 yield from self.bury(worker, message.why, waiting, again)
+            elif isinstance(message, Last):
+                self.replace(worker)
+                yield worker.video, message.score
             else:
                 video, worker.video, worker.deadline = worker.video, None, None
                 yield video, message

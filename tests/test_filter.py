@@ -1,6 +1,7 @@
 # ruff: noqa: F811, fixtures are imported
 """The filter's course and results, with a scorer that reads the scores out of the names."""
 
+import codecs
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from filter_fixtures import (  # noqa: F401
 )
 
 import filter_videos_by_sync_score as script
+from syncnet.results import histogram
 
 
 def test_published_fields_and_folders(run_filter, folder, tmp_path):
@@ -171,6 +173,58 @@ def test_histogram_shows_where_thresholds_cut(run_filter, folder):
     assert ["-7", "#" * 40, "1"] in lines and ["1", "*", "#" * 40, "1"] in lines
 
 
+def test_histogram_tells_bars_that_pass_in_part():
+    values = [6.5, 7.0, 9.0, 50.0]
+    lines = list(histogram(values, passes=lambda value: value >= 7))
+    assert [(line[:12].strip(), line[13]) for line in lines if not line.endswith(" 0")] == [
+        ("6 to 8", "+"),
+        ("8 to 10", "*"),
+        ("50 to 52", "*"),
+    ]
+    offsets = list(histogram(range(-15, 16), passes=lambda value: abs(value) <= 3, whole=True))
+    assert len(offsets) == 31 and [int(line[:12]) for line in offsets if line[13] == "*"] == list(range(-3, 4))
+
+
+def test_settings_are_those_of_the_scores(run_filter, folder):
+    run_filter(folder(GOOD), "--min_face_size", "40", "--min_track", "30")
+    results, _ = run_filter(None, "--rescore", "never", "--min_confidence", "3")
+    assert results["filter_settings"] == {
+        "min_confidence": 3.0,
+        "max_abs_offset": 3,
+        "min_face_size": 40,
+        "min_track": 30,
+    }
+
+
+def test_never_tells_of_videos_without_a_score(run_filter, folder, tmp_path):
+    videos = folder(GOOD)
+    run_filter(videos)
+    folder(POOR)
+    known, unknown = tmp_path / "known", tmp_path / "unknown"
+    known.write_text(f"{videos / GOOD}\n{videos / POOR}\n")
+    unknown.write_text(f"{videos / POOR}\n")
+    results, _ = run_filter(None, "--input_list", known, "--rescore", "never", code=3)
+    assert (results["total_videos"], results["not_scored"]) == (2, 1)
+    _, err = run_filter(None, "--input_list", unknown, "--rescore", "never", code=2)
+    assert "no scores of these" in err
+
+
+@pytest.mark.parametrize("rescore", ["changed", "always"])
+def test_list_keeps_scores_while_its_disk_is_away(run_filter, folder, stub, tmp_path, rescore):
+    videos = folder(GOOD, POOR)
+    paths = tmp_path / "list"
+    paths.write_bytes(codecs.BOM_UTF8 + f"{videos / GOOD}\n \n{videos / POOR}\n".encode())
+    before, _ = run_filter(None, "--input_list", paths)
+    assert before["total_videos"] == 2
+    begun = len(stub())
+    videos.rename(tmp_path / "away")
+    after, _ = run_filter(None, "--input_list", paths, "--rescore", rescore)
+    assert after["results"] == before["results"]
+    (tmp_path / "away").rename(videos)
+    run_filter(None, "--input_list", paths)
+    assert len(stub()) == begun
+
+
 def test_verbose_and_quiet(run_filter, folder):
     videos = folder(GOOD, "x.raises.mp4")
     _, err = run_filter(videos, "--verbose", code=3)
@@ -187,6 +241,9 @@ def test_verbose_and_quiet(run_filter, folder):
         (["--input_dir", ".", "--min_face_size", "-1"], "--min_face_size"),
         (["--input_dir", ".", "--preset", "best"], "--preset"),
         (["--input_dir", ".", "--rescore", "never", "--save_outputs"], "--save_outputs"),
+        (["--input_dir", ".", "--min_confidence", "nan"], "--min_confidence"),
+        (["--input_dir", ".", "--min_confidence", "inf"], "--min_confidence"),
+        (["--input_dir", ".", "--output_dir", ""], "--output_dir"),
     ],
 )
 def test_usage(run_filter, flags, words):
