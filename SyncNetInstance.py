@@ -24,9 +24,9 @@ import torch
 from syncnet import MIN_FRAMES, WINDOW_FRAMES, media, reasons, scoring
 from syncnet.confidence import window_confidence
 from syncnet.devices import in_lanes, select_device
-from syncnet.errors import MediaError
+from syncnet.errors import MediaError, WeightsError
 from syncnet.frames import batches, growing_files, read_ahead, read_frame
-from syncnet.layout import check_input, clear_scratch, frame_files, scratch_audio, scratch_folder
+from syncnet.layout import check_input, check_unicode, clear_scratch, frame_files, scratch_audio, scratch_folder
 from syncnet.networks import FastSyncNet
 from syncnet.scoring import BATCH_SIZE, VSHIFT
 from syncnet.weights import load_syncnet
@@ -87,6 +87,10 @@ class SyncNetInstance:
         self.net = FastSyncNet(net, self.device)
         self._heard = None, None
 
+    def _check_loaded(self):
+        if self.net is None:
+            raise WeightsError("SyncNetInstance: no weights yet: call loadParameters() first")
+
     def evaluate(self, opt, videofile):
         """Score a clip and print the result.
 
@@ -134,6 +138,8 @@ class SyncNetInstance:
             Per clip its ``SyncScore``, or the ``MediaError`` that ``score`` raises.
         """
 
+        self._check_loaded()
+
         def features(part):
             clip, frames = part
             return clip, None if frames is None else self.net.video_features(frames)
@@ -152,7 +158,7 @@ class SyncNetInstance:
         """Every ``Clip`` with each batch of its frames, and with None behind its last."""
         for videofile in videofiles:
             clip = Clip(check_input(videofile))
-            clear_scratch(folder)
+            clear_scratch(folder, clip=clip.path)
             try:
                 with (
                     media.start_frames(clip.path, folder) as pictures,
@@ -204,9 +210,11 @@ class SyncNetInstance:
             videofile: path of a 224x224 clip of one face.
 
         Returns:
-            (frames - 4) x 512 tensor.
+            (frames - 4) x 512 tensor; with weights of another width, that times 512.
         """
+        self._check_loaded()
         videofile = check_input(videofile)
+        check_unicode(videofile, flag="--videofile")
         media.check_streams(videofile)
         frames = read_ahead(decoded_frames(videofile), checked_frame)
         windows = self._frame_batches(frames, batch_size=opt.batch_size)

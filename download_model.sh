@@ -59,8 +59,8 @@ is_right() { # file bytes sha256
     [ -f "$1" ] && [ "$(size_of "$1")" -eq "$2" ] && [ "$(sha256_of "$1")" = "$3" ]
 }
 
-host_of() {
-    printf '%s\n' "$1" | sed 's|^[a-z]*://||; s|/.*||'
+server_of() { # scheme and host: one port may be shut and the other open
+    printf '%s\n' "$1" | sed 's|^\([a-z]*://[^/]*\).*|\1|'
 }
 
 # Append to a file what an address has beyond it. Sets trouble: none, unreachable, no_resume or failed.
@@ -121,7 +121,7 @@ fetch_from() { # address part bytes sha256
                     say "  interrupted at byte $after of $3"
                     continue
                 fi
-                [ "$trouble" != unreachable ] || unreachable="$unreachable $(host_of "$1")"
+                [ "$trouble" != unreachable ] || unreachable="$unreachable $(server_of "$1")"
                 return 1
                 ;;
         esac
@@ -139,7 +139,8 @@ fetch() { # path bytes sha256 addresses...
         return 0
     fi
     part=$path.part
-    if ! mkdir -p -- "$(dirname -- "$path")" || ! : >>"$part"; then
+    # in a shell of its own: a redirection that fails ends the shell that a special built-in runs in
+    if ! mkdir -p -- "$(dirname -- "$path")" || ! (: >>"$part") 2>/dev/null; then
         say "$path: cannot write there"
         return 1
     fi
@@ -155,7 +156,7 @@ fetch() { # path bytes sha256 addresses...
             break
         fi
         case " $unreachable " in
-            *" $(host_of "$address") "*) continue ;;
+            *" $(server_of "$address") "*) continue ;;
         esac
         say "$path: from $address"
         fetch_from "$address" "$part" "$bytes" "$sha256"

@@ -5,6 +5,8 @@
 then run_syncnet.py and run_visualise.py with the same three flags.
 """
 
+import time
+
 from syncnet import cli
 
 
@@ -28,9 +30,12 @@ def main(args):
 
         return S3FD(args.device, weights=args.s3fd_weights)
 
+    started = time.perf_counter()
+
     def on_faces(index, faces):
         if args.verbose:
-            print(f"{layout.video}-{index:05d}; {len(faces)} dets")
+            rate = (index + 1) / (time.perf_counter() - started)  # frames are looked at in batches: the mean so far
+            print(f"{layout.video}-{index:05d}; {len(faces)} dets; {rate:.2f} Hz")
 
     result = pipeline.run(
         args.videofile,

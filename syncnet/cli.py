@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import io
 import logging
 import math
 import os
@@ -10,12 +11,14 @@ import sys
 
 from syncnet import FRAME_RATE
 from syncnet.errors import SyncNetError, ToolError, UsageError
+from syncnet.weights import S3FD, SYNCNET, Default
 
 logger = logging.getLogger("syncnet")
 
 DATA_DIR = "data/work"
 INTERRUPTED = 130  # what a shell makes of Ctrl-C
 FAILED = 1
+SMALLEST_SCALE, LARGEST_SCALE = 0.001, 16.0  # beyond, a picture is nothing, or fills any memory
 
 
 class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -49,10 +52,10 @@ def add_frame_rate(parser):
 def add_tracking(parser, *, min_track, min_face_size):
     """Flags of what is found and cut out, with the defaults that differ between scripts."""
     parser.add_argument(
-        "--facedet_scale", type=positive_float, default=0.25, help="factor on the picture's size for face detection"
+        "--facedet_scale", type=facedet_scale, default=0.25, help="factor on the picture's size for face detection"
     )
     parser.add_argument(
-        "--crop_scale", type=positive_float, default=0.40, help="surroundings of the face that are cut out with it"
+        "--crop_scale", type=crop_scale, default=0.40, help="surroundings of the face that are cut out with it"
     )
     parser.add_argument(
         "--min_track", type=not_negative_int, default=min_track, help="a track has faces in more frames than this"
@@ -71,7 +74,7 @@ def add_tracking(parser, *, min_track, min_face_size):
     )
     parser.add_argument(
         "--s3fd_weights",
-        default="detectors/s3fd/weights/sfd_face.pth",
+        default=Default(S3FD.published),
         help="face detector's weights; the starter where this is not there",
     )
 
@@ -79,7 +82,9 @@ def add_tracking(parser, *, min_track, min_face_size):
 def add_scoring(parser):
     """Flags of SyncNet itself."""
     parser.add_argument(
-        "--initial_model", default="data/syncnet_v2.model", help="SyncNet weights; the starter where this is not there"
+        "--initial_model",
+        default=Default(SYNCNET.published),
+        help="SyncNet weights; the starter where this is not there",
     )
     parser.add_argument("--batch_size", type=positive_int, default=20, help="windows that are scored together")
     parser.add_argument("--vshift", type=positive_int, default=15, help="frames that are tried in both directions")
@@ -88,8 +93,23 @@ def add_scoring(parser):
 
 def add_speaker_threshold(parser):
     parser.add_argument(
-        "--speaker_threshold", type=float, default=2.0, help="framewise confidence that a speaking face is above"
+        "--speaker_threshold", type=finite_float, default=2.0, help="framewise confidence that a speaking face is above"
     )
+
+
+def crop_scale(text):
+    return scale(text, least=0.0)
+
+
+def facedet_scale(text):
+    return scale(text, least=SMALLEST_SCALE)
+
+
+def scale(text, *, least):
+    value = float(text)
+    if not least <= value <= LARGEST_SCALE:
+        raise argparse.ArgumentTypeError(f"{text}: must be from {least:g} to {LARGEST_SCALE:g}")
+    return value
 
 
 def positive_int(text):
@@ -134,7 +154,8 @@ def script(function):
         set_up_messages(quiet=args.quiet, verbose=args.verbose)
         try:
             code = function(args) or 0
-            sys.stdout.flush()
+            if sys.stdout:
+                sys.stdout.flush()
             return code
         except SyncNetError as error:
             logger.error("%s: error: %s", parser.prog, error)
@@ -160,6 +181,9 @@ def script(function):
 
 def run(main):
     """Be a script: exit with the code of ``main``; Ctrl-C no longer counts when the work is done."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does: with its ffmpegs, tidily
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal has no letters for
     code = main()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code)

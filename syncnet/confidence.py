@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from syncnet import WINDOW_FRAMES
 from syncnet.filters import median_filter
 
 CONFIDENCE_FILTER = 9  # frames of the median filter over the framewise confidence
@@ -23,3 +24,15 @@ def frame_confidence(dists):
     mean = dists.mean(axis=0)
     padded = np.pad(dists[:, mean.argmin()], EDGE_FRAMES, constant_values=EDGE_DISTANCE)
     return median_filter(np.median(mean) - padded, CONFIDENCE_FILTER)
+
+
+def speaking_confidence(dists):
+    """Smoothed confidence of every frame that was scored, for telling who speaks: windows x shifts -> windows + 5.
+
+    Frames at either end of a track that no window is centred on take after the nearest one.
+    """
+    mean = dists.mean(axis=0)
+    before, beyond = WINDOW_FRAMES // 2, CONFIDENCE_FILTER // 2
+    ends = (before + beyond, WINDOW_FRAMES - before + beyond)
+    padded = np.pad(np.median(mean) - dists[:, mean.argmin()], ends, mode="edge")
+    return median_filter(padded, CONFIDENCE_FILTER)[beyond:-beyond]

@@ -41,6 +41,7 @@ class Layout:
 
     def __post_init__(self):
         object.__setattr__(self, "data_dir", Path(self.data_dir))
+        check_unicode(self.data_dir, flag="--data_dir")
         check_reference(self.reference)
 
     def folder(self, step):
@@ -112,12 +113,10 @@ class Layout:
 
     def check_outside(self, path):
         """Refuse an input that lies in one of the folders that a run replaces."""
-        parents = {*Path(path).resolve().parents, *Path(path).absolute().parents}
         for step in STEPS:
-            if parents & {self.folder(step).resolve(), self.folder(step).absolute()}:
-                raise UsageError(
-                    f"{path}: lies in {self.folder(step)}, which this run replaces: choose another --reference"
-                )
+            for folder in (self.folder(step), part_folder(self.folder(step))):
+                if lies_in(path, folder):
+                    raise UsageError(f"{path}: lies in {folder}, which this run replaces: choose another --reference")
 
     def clear(self):
         """Remove an earlier run's results of this reference, and make the folders for new ones."""
@@ -128,8 +127,24 @@ class Layout:
             make_folder(self.folder(step))
 
 
+def lies_in(path, folder):
+    """Whether a path is a folder or below it, by its name or by where links lead."""
+    names = (Path(path).resolve(), Path(path).absolute())
+    folders = {folder.resolve(), folder.absolute()}
+    return any(folders & {name, *name.parents} for name in names)
+
+
+def check_unicode(folder, *, flag):
+    """Refuse a folder of results with a name that OpenCV cannot open files by."""
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{flag} {str(folder)!r}: a name in it is no Unicode: choose another one") from error
+
+
 def check_reference(reference):
     """Refuse a reference that is not one plain folder name, so that it stays inside DATA_DIR."""
+    check_unicode(reference, flag="--reference")
     bad = not reference or reference in (".", "..") or any(c in reference for c in "/\\\0")
     if bad or reference.endswith(PART):
         raise UsageError(
@@ -165,6 +180,7 @@ def frame_files(folder):
 def scratch_folder(tmp_dir, reference):
     """Where the pictures and the sound of a clip that is being scored lie."""
     check_reference(reference)
+    check_unicode(tmp_dir, flag="--tmp_dir")
     return Path(tmp_dir) / reference
 
 
@@ -172,10 +188,17 @@ def scratch_audio(folder):
     return folder / "audio.wav"
 
 
-def clear_scratch(folder):
-    """Make a scratch folder, or empty it of an earlier clip; whatever else lies there stays."""
+def clear_scratch(folder, *, clip):
+    """Make a scratch folder, or empty it of an earlier clip; whatever else lies there stays.
+
+    Raises:
+        UsageError: the ``clip`` that is to be unpacked there lies there itself.
+    """
+    old = [*frame_files(folder), scratch_audio(folder)]
+    if any(lies_in(clip, path) for path in old):
+        raise UsageError(f"{clip}: lies in {folder}, where its pictures and sound are put: choose another --tmp_dir")
     make_folder(folder)
-    for path in [*frame_files(folder), scratch_audio(folder)]:
+    for path in old:
         path.unlink(missing_ok=True)
 
 
@@ -228,11 +251,19 @@ def discard(folder):
 
 @contextmanager
 def new_file(path):
-    """Yield the path to write to; it gets its final name when the block ends well and vanishes when not."""
+    """Yield the path to write to; it gets its final name when the block ends well and vanishes when not.
+
+    What is no plain file (a pipe, /dev/stdout) is written as it is; of a link, what it leads to is replaced.
+    """
+    if path.exists() and not path.is_file():
+        yield path
+        return
     aside = part_file(path)
     try:
         yield aside
-        aside.replace(path)
+        aside.replace(path.resolve() if path.is_symlink() else path)
+    except BrokenPipeError:
+        raise  # of something that was printed meanwhile
     except OSError as error:
         kind = DiskFullError if no_space(error) else SyncNetError
         # the block may have failed on another file than this

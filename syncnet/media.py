@@ -121,8 +121,11 @@ class Ffmpeg:
         self.log.seek(0)
         return stdout, self.log.read().decode(errors="replace")
 
-    def finish(self):
+    def finish(self, *, code=None):
         """Wait for its end: what it printed on stdout.
+
+        Args:
+            code: of the ``MediaError`` where ffmpeg finds fault with its input.
 
         Raises:
             DiskFullError: there was no room for its output, whatever its exit code says of that.
@@ -132,13 +135,13 @@ class Ffmpeg:
             stdout, stderr = self.wait()
         finally:
             self.kill()
-        code = self.process.returncode
+        status = self.process.returncode
         if NO_SPACE in stderr:
             raise DiskFullError(f"{self.source}: {NO_SPACE} for what ffmpeg makes of it: free some and run it again")
-        if code < 0:
-            raise MediaError(f"{self.source}: ffmpeg was killed (signal {-code}) half-way: run the command again")
-        if code:
-            raise MediaError(f"{self.source}: ffmpeg failed: {last_line(stderr)}")
+        if status < 0:
+            raise MediaError(f"{self.source}: ffmpeg was killed (signal {-status}) half-way: run the command again")
+        if status:
+            raise MediaError(f"{self.source}: ffmpeg failed: {last_line(stderr)}", code=code)
         if stderr.strip():
             self.complaint = last_line(stderr)
             logger.debug("%s: ffmpeg: %s", self.source, self.complaint)

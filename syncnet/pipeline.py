@@ -97,7 +97,8 @@ def run(
         if not streams.audio:
             layout.clear()
             make_folder(layout.crops)
-            return save(PipelineResult(recipe=parameters, reasons=[reasons.no_audio()]), videofile, layout)
+            recipe = {**parameters, "versions": versions()}
+            return save(PipelineResult(recipe=recipe, reasons=[reasons.no_audio()]), videofile, layout)
         detector = convert(videofile, layout, streams=streams, load_detector=load_detector)
         faces, timecodes = look(
             layout,
@@ -110,7 +111,8 @@ def run(
     except MediaError as error:
         if error.code:
             layout.clear()
-            save(PipelineResult(recipe=parameters, reasons=[reasons.Reason(error.code, str(error))]), videofile, layout)
+            recipe = {**parameters, "versions": versions()}
+            save(PipelineResult(recipe=recipe, reasons=[reasons.Reason(error.code, str(error))]), videofile, layout)
         raise
     finally:
         discard(layout.tmp)
@@ -157,7 +159,7 @@ def convert(videofile, layout, *, streams, load_detector):
     make_folder(layout.tmp)
     with media.start_conversion(videofile, layout.unfinished_video, streams=streams) as conversion:
         detector = load_detector()
-        conversion.finish()
+        conversion.finish(code=reasons.NOT_MEDIA)
     if conversion.complaint:
         logger.warning("%s: damaged? what can be read of it is used (ffmpeg: %s)", videofile, conversion.complaint)
     layout.clear()
@@ -203,6 +205,12 @@ def explain(tracking, summary, *, audio_frames, min_track, min_face_size, facede
             found.append(reasons.too_short(frames=min(summary.frames, audio_frames), needed=MIN_FRAMES))
         if not summary.frames_with_faces:
             found.append(reasons.no_face(facedet_scale=facedet_scale))
+        elif tracking.largest is not None and summary.largest > min_face_size:
+            found.append(
+                reasons.long_tracks_too_small(
+                    largest=tracking.largest, min_face_size=min_face_size, min_track=min_track
+                )
+            )
         elif tracking.largest is not None:
             found.append(reasons.faces_too_small(largest=tracking.largest, min_face_size=min_face_size))
         else:

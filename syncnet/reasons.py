@@ -41,8 +41,16 @@ def no_face(*, facedet_scale):
 
 def faces_too_small(*, largest, min_face_size):
     text = (
-        f"faces found, but all smaller than --min_face_size {min_face_size:g}: the largest measures {largest:.0f} "
+        f"faces found, but all at most --min_face_size {min_face_size:g}: the largest measures {largest:.4g} "
         "pixels: lower --min_face_size"
+    )
+    return Reason(FACES_TOO_SMALL, text)
+
+
+def long_tracks_too_small(*, largest, min_face_size, min_track):
+    text = (
+        f"faces found, but those for more than --min_track {min_track} frames all at most --min_face_size "
+        f"{min_face_size:g}: the largest of them measures {largest:.4g} pixels: lower --min_face_size, or --min_track"
     )
     return Reason(FACES_TOO_SMALL, text)
 

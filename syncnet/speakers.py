@@ -23,7 +23,7 @@ def speaking_tracks(starts, confidences, *, threshold=THRESHOLD):
 
     Args:
         starts: first frame of every track.
-        confidences: per track an array of its frames' confidences (``confidence.frame_confidence``).
+        confidences: per track an array of its frames' confidences (``confidence.speaking_confidence``).
         threshold: a speaking face's confidence is above.
 
     Returns:

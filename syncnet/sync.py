@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from syncnet import reasons
-from syncnet.confidence import frame_confidence
+from syncnet.confidence import speaking_confidence
 from syncnet.errors import MediaError, SyncNetError
-from syncnet.layout import crop_number, discard, new_file
+from syncnet.layout import crop_number, discard, make_folder, new_file
 from syncnet.records import load_json, save_json, save_pickle
 from syncnet.report import (
     empty_record,
@@ -75,9 +75,14 @@ def run(
             f"{layout.crops}: not there: run run_pipeline.py with the same --data_dir and --reference first"
         )
     pipeline = load_json(layout.pipeline, made_by="run_pipeline.py") if layout.pipeline.exists() else None
+    files = layout.crop_files()
+    if pipeline and len(files) < len(pipeline["tracks"]):
+        there = f"{len(files)} of {len(pipeline['tracks'])} face tracks are there"
+        raise SyncNetError(f"{layout.crops}: {there}: run run_pipeline.py again")
+    if not layout.distances.parent.exists():  # crops from elsewhere
+        make_folder(layout.distances.parent)
     for old in (layout.distances, layout.offsets, layout.scores):
         old.unlink(missing_ok=True)
-    files = layout.crop_files()
     try:
         options = {"batch_size": batch_size, "vshift": vshift, "print_line": print_line}
         with contextlib.closing(net.score_all(files, folder=layout.tmp, **options)) as found:
@@ -127,7 +132,7 @@ def describe(pipeline, index, number, score):
 
 def speakers(scores, starts, *, threshold):
     """Spans of one speaker; a track without a score never speaks."""
-    confidences = [frame_confidence(s.dists) if isinstance(s, SyncScore) else np.zeros(0) for s in scores]
+    confidences = [speaking_confidence(s.dists) if isinstance(s, SyncScore) else np.zeros(0) for s in scores]
     return spans(speaking_tracks(starts, confidences, threshold=threshold))
 
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from syncnet import media
-from syncnet.confidence import frame_confidence
+from syncnet.confidence import frame_confidence, speaking_confidence
 from syncnet.crops import video_writer
 from syncnet.errors import SyncNetError
 from syncnet.frames import read_ahead, read_frame
@@ -60,7 +60,9 @@ def run(
     confidences = [frame_confidence(d) if len(d) else np.zeros(0) for d in dists]
     faces = faces_by_frame(tracks, confidences, count=len(files))
     speaker = speaking_tracks(
-        [int(track["track"]["frame"][0]) for track in tracks], confidences, threshold=speaker_threshold
+        [int(track["track"]["frame"][0]) for track in tracks],
+        [speaking_confidence(d) if len(d) else np.zeros(0) for d in dists],
+        threshold=speaker_threshold,
     )
     height, width = read_frame(files[0]).shape[:2]
     layout.video_out.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ that comes with the suite. Choosing does not load torch: a program that hands th
 import hashlib
 import logging
 import pickle
+import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -66,6 +67,12 @@ EMBEDDING_LAYER = "netfcaud.3.weight"
 HOW_TO_GET = "run `sh download_model.sh`"
 
 
+class Default(str):
+    """Path that a flag has when the user does not give it."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True)
 class Weights:
     """A weights file that is in use."""
@@ -109,7 +116,8 @@ def choose(known, given=None):
 
     Args:
         known: ``SYNCNET`` or ``S3FD``.
-        given: path named by the user; None or the published default where the user named none.
+        given: path named by the user; None or a ``Default`` where the user named none. The published file's own path
+            may be named before it is there.
 
     Returns:
         The ``Weights``; the choice of the starter is announced once, as a warning.
@@ -118,10 +126,10 @@ def choose(known, given=None):
         WeightsError: the named file cannot be read, or nothing is there to choose.
     """
     published, starter = ROOT / known.published, ROOT / known.starter
-    default = given in (None, known.published)
-    if not default:
+    named = given is not None and not isinstance(given, Default)
+    if named and (given != known.published or Path(given).exists()):
         return identify(given, known)
-    for candidate in (Path(known.published), published):
+    for candidate in {path.resolve(): path for path in (published, Path(known.published))}.values():
         if candidate.is_file():
             weights = identify(candidate, known)
             if weights.published:
@@ -135,8 +143,8 @@ def choose(known, given=None):
             f"{published}: no {known.network} weights: {HOW_TO_GET} or name other weights with {known.flag}"
         )
     warn_once(
-        f"{known.network}: starter weights ({known.starter}), because {known.published} is not there: scores are no "
-        f"LSE-C/LSE-D and must not be reported as such. For the published weights {HOW_TO_GET}"
+        f"{known.network}: starter weights ({known.starter}), because the published ones are not at {known.published}: "
+        f"scores are no LSE-C/LSE-D and must not be reported as such. For the published weights {HOW_TO_GET}"
     )
     return identify(starter, known)
 
@@ -155,7 +163,9 @@ def load_state(weights, known):
     import torch
 
     try:
-        state = torch.load(weights.path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a TorchScript file, which is refused
+            state = torch.load(weights.path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{weights.path}: refused: not plain {known.network} weights, or damaged: {HOW_TO_GET}"
@@ -164,10 +174,18 @@ def load_state(weights, known):
         raise WeightsError(
             f"{weights.path}: damaged {known.network} weights (an interrupted download?): {HOW_TO_GET}"
         ) from error
-    tensors = isinstance(state, dict) and all(isinstance(value, torch.Tensor) for value in state.values())
-    if not tensors or known.first_layer not in state:
+    tensors = isinstance(state, dict) and all(is_plain(name, value) for name, value in state.items())
+    if not tensors or known.first_layer not in state or not state[known.first_layer].ndim:
         raise WeightsError(f"{weights.path}: not weights of {known.network}: name the right file with {known.flag}")
     return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+
+
+def is_plain(name, value):
+    """Whether an entry of a weights file is a parameter: an ordinary tensor of real numbers under a name."""
+    import torch
+
+    plain = isinstance(value, torch.Tensor) and value.layout == torch.strided and value.device.type == "cpu"
+    return plain and isinstance(name, str) and not value.is_complex()
 
 
 def fill(net, state, weights, known):

@@ -1,13 +1,17 @@
 """Odd names, folders that cannot be written, a full disk, and what must not be overwritten."""
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import clips
 import pytest
 from checks import nothing_half_finished, one_error
+from conftest import DETECT, ROOT
 
 from syncnet.layout import Layout
 
@@ -51,6 +55,89 @@ def test_name_that_is_no_text(pipeline, run, face_clip, tmp_path):
     ran, layout = pipeline(clip)
     assert ran.code == 0, ran
     assert run("run_syncnet", "--data_dir", layout.data_dir, "--reference", "me").code == 0
+
+
+def test_results_with_names_that_are_no_text(pipeline, run, face_clip, tmp_path):
+    """OpenCV would end the process on them."""
+    name = os.fsdecode(b"r\xff")
+    where = ("--data_dir", tmp_path / name, "--reference", "me")
+    one_error(run("run_pipeline", "--videofile", face_clip, *where), "--data_dir", "no Unicode", code=2)
+    assert not (tmp_path / name).exists()
+    ran, layout = pipeline(face_clip)
+    one_error(run("run_syncnet", "--data_dir", layout.data_dir, "--reference", name), "--reference", code=2)
+    crop = layout.crop_files()[0]
+    demo = ("demo_syncnet", "--videofile", crop, "--tmp_dir", tmp_path / "tmp")
+    one_error(run(*demo, "--reference", name), "--reference", code=2)
+
+
+def test_json_into_what_is_no_plain_file(pipeline, run, face_clip, tmp_path):
+    _, layout = pipeline(face_clip)
+    demo = ("demo_syncnet", "--videofile", layout.crop_files()[0], "--tmp_dir", tmp_path / "tmp", "--json")
+    (tmp_path / "link.json").symlink_to(tmp_path / "real.json")
+    (tmp_path / "real.json").write_text("old")
+    assert run(*demo, tmp_path / "link.json").code == 0
+    assert (tmp_path / "link.json").is_symlink()
+    report = json.loads((tmp_path / "real.json").read_text())
+    os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit((tmp_path / "pipe").read_text)
+        assert run(*demo, tmp_path / "pipe").code == 0
+        assert json.loads(read.result(timeout=60))["tracks"] == report["tracks"]
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_input_among_what_a_run_replaces(pipeline, run, face_clip, tmp_path):
+    """It is refused before anything is removed, wherever links lead."""
+    data = tmp_path / "data"
+    unfinished = data / "pyavi" / "me.part" / "in.mp4"
+    unfinished.parent.mkdir(parents=True)
+    shutil.copy(face_clip, unfinished)
+    (data / "pyavi" / "link").symlink_to(unfinished)
+    for clip, reference in ((unfinished, "me"), (data / "pyavi" / "link", "link")):
+        ran, _ = pipeline(clip, reference=reference, data_dir=data)
+        one_error(ran, clip, "choose another --reference", code=2)
+        assert unfinished.is_file() and clip.exists()
+    _, layout = pipeline(face_clip, data_dir=data)
+    scratch = tmp_path / "tmp" / "demo"
+    scratch.mkdir(parents=True)
+    shutil.copy(layout.crop_files()[0], scratch / "audio.wav")
+    ran = run("demo_syncnet", "--videofile", scratch / "audio.wav", "--tmp_dir", tmp_path / "tmp")
+    one_error(ran, "choose another --tmp_dir", code=2)
+    assert (scratch / "audio.wav").is_file()
+
+
+def test_crops_that_have_gone(pipeline, run, face_clip):
+    _, layout = pipeline(face_clip)
+    flags = ("--data_dir", layout.data_dir, "--reference", "me")
+    assert run("run_syncnet", *flags).code == 0
+    before = layout.offsets.read_bytes()
+    layout.crop_files()[0].unlink()
+    one_error(run("run_syncnet", *flags), "0 of 1 face tracks are there: run run_pipeline.py again")
+    assert layout.offsets.read_bytes() == before
+
+
+def test_reader_of_the_lines_that_goes_away(face_clip, weights, tmp_path):
+    """As `| head -1` does: not a word about it."""
+    flags = [str(word) for flag in weights.items() for word in flag if flag[0] == "--s3fd_weights"]
+    command = [sys.executable, ROOT / "run_pipeline.py", "--videofile", face_clip, "--data_dir", tmp_path / "data"]
+    command += ["--reference", "me", "--verbose", *DETECT, *flags]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert done.returncode == 1
+    assert "error" not in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_letters_that_the_terminal_has_not(face_clip, weights, tmp_path, encoding):
+    flags = [str(word) for flag in weights.items() for word in flag if flag[0] == "--s3fd_weights"]
+    command = [sys.executable, ROOT / "run_pipeline.py", "--videofile", face_clip, "--data_dir", tmp_path / "data"]
+    command += ["--reference", "ünï", *DETECT, *flags]
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding})
+    assert done.returncode == 0, done.stderr
+    name = "ünï".encode(encoding, "backslashreplace")
+    assert b"Written " + os.fsencode(tmp_path) + b"/data/pycrop/" + name + b"/00000" in done.stdout
 
 
 @pytest.mark.parametrize("script", ["run_pipeline", "run_syncnet", "run_visualise"])

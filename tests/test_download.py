@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -242,6 +243,26 @@ def test_a_host_that_does_not_answer_is_asked_once(suite, download):
     assert done.stderr.count("from http://127.0.0.1:1/") == 1
     assert "a.bin: not downloaded" in done.stderr
     assert "b.bin: not downloaded" in done.stderr
+
+
+def test_another_scheme_of_a_host_that_does_not_answer_is_tried(server, suite, download):
+    """One port may be shut and the other open."""
+    server.behaviour = {"/a": whole}
+    shut = server.url.replace("http://", "https://")
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        shut = f"https://127.0.0.1:{other.getsockname()[1]}"
+    done = download(row("a.bin", shut + "/a", server.url + "/a"))
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_folder_in_the_part_s_place_stops_no_other_file(server, suite, download):
+    (suite / "a.bin.part").mkdir()
+    server.behaviour = {"/a": whole}
+    done = download(row("a.bin", server.url + "/a") + row("b.bin", server.url + "/a"))
+    assert done.returncode == 1
+    assert "a.bin: cannot write there" in done.stderr and "1 missing" in done.stderr
+    assert (suite / "b.bin").read_bytes() == CONTENT
 
 
 def test_another_file_in_its_place_is_kept(server, suite, download):

@@ -10,8 +10,8 @@ import scipy.signal
 import torch
 from filter_program import environment
 
-from syncnet import scoring
-from syncnet.confidence import EDGE_DISTANCE, frame_confidence, window_confidence
+from syncnet import WINDOW_FRAMES, scoring
+from syncnet.confidence import EDGE_DISTANCE, frame_confidence, speaking_confidence, window_confidence
 from syncnet.filters import median_filter
 from syncnet.speakers import NOBODY, Span, spans, speaking_tracks
 
@@ -139,6 +139,18 @@ def test_confidences():
     padded = np.concatenate([[EDGE_DISTANCE] * 3, dists[:, best], [EDGE_DISTANCE] * 3])
     assert EDGE_DISTANCE == 10
     np.testing.assert_allclose(frame_confidence(dists), scipy.signal.medfilt(median - padded, 9), rtol=1e-5)
+
+
+def test_speaking_confidence_is_of_the_frames_that_were_scored():
+    """A frame for each, the ends after the nearest window: no constant of the drawing can make somebody speak."""
+    dists = np.full((20, 7), 25.0, np.float32)
+    dists[:, 2] = 25 - np.arange(20) / 10
+    own = np.median(dists.mean(axis=0)) - dists[:, 2]
+    found = speaking_confidence(dists)
+    assert len(found) == 20 + WINDOW_FRAMES
+    np.testing.assert_allclose(found[2 + 4 : 2 + 16], own[4:16], rtol=1e-5)  # rising: its own median
+    assert found.min() >= own.min() and found.max() <= own.max()
+    assert frame_confidence(dists).max() > own.max()  # there is one in what is drawn
 
 
 def test_speakers():

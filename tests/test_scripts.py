@@ -103,7 +103,7 @@ def test_verbose(pipeline, run, face_clip):
     ran, layout = pipeline(face_clip, "--verbose")
     lines = [line for line in ran.out if "dets" in line]
     assert len(lines) == 36
-    assert lines[12].startswith(f"{layout.video}-00012; 1 dets")
+    assert re.fullmatch(re.escape(f"{layout.video}-00012; 1 dets; ") + r"\d+\.\d\d Hz", lines[12])
     run("run_syncnet", "--data_dir", layout.data_dir, "--reference", "me")
     ran = run("run_visualise", "--data_dir", layout.data_dir, "--reference", "me", "--verbose")
     assert ran.out == [f"Frame {index}" for index in range(36)]

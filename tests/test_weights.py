@@ -84,6 +84,34 @@ def test_the_flags_default_means_the_same_as_no_flag(published, starter, load, n
     assert load(getattr(weights, name).published)[1].published
 
 
+def test_a_named_file_is_used_in_the_published_one_s_place_too(place, starter, load, name, caplog):
+    """Named by the user it counts as it is; by default only what was published does."""
+    known = getattr(weights, name)
+    save(weights.Path(known.published), build(known, WIDTH).state_dict())
+    assert load(known.published)[1].path == known.published
+    assert not caplog.messages
+    assert load(weights.Default(known.published))[1].path == str(starter)
+    assert sum("not used" in message for message in caplog.messages) == 1
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"first": torch.tensor(1.0)},
+        {"first": torch.zeros(96, dtype=torch.complex64)},
+        {"first": torch.zeros(96, 3).to_sparse()},
+        {"first": torch.zeros(96, device="meta")},
+        {3: torch.zeros(1)},
+    ],
+)
+def test_entries_that_are_no_parameters(place, load, name, tmp_path, entry):
+    known = getattr(weights, name)
+    state = build(known, WIDTH).state_dict()
+    torch.save(state | {known.first_layer if key == "first" else key: v for key, v in entry.items()}, tmp_path / "x.pt")
+    with pytest.raises(WeightsError, match=r"x\.pt: (not|damaged)"):
+        load(str(tmp_path / "x.pt"))
+
+
 def test_a_named_file_is_used_whatever_else_is_there(published, starter, load, tmp_path, name, caplog):
     own = tmp_path / "own.pt"
     save(own, build(getattr(weights, name), 4 / 32).state_dict())
