@@ -63,7 +63,7 @@ def test_results_with_names_that_are_no_text(pipeline, run, face_clip, tmp_path)
     where = ("--data_dir", tmp_path / name, "--reference", "me")
     one_error(run("run_pipeline", "--videofile", face_clip, *where), "--data_dir", "no Unicode", code=2)
     assert not (tmp_path / name).exists()
-    ran, layout = pipeline(face_clip)
+    _, layout = pipeline(face_clip)
     one_error(run("run_syncnet", "--data_dir", layout.data_dir, "--reference", name), "--reference", code=2)
     crop = layout.crop_files()[0]
     demo = ("demo_syncnet", "--videofile", crop, "--tmp_dir", tmp_path / "tmp")

@@ -150,7 +150,6 @@ def test_speaking_confidence_is_of_the_frames_that_were_scored():
     assert len(found) == 20 + WINDOW_FRAMES
     np.testing.assert_allclose(found[2 + 4 : 2 + 16], own[4:16], rtol=1e-5)  # rising: its own median
     assert found.min() >= own.min() and found.max() <= own.max()
-    assert frame_confidence(dists).max() > own.max()  # there is one in what is drawn
 
 
 def test_speakers():
