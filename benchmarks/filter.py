@@ -2,6 +2,8 @@
 
     python -m benchmarks.filter
     python -m benchmarks.filter --videos 16 --seconds 5 --initial_model data/syncnet_v2.model
+    python -m benchmarks.filter --videos 128 --seconds 0.9 --size 320x240 --min_track 10 --min_face_size 30 \\
+        --facedet_scale 0.5 --skip_scripts    # videos that are less than one batch
 
 Videos are made for it: rendered talking faces. Both ways use the same flags, and the scripts work as the
 README's commands in a loop do, one video at a time. Their offsets and confidences must be the filter's.
