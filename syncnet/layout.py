@@ -258,10 +258,11 @@ def new_file(path):
     if path.exists() and not path.is_file():
         yield path
         return
-    aside = part_file(path)
+    target = path.resolve() if path.is_symlink() else path
+    aside = part_file(target)
     try:
         yield aside
-        aside.replace(path.resolve() if path.is_symlink() else path)
+        aside.replace(target)
     except BrokenPipeError:
         raise  # of something that was printed meanwhile
     except OSError as error:

@@ -129,7 +129,8 @@ def choose(known, given=None):
     named = given is not None and not isinstance(given, Default)
     if named and (given != known.published or Path(given).exists()):
         return identify(given, known)
-    for candidate in {path.resolve(): path for path in (published, Path(known.published))}.values():
+    places = {path.resolve(): path for path in (published, Path(known.published))}  # one where they are the same
+    for candidate in reversed(places.values()):
         if candidate.is_file():
             weights = identify(candidate, known)
             if weights.published:
