@@ -28,6 +28,8 @@ def start(*flags, stub_log=None, **kwargs):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        # a shell's background jobs, which tests may be, ignore it, and so would what they start
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         text=True,
         **kwargs,
     )
