@@ -21,9 +21,7 @@ def main(args):
     cli.check_libraries()
     from pathlib import Path
 
-    from syncnet.errors import MediaError
     from syncnet.layout import check_input, make_folder, scratch_folder
-    from syncnet.reasons import Reason
     from syncnet.records import save_json
     from syncnet.report import doubts
     from syncnet.sync import single_report
@@ -34,21 +32,12 @@ def main(args):
     net.loadParameters(args.initial_model)
     check_input(args.videofile)
     make_folder(folder, flag="--tmp_dir")
-
-    def save(score):
-        if args.json:
-            report = single_report(score, net, videofile=args.videofile, batch_size=args.batch_size, vshift=args.vshift)
-            save_json(report, Path(args.json))
-
-    try:
-        score = net.score(args.videofile, folder=folder, batch_size=args.batch_size, vshift=args.vshift)
-    except MediaError as error:
-        if error.code:
-            save(Reason(error.code, str(error)))
-        raise
+    score = net.score(args.videofile, folder=folder, batch_size=args.batch_size, vshift=args.vshift)
     for reason in doubts(score, vshift=args.vshift):
         cli.logger.warning("%s: %s", args.videofile, reason.text)
-    save(score)
+    if args.json:
+        report = single_report(score, net, videofile=args.videofile, batch_size=args.batch_size, vshift=args.vshift)
+        save_json(report, Path(args.json))
 
 
 if __name__ == "__main__":

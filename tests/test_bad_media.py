@@ -154,14 +154,6 @@ def test_faces_too_small(pipeline, face_clip):
     assert "128 pixels" in ran.err[-1]
 
 
-def test_demo_tells_programs_too_why_there_is_no_score(run, tmp_path):
-    clip = clips.make(tmp_path / "mute.avi", "testsrc2=s=224x224:r=25:d=1")
-    ran = run("demo_syncnet", "--videofile", clip, "--tmp_dir", tmp_path / "tmp", "--json", tmp_path / "out.json")
-    one_error(ran, "no audio stream")
-    [track] = json.loads((tmp_path / "out.json").read_text())["tracks"]
-    assert (track["confidence"], [reason["code"] for reason in track["reasons"]]) == (None, ["no_audio"])
-
-
 def test_large_face_for_a_short_time_and_a_small_one_for_long():
     """What the long track measures is not what the largest face does."""
     seen = Summary(frames=50, frames_with_faces=50, most_faces=2, smallest=93.0, median=98.0, largest=192.0)
