@@ -195,7 +195,7 @@ def clear_scratch(folder, *, clip):
         UsageError: the ``clip`` that is to be unpacked there lies there itself.
     """
     old = [*frame_files(folder), scratch_audio(folder)]
-    if any(lies_in(clip, path) for path in old):
+    if lies_in(clip, folder) and any(lies_in(clip, path) for path in old):  # the one look spares thousands
         raise UsageError(f"{clip}: lies in {folder}, where its pictures and sound are put: choose another --tmp_dir")
     make_folder(folder)
     for path in old:

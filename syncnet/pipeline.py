@@ -90,6 +90,10 @@ def run(
         "min_face_size": min_face_size,
         "scene_threshold": scene_threshold,
     }
+
+    def without_tracks(reason):
+        return PipelineResult(recipe={**parameters, "versions": versions()}, reasons=[reason])
+
     layout.check_outside(videofile)
     try:
         videofile = check_input(videofile)
@@ -97,8 +101,7 @@ def run(
         if not streams.audio:
             layout.clear()
             make_folder(layout.crops)
-            recipe = {**parameters, "versions": versions()}
-            return save(PipelineResult(recipe=recipe, reasons=[reasons.no_audio()]), videofile, layout)
+            return save(without_tracks(reasons.no_audio()), videofile, layout)
         detector = convert(videofile, layout, streams=streams, load_detector=load_detector)
         faces, timecodes = look(
             layout,
@@ -111,8 +114,7 @@ def run(
     except MediaError as error:
         if error.code:
             layout.clear()
-            recipe = {**parameters, "versions": versions()}
-            save(PipelineResult(recipe=recipe, reasons=[reasons.Reason(error.code, str(error))]), videofile, layout)
+            save(without_tracks(reasons.Reason(error.code, str(error))), videofile, layout)
         raise
     finally:
         discard(layout.tmp)

@@ -118,9 +118,8 @@ def test_crops_that_have_gone(pipeline, run, face_clip):
 
 def test_reader_of_the_lines_that_goes_away(face_clip, weights, tmp_path):
     """As `| head -1` does: not a word about it."""
-    flags = [str(word) for flag in weights.items() for word in flag if flag[0] == "--s3fd_weights"]
     command = [sys.executable, ROOT / "run_pipeline.py", "--videofile", face_clip, "--data_dir", tmp_path / "data"]
-    command += ["--reference", "me", "--verbose", *DETECT, *flags]
+    command += ["--reference", "me", "--verbose", *DETECT, "--s3fd_weights", weights["--s3fd_weights"]]
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
@@ -131,9 +130,8 @@ def test_reader_of_the_lines_that_goes_away(face_clip, weights, tmp_path):
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
 def test_letters_that_the_terminal_has_not(face_clip, weights, tmp_path, encoding):
-    flags = [str(word) for flag in weights.items() for word in flag if flag[0] == "--s3fd_weights"]
     command = [sys.executable, ROOT / "run_pipeline.py", "--videofile", face_clip, "--data_dir", tmp_path / "data"]
-    command += ["--reference", "ünï", *DETECT, *flags]
+    command += ["--reference", "ünï", *DETECT, "--s3fd_weights", weights["--s3fd_weights"]]
     done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding})
     assert done.returncode == 0, done.stderr
     name = "ünï".encode(encoding, "backslashreplace")

@@ -248,7 +248,6 @@ def test_a_host_that_does_not_answer_is_asked_once(suite, download):
 def test_another_scheme_of_a_host_that_does_not_answer_is_tried(server, suite, download):
     """One port may be shut and the other open."""
     server.behaviour = {"/a": whole}
-    shut = server.url.replace("http://", "https://")
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         shut = f"https://127.0.0.1:{other.getsockname()[1]}"
