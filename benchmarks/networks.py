@@ -25,10 +25,10 @@ from detectors.s3fd.nets import S3FDNet
 from syncnet.devices import in_lanes, select_device
 from syncnet.faces import CONFIDENCE, batch_size
 from syncnet.networks import FastS3FD, FastSyncNet
+from syncnet.pipeline import FACEDET_SCALE as SCALE
 from SyncNetModel import LIP_WINDOW, S
 
 SEED = 0
-SCALE = 0.25
 WINDOWS = 20
 BATCHES = 4
 FRAME_SIZES = {"540p": (540, 960), "1080p": (1080, 1920)}
