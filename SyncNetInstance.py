@@ -157,25 +157,33 @@ class SyncNetInstance:
     def _parts(self, videofiles, *, folder, batch_size):
         """Every ``Clip`` with each batch of its frames, and with None behind its last."""
         for videofile in videofiles:
-            clip = Clip(check_input(videofile))
-            clear_scratch(folder, clip=clip.path)
+            clip = Clip(Path(videofile or ""))
             try:
-                with (
-                    media.start_frames(clip.path, folder) as pictures,
-                    media.start_audio(clip.path, scratch_audio(folder), fill_gaps=True) as sound,
-                ):
-                    sound.finish()
-                    clip.hear(media.read_wav(scratch_audio(folder)))
-                    # no window reaches the last frame
-                    files = itertools.islice(growing_files(folder, pictures), max(0, clip.heard - 1))
-                    frames = read_ahead(files, lambda path: checked_frame(read_frame(path), path))
-                    for batch in self._frame_batches(frames, batch_size=batch_size):
-                        yield clip, batch
-                    pictures.finish()
-                clip.seen = len(frame_files(folder))
+                check_input(videofile)
+                for batch in self._unpacked(clip, folder=folder, batch_size=batch_size):
+                    yield clip, batch
             except MediaError as error:
-                clip.error = without_sound(clip.path) or error
+                clip.error = error
             yield clip, None
+
+    def _unpacked(self, clip, *, folder, batch_size):
+        """Batches of a clip's frames; its sound is there with the first of them."""
+        clear_scratch(folder, clip=clip.path)
+        try:
+            with (
+                media.start_frames(clip.path, folder) as pictures,
+                media.start_audio(clip.path, scratch_audio(folder), fill_gaps=True) as sound,
+            ):
+                sound.finish()
+                clip.hear(media.read_wav(scratch_audio(folder)))
+                # no window reaches the last frame
+                files = itertools.islice(growing_files(folder, pictures), max(0, clip.heard - 1))
+                frames = read_ahead(files, lambda path: checked_frame(read_frame(path), clip.path))
+                yield from self._frame_batches(frames, batch_size=batch_size)
+                pictures.finish()
+            clip.seen = len(frame_files(folder))
+        except MediaError as error:
+            raise without_sound(clip.path) or error from error
 
     def _conclude(self, clip, *, batch_size, vshift, print_line):
         """Score and print a clip whose features are there: its ``SyncScore``, or the error."""
@@ -216,9 +224,10 @@ class SyncNetInstance:
         videofile = check_input(videofile)
         check_unicode(videofile, flag="--videofile")
         media.check_streams(videofile)
-        frames = read_ahead(decoded_frames(videofile), checked_frame)
-        windows = self._frame_batches(frames, batch_size=opt.batch_size)
-        features = [found.cpu() for found in in_lanes(self.net.lip_features, windows, self.device)]
+        decoded = decoded_frames(videofile)
+        with contextlib.closing(read_ahead(decoded, lambda image: checked_frame(image, videofile))) as frames:
+            windows = self._frame_batches(frames, batch_size=opt.batch_size)
+            features = [found.cpu() for found in in_lanes(self.net.lip_features, windows, self.device)]
         if not features:
             raise MediaError(f"{videofile}: fewer than {WINDOW_FRAMES} frames", code=reasons.TOO_SHORT)
         return torch.cat(features)
@@ -260,8 +269,8 @@ def without_sound(path):
     return MediaError(f"{path}: {reasons.no_audio().text}", code=reasons.NO_AUDIO)
 
 
-def checked_frame(image, source="this clip"):
-    """The picture, if it is a face crop.
+def checked_frame(image, clip):
+    """A picture of a clip, if it is a face crop.
 
     Raises:
         MediaError: it is not 224x224.
@@ -269,7 +278,7 @@ def checked_frame(image, source="this clip"):
     if image.shape != FRAME_SHAPE:
         height, width = image.shape[:2]
         raise MediaError(
-            f"{source}: is {width}x{height}, and SyncNet scores face crops of {FRAME_SHAPE[1]}x{FRAME_SHAPE[0]}: "
+            f"{clip}: is {width}x{height}, and SyncNet scores face crops of {FRAME_SHAPE[1]}x{FRAME_SHAPE[0]}: "
             "make them with run_pipeline.py"
         )
     return image

@@ -18,6 +18,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from syncnet.weights import S3FD, SYNCNET, Default
 from syncnet.workers import cores
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,8 +34,8 @@ def get_parser():
     parser.add_argument("--input_dir", default="", help="videos to use instead of rendered ones")
     parser.add_argument("--max_workers", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=1, help="runs of each, of which the fastest counts")
-    parser.add_argument("--initial_model", default="data/syncnet_v2.model")
-    parser.add_argument("--s3fd_weights", default="detectors/s3fd/weights/sfd_face.pth")
+    parser.add_argument("--initial_model", default=Default(SYNCNET.published))
+    parser.add_argument("--s3fd_weights", default=Default(S3FD.published))
     parser.add_argument("--facedet_scale", type=float, default=0.25)
     parser.add_argument("--min_track", type=int, default=50)
     parser.add_argument("--min_face_size", type=int, default=50)
@@ -65,13 +66,19 @@ def tracking(args):
     return [word for name in names for word in (f"--{name}", getattr(args, name))]
 
 
+def weights(args, *names):
+    """Flags of the weights that the user named."""
+    given = {name: getattr(args, name) for name in names}
+    return [word for name, path in given.items() if not isinstance(path, Default) for word in (f"--{name}", path)]
+
+
 def run_scripts(videos, work, args):
     """The scores of all videos by the three scripts."""
 
     def score(video):
         where = ("--videofile", video, "--reference", video.stem, "--data_dir", work)
-        call(SCRIPTS[0], *where, *tracking(args), "--s3fd_weights", args.s3fd_weights, "--device", args.device)
-        call(SCRIPTS[1], *where, "--initial_model", args.initial_model, "--device", args.device)
+        call(SCRIPTS[0], *where, *tracking(args), *weights(args, "s3fd_weights"), "--device", args.device)
+        call(SCRIPTS[1], *where, *weights(args, "initial_model"), "--device", args.device)
         call(SCRIPTS[2], *where)
         report = json.loads((work / "pywork" / video.stem / "scores.json").read_text(encoding="utf-8"))
         return video.name, [(track["offset"], track["confidence"]) for track in report["tracks"]]
@@ -83,9 +90,8 @@ def run_scripts(videos, work, args):
 def run_filter(videos, output, args, *, max_workers):
     """The scores of all videos by the filter."""
     folders = ("--input_dir", videos, "--output_dir", output, "--rescore", "always", "--transfer", "none")
-    weights = ("--initial_model", args.initial_model, "--s3fd_weights", args.s3fd_weights)
     more = (*tracking(args), "--device", args.device, "--max_workers", max_workers)
-    call("filter_videos_by_sync_score.py", *folders, *weights, *more)
+    call("filter_videos_by_sync_score.py", *folders, *weights(args, "initial_model", "s3fd_weights"), *more)
     results = json.loads((output / "sync_filter_results.json").read_text(encoding="utf-8"))["results"]
     return {r["video_name"]: [(track["offset"], track["confidence"]) for track in r["all_tracks"]] for r in results}
 

@@ -10,7 +10,7 @@ import signal
 import sys
 
 from syncnet import FRAME_RATE
-from syncnet.errors import SyncNetError, ToolError, UsageError
+from syncnet.errors import SyncNetError, ToolError, UsageError, out_of_memory
 from syncnet.weights import S3FD, SYNCNET, Default
 
 logger = logging.getLogger("syncnet")
@@ -168,7 +168,7 @@ def script(function):
             logger.error("%s: error: %s: %s", parser.prog, error.filename or "system", error.strerror or error)
             return FAILED
         except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             logger.error("%s: error: not enough memory: lower --batch_size or --facedet_scale", parser.prog)
             return FAILED
@@ -187,11 +187,6 @@ def run(main):
     code = main()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code)
-
-
-def is_out_of_memory(error):
-    """Whether there was too little memory: torch says so in a RuntimeError, in other words for every device."""
-    return isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error)
 
 
 def set_up_messages(*, quiet, verbose):

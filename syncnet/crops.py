@@ -3,7 +3,6 @@
 import contextlib
 import wave
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -13,26 +12,13 @@ from syncnet.errors import SyncNetError
 from syncnet.filters import median_filter
 from syncnet.frames import read_ahead, read_frame
 from syncnet.layout import crop_audio_file, crop_file, frame_file, silent_crop_file
+from syncnet.tracks import Path2D
 
 CROP_SIZE = 224  # pixels
 SMOOTHING = 13  # frames of the median filter over the crops' sizes and centres
 PADDING = 110  # grey of what lies outside the picture
 CODEC = "XVID"
 MUXERS = 2  # ffmpegs at a time
-
-
-@dataclass(frozen=True)
-class Path2D:
-    """Where a track's crops lie, smoothed.
-
-    Attributes:
-        s: N half-sizes, in pixels.
-        x, y: N centres, in pixels.
-    """
-
-    s: np.ndarray
-    x: np.ndarray
-    y: np.ndarray
 
 
 def smooth(track):

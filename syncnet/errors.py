@@ -3,7 +3,9 @@
 import errno
 import os
 
-NO_SPACE = os.strerror(errno.ENOSPC)  # in the C library's words, which ffmpeg prints, too
+NO_SPACE_ERRORS = (errno.ENOSPC, errno.EDQUOT)  # a full disk, or a user's full share of it
+NO_SPACE_TEXTS = tuple(map(os.strerror, NO_SPACE_ERRORS))  # in the C library's words, which ffmpeg prints, too
+MEMORY_TEXTS = ("out of memory", "can't allocate memory", "not enough memory")  # torch's, in a plain RuntimeError
 
 
 class SyncNetError(Exception):
@@ -45,4 +47,14 @@ class WeightsError(SyncNetError):
 
 def no_space(error):
     """Whether an ``OSError`` says that the disk is full; that of ``shutil`` on a folder has no number."""
-    return error.errno == errno.ENOSPC or NO_SPACE in str(error)
+    return error.errno in NO_SPACE_ERRORS or tells_no_space(str(error))
+
+
+def tells_no_space(text):
+    """Whether what a program printed says that the disk is full."""
+    return any(words in text for words in NO_SPACE_TEXTS)
+
+
+def out_of_memory(error):
+    """Whether an error means that there was too little memory: torch has other words for it on every device."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in MEMORY_TEXTS)

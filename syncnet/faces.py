@@ -1,5 +1,6 @@
 """Faces of every frame of a video."""
 
+import contextlib
 import itertools
 import statistics
 from dataclasses import dataclass
@@ -33,10 +34,11 @@ def detect_faces(files, detector, *, facedet_scale):
     def detect(batch):
         return detector.detect_batch(batch, conf_th=CONFIDENCE, scales=[facedet_scale])
 
-    for found in in_lanes(detect, sized_batches(pictures, facedet_scale), detector.device):
-        for rows in found:
-            yield [Face(frame=index, bbox=tuple(map(float, row[:4])), conf=float(row[4])) for row in rows]
-            index += 1
+    with contextlib.closing(pictures):
+        for found in in_lanes(detect, sized_batches(pictures, facedet_scale), detector.device):
+            for rows in found:
+                yield [Face(frame=index, bbox=tuple(map(float, row[:4])), conf=float(row[4])) for row in rows]
+                index += 1
 
 
 def sized_batches(pictures, facedet_scale):

@@ -16,7 +16,7 @@ import zlib
 from dataclasses import asdict, dataclass
 
 from syncnet.batch import FAILED, STATUSES, SUCCESS
-from syncnet.errors import DiskFullError, SyncNetError
+from syncnet.errors import DiskFullError, SyncNetError, no_space
 from syncnet.layout import make_folder
 from syncnet.records import save_json
 
@@ -62,19 +62,24 @@ def locked(path):
     """Keep other programs out of an output folder meanwhile.
 
     Raises:
-        SyncNetError: one is there already.
+        SyncNetError: one is there already, or the file system knows no locks.
     """
     make_folder(path.parent, flag="--output_dir")
     with path.open("a+", encoding="utf-8") as file:
         if fcntl:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            except BlockingIOError as error:
                 file.seek(0)
                 owner = file.read().strip() or "unknown"
                 raise SyncNetError(
                     f"{path.parent}: another program (process {owner}) writes its results here: wait for it, or choose "
                     "another --output_dir"
+                ) from error
+            except OSError as error:  # some network file systems have no locks
+                raise SyncNetError(
+                    f"{path}: this file system cannot lock files ({error.strerror}), so nothing would keep a second "
+                    "program out: choose an --output_dir on another one"
                 ) from error
         with contextlib.suppress(OSError):  # a full disk: only the message is poorer
             file.truncate(0)
@@ -165,7 +170,7 @@ class Journal:
         try:
             write_line(self.path, line, at=self.size)
         except OSError as error:
-            kind = DiskFullError if error.errno == errno.ENOSPC else SyncNetError
+            kind = DiskFullError if no_space(error) else SyncNetError
             raise kind(
                 f"{self.path}: cannot write to it ({error.strerror}): what is finished is kept; run the same command "
                 "again to go on"

@@ -21,9 +21,9 @@ from syncnet.reasons import NOT_MEDIA
 
 PART = ".part"
 FRAME_PATTERN = "%06d.jpg"
-FRAME_GLOB = "[0-9]" * 6 + ".jpg"
+FRAME_DIGITS = 6  # at least
 CROP_NAME = "{:05d}.avi"
-CROP_GLOB = "0" + "[0-9]" * 4 + ".avi"
+CROP_DIGITS = 5  # at least
 RESULTS = ("pyavi", "pywork", "pycrop", "pyframes")
 STEPS = (*RESULTS, "pytmp")
 
@@ -109,7 +109,7 @@ class Layout:
 
     def crop_files(self):
         """The finished face tracks, in order."""
-        return sorted(self.crops.glob(CROP_GLOB))
+        return numbered_files(self.crops, ".avi", digits=CROP_DIGITS)
 
     def check_outside(self, path):
         """Refuse an input that lies in one of the folders that a run replaces."""
@@ -174,7 +174,13 @@ def crop_file(folder, index):
 
 def frame_files(folder):
     """The pictures in a folder of frames, in order."""
-    return sorted(folder.glob(FRAME_GLOB))
+    return numbered_files(folder, ".jpg", digits=FRAME_DIGITS)
+
+
+def numbered_files(folder, suffix, *, digits):
+    """Files named by a number of at least so many digits, in the numbers' order."""
+    files = (path for path in folder.glob(f"*{suffix}") if path.stem.isdecimal() and len(path.stem) >= digits)
+    return sorted(files, key=lambda path: (len(path.stem), path.stem))
 
 
 def scratch_folder(tmp_dir, reference):

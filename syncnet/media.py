@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from syncnet import FRAME_RATE, SAMPLE_RATE, reasons
-from syncnet.errors import NO_SPACE, DiskFullError, MediaError, ToolError
+from syncnet.errors import DiskFullError, MediaError, ToolError, tells_no_space
 from syncnet.layout import FRAME_PATTERN, new_file
 
 logger = logging.getLogger("syncnet")
@@ -136,8 +136,10 @@ class Ffmpeg:
         finally:
             self.kill()
         status = self.process.returncode
-        if NO_SPACE in stderr:
-            raise DiskFullError(f"{self.source}: {NO_SPACE} for what ffmpeg makes of it: free some and run it again")
+        if tells_no_space(stderr):
+            raise DiskFullError(
+                f"{self.source}: no room for what ffmpeg makes of it ({last_line(stderr)}): free some and run it again"
+            )
         if status < 0:
             raise MediaError(f"{self.source}: ffmpeg was killed (signal {-status}) half-way: run the command again")
         if status:
@@ -239,6 +241,12 @@ def read_wav(wav):
     """Samples of a 16-bit mono WAV file, int16."""
     with wave.open(str(wav), "rb") as file:
         return np.frombuffer(file.readframes(file.getnframes()), np.int16)
+
+
+def wav_length(wav):
+    """How many samples a mono WAV file has; it need not be read for that."""
+    with wave.open(str(wav), "rb") as file:
+        return file.getnframes()
 
 
 def mux(video, audio, output, *, frames):

@@ -136,7 +136,12 @@ def run(
         save_pickle(tracks_record(tracking.tracks, paths), layout.tracks)
     summary = summarise(faces)
     result = PipelineResult(
-        recipe={**parameters, "s3fd_weights": weights_record(detector.weights), "versions": versions()},
+        recipe={
+            **parameters,
+            "s3fd_weights": weights_record(detector.weights),
+            "device": str(detector.device),
+            "versions": versions(),
+        },
         faces=summary,
         scenes=scenes,
         tracks=tracking.tracks,
@@ -144,7 +149,7 @@ def run(
         reasons=explain(
             tracking,
             summary,
-            audio_frames=len(media.read_wav(layout.audio)) // SAMPLES_PER_FRAME,
+            audio_frames=media.wav_length(layout.audio) // SAMPLES_PER_FRAME,
             min_track=min_track,
             min_face_size=min_face_size,
             facedet_scale=facedet_scale,

@@ -12,11 +12,11 @@ import os
 import time
 
 from syncnet import batch
-from syncnet.errors import SyncNetError, ToolError
+from syncnet.errors import SyncNetError, ToolError, out_of_memory
 from syncnet.filter_layout import worker_scratch
 from syncnet.layout import discard
 from syncnet.weights import ROOT
-from syncnet.workers import RETRIES, is_memory
+from syncnet.workers import RETRIES
 
 logger = logging.getLogger("syncnet")
 
@@ -63,7 +63,7 @@ class Actor:
         except SyncNetError as error:
             return error, False
         except Exception as error:
-            if is_memory(error):
+            if out_of_memory(error):
                 os._exit(1)  # a worker that dies
             return batch.failed(f"{type(error).__name__}: {batch.one_line(error)}", started=started), True
 

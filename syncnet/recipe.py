@@ -1,6 +1,6 @@
 """What a video's score depends on. Scores made by different recipes cannot be compared, so the filter tells them apart.
 
-Nothing here loads torch or OpenCV: the filter's own process hands all scoring to workers.
+Nothing here loads torch: the filter's own process hands all scoring to workers.
 """
 
 import hashlib

@@ -3,12 +3,15 @@
 import io
 import json
 import pickle
+from contextlib import contextmanager
 
 import numpy as np
 
 from syncnet.errors import SyncNetError
 from syncnet.layout import new_file
+from syncnet.tracks import Path2D
 
+PIPELINE, SYNC = "run_pipeline.py", "run_syncnet.py"  # what writes them
 PICKLE_PROTOCOL = 4  # the newest that every Python 3 in use can read
 # What the suite's pickles are made of, by module and name; a pickle that asks for anything else is not read.
 ADMITTED = {
@@ -27,6 +30,10 @@ ADMITTED = {
     ("scenedetect.common", "_Seconds"),
     ("scenedetect.frame_timecode", "FrameTimecode"),
 }
+
+
+PIPELINE_KEYS = ("videofile", "reference", "faces", "recipe")
+TRACK_KEYS = ("first_frame", "last_frame", "mean_face_size")
 
 
 class PlainUnpickler(pickle.Unpickler):
@@ -98,3 +105,70 @@ def tracks_record(tracks, paths):
         {"track": {"frame": track.frame, "bbox": track.bbox}, "proc_track": {"s": path.s, "x": path.x, "y": path.y}}
         for track, path in zip(tracks, paths)
     ]
+
+
+@contextmanager
+def well_formed(path, *, made_by):
+    """Make the error of a block that reads a value of another form one that names the file."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise SyncNetError(f"{path}: not what {made_by} writes ({error!r}): run it again") from error
+
+
+def load_pipeline(path):
+    """pipeline.json as ``report.pipeline_report`` has it.
+
+    Raises:
+        SyncNetError: missing, damaged or something else.
+    """
+    pipeline = load_json(path, made_by=PIPELINE)
+    with well_formed(path, made_by=PIPELINE):
+        for key in PIPELINE_KEYS:
+            pipeline[key]
+        for track in pipeline["tracks"]:
+            first, last, _ = (track[key] for key in TRACK_KEYS)
+            last - first  # numbers
+        for reason in pipeline["reasons"]:
+            reason["code"], reason["text"]
+    return pipeline
+
+
+def load_tracks(path):
+    """What ``tracks_record`` describes, as far as it is drawn.
+
+    Returns:
+        Per track its frame indices, an array of N, and its ``Path2D``.
+
+    Raises:
+        SyncNetError: missing, damaged or something else.
+    """
+    found = load_pickle(path, made_by=PIPELINE)
+    with well_formed(path, made_by=PIPELINE):
+        return [(np.array(t["track"]["frame"], int), path2d(t["proc_track"], len(t["track"]["frame"]))) for t in found]
+
+
+def path2d(record, count):
+    """A ``Path2D`` of ``count`` frames.
+
+    Raises:
+        ValueError: it is of another length.
+    """
+    values = {name: np.array(record[name], float) for name in ("s", "x", "y")}
+    if any(value.shape != (count,) for value in values.values()):
+        raise ValueError("a track of two lengths")
+    return Path2D(**values)
+
+
+def load_distances(path):
+    """activesd.pckl: per track a windows x shifts array.
+
+    Raises:
+        SyncNetError: missing, damaged or something else.
+    """
+    found = load_pickle(path, made_by=SYNC)
+    with well_formed(path, made_by=SYNC):
+        arrays = [np.asarray(dists, np.float32) for dists in found]
+        if any(dists.ndim != 2 or not dists.shape[1] for dists in arrays):
+            raise ValueError("no tables of distances")
+    return arrays

@@ -7,6 +7,7 @@ from importlib import metadata
 from syncnet import FRAME_RATE, MILLISECONDS_PER_FRAME, __version__, reasons
 
 SECONDS_DIGITS = 3
+LIBRARIES = ("torch", "scenedetect", "python_speech_features", "numpy", "scipy")  # OpenCV's distribution has many names
 
 
 @lru_cache
@@ -17,7 +18,7 @@ def versions():
     from syncnet.media import ffmpeg_version
 
     # of what is installed: the filter's own process never loads torch
-    installed = {name: metadata.version(name) for name in ("torch", "scenedetect", "numpy", "scipy")}
+    installed = {name: metadata.version(name) for name in LIBRARIES}
     return {
         "syncnet": __version__,
         "ffmpeg": ffmpeg_version(),

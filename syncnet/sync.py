@@ -10,7 +10,7 @@ from syncnet import reasons
 from syncnet.confidence import speaking_confidence
 from syncnet.errors import MediaError, SyncNetError
 from syncnet.layout import crop_number, discard, make_folder, new_file
-from syncnet.records import load_json, save_json, save_pickle
+from syncnet.records import load_pipeline, save_json, save_pickle
 from syncnet.report import (
     empty_record,
     score_record,
@@ -74,7 +74,7 @@ def run(
         raise SyncNetError(
             f"{layout.crops}: not there: run run_pipeline.py with the same --data_dir and --reference first"
         )
-    pipeline = load_json(layout.pipeline, made_by="run_pipeline.py") if layout.pipeline.exists() else None
+    pipeline = load_pipeline(layout.pipeline) if layout.pipeline.exists() else None
     files = layout.crop_files()
     if pipeline and len(files) < len(pipeline["tracks"]):
         there = f"{len(files)} of {len(pipeline['tracks'])} face tracks are there"

@@ -42,6 +42,20 @@ class Track:
         return float((self.bbox[:, 2:] - self.bbox[:, :2]).mean(axis=0).max())
 
 
+@dataclass(frozen=True)
+class Path2D:
+    """Where a track's crops lie, smoothed.
+
+    Attributes:
+        s: N half-sizes, in pixels.
+        x, y: N centres, in pixels.
+    """
+
+    s: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+
+
 def iou(a, b):
     """Intersection over union of two boxes x1, y1, x2, y2."""
     width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))

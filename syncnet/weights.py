@@ -117,7 +117,7 @@ def choose(known, given=None):
     Args:
         known: ``SYNCNET`` or ``S3FD``.
         given: path named by the user; None or a ``Default`` where the user named none. The published file's own path
-            may be named before it is there.
+            means the suite's folder where the working folder has no such file.
 
     Returns:
         The ``Weights``; the choice of the starter is announced once, as a warning.
@@ -126,9 +126,9 @@ def choose(known, given=None):
         WeightsError: the named file cannot be read, or nothing is there to choose.
     """
     published, starter = ROOT / known.published, ROOT / known.starter
-    named = given is not None and not isinstance(given, Default)
-    if named and (given != known.published or Path(given).exists()):
-        return identify(given, known)
+    if given is not None and not isinstance(given, Default):
+        in_suite = given == known.published and not Path(given).exists() and published.exists()
+        return identify(published if in_suite else given, known)
     places = {path.resolve(): path for path in (published, Path(known.published))}  # one where they are the same
     for candidate in reversed(places.values()):
         if candidate.is_file():

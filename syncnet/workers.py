@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 
 from syncnet import batch
-from syncnet.errors import SyncNetError, ToolError
+from syncnet.errors import SyncNetError, ToolError, out_of_memory
 from syncnet.filter_layout import worker_scratch
 from syncnet.layout import discard
 
@@ -27,7 +27,6 @@ RETRIES = 1  # of a video whose worker died
 START_ATTEMPTS = 3  # workers in a row that may die before they have loaded the networks, while none ever has
 RESTART_ATTEMPTS = 30  # once one has
 JOIN_SECONDS = 5
-MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory")  # torch's, in a plain RuntimeError
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def serve(connection, load):
                 raise
             except Exception as error:
                 why = f"{type(error).__name__}: {batch.one_line(error)}"
-                connection.send(Dying(why) if is_memory(error) else Last(batch.failed(why, started=started)))
+                connection.send(Dying(why) if out_of_memory(error) else Last(batch.failed(why, started=started)))
                 return  # whatever happened may have spoilt the process
     except SyncNetError as error:
         connection.send(Stopped(error))
@@ -141,11 +140,6 @@ def end_with_parent():
     if hasattr(os, "killpg"):
         os.killpg(0, signal.SIGKILL)
     os._exit(1)
-
-
-def is_memory(error):
-    """Whether an error means that memory ran out."""
-    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in MEMORY_WORDS)
 
 
 class Worker:

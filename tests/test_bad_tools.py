@@ -15,6 +15,7 @@ from checks import nothing_half_finished, one_error
 
 from syncnet import media, scenes
 from syncnet.layout import Layout
+from syncnet.records import save_json, save_pickle
 from syncnet.weights import ROOT
 
 pytestmark = pytest.mark.usefixtures("nothing_left_running")
@@ -163,15 +164,39 @@ def test_damaged_results(run, results, content):
     one_error(ran, results.tracks, "run_pipeline.py")
 
 
+@pytest.mark.parametrize(
+    "content", [5, [5], [{"track": {"frame": [0, 1]}, "proc_track": {"s": [1], "x": [1], "y": [1]}}]]
+)
+def test_results_of_another_form(run, results, content):
+    """A pickle or JSON that can be read and holds something else."""
+    flags = ("--data_dir", results.data_dir, "--reference", "me")
+    save_pickle(content, results.tracks)
+    one_error(run("run_visualise", *flags), results.tracks, "run_pipeline.py")
+
+
+@pytest.mark.parametrize("content", [5, [5], [[1.0, 2.0]]])
+def test_distances_of_another_form(run, results, content):
+    save_pickle(content, results.distances)
+    ran = run("run_visualise", "--data_dir", results.data_dir, "--reference", "me")
+    one_error(ran, results.distances, "run_syncnet.py")
+
+
+@pytest.mark.parametrize("content", [{"a": 1}, [1], 3, {"tracks": [5]}])
+def test_pipeline_record_of_another_form(run, results, content):
+    save_json(content, results.pipeline)
+    ran = run("run_syncnet", "--data_dir", results.data_dir, "--reference", "me")
+    one_error(ran, results.pipeline, "run_pipeline.py")
+
+
 @pytest.mark.parametrize("size", ["320x240", "226x224", "112x112"])
 def test_clips_that_are_no_face_crops(run, results, tmp_path, size):
     clip = results.crops / "00000.avi"
     clips.make(clip, clips.canvas(seconds=1, size=size), clips.tone(seconds=1))
     ran = run("run_syncnet", "--data_dir", results.data_dir, "--reference", "me")
-    one_error(ran, size, "224x224", "run_pipeline.py")
+    one_error(ran, str(clip), size, "224x224", "run_pipeline.py")
     nothing_half_finished(results)
     assert not results.scores.exists()
-    one_error(run("demo_syncnet", "--videofile", clip, "--tmp_dir", tmp_path / "tmp"), size, "224x224")
+    one_error(run("demo_syncnet", "--videofile", clip, "--tmp_dir", tmp_path / "tmp"), str(clip), size, "224x224")
 
 
 def test_damaged_face_crop(run, results):

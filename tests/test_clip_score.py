@@ -105,18 +105,22 @@ def test_shortest_clips(noisy, clip, tmp_path, frames, windows):
 
 @pytest.mark.usefixtures("nothing_left_running")
 def test_clips_one_after_the_other(noisy, clip, tmp_path):
-    """As if each were scored alone; one that cannot be scored does not stop the others."""
+    """As if each were scored alone; one that cannot be scored, or is not there, does not stop the others."""
     net, _ = noisy
+    missing, empty = tmp_path / "missing.avi", tmp_path / "empty.avi"
+    empty.touch()
     silent, text = tmp_path / "silent.avi", tmp_path / "text.avi"
     media.Ffmpeg(["-i", clip, "-an", "-c", "copy", silent], source=clip).finish()
     text.write_text("no clip")
     lines = []
-    found = list(net.score_all([clip, silent, text, clip], folder=tmp_path / "all", print_line=lines.append))
+    all_of_them = [clip, silent, text, missing, empty, clip]
+    found = list(net.score_all(all_of_them, folder=tmp_path / "all", print_line=lines.append))
     alone = net.score(clip, folder=tmp_path / "alone", print_line=lambda line: None)
-    for score in (found[0], found[3]):
+    for score in (found[0], found[5]):
         np.testing.assert_array_equal(score.dists, alone.dists)
         assert (score.offset, score.video_frames, score.audio_frames) == (alone.offset, 31, 30)
-    assert [error.code for error in found[1:3]] == [reasons.NO_AUDIO, reasons.NOT_MEDIA]
+    assert [error.code for error in found[1:5]] == [reasons.NO_AUDIO, reasons.NOT_MEDIA, None, reasons.NOT_MEDIA]
+    assert str(found[3]).startswith(f"{missing}: no such file")
     assert sum("AV offset" in line for line in lines) == 2
 
 

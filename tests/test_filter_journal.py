@@ -1,5 +1,6 @@
 """The filter's journal: lines are whole or not there, and one program writes them."""
 
+import errno
 import json
 import os
 
@@ -158,4 +159,15 @@ def test_lock_is_free_after_an_error(tmp_path):
         pytest.raises(SyncNetError, match="another program"),
         journals.locked(tmp_path / "lock"),
     ):
+        pass
+
+
+def test_file_system_without_locks(tmp_path, monkeypatch):
+    """Nobody else is there: waiting would not help."""
+
+    def flock(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(journals.fcntl, "flock", flock)
+    with pytest.raises(SyncNetError, match=r"cannot lock files.*--output_dir"), journals.locked(tmp_path / "lock"):
         pass

@@ -14,7 +14,7 @@ from syncnet.errors import DiskFullError, SyncNetError
 from syncnet.filter_layout import FilterLayout, keep_outputs, kept_origin, scratch_root, video_layout
 from syncnet.layout import make_folder
 
-FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+FULL, OVER_QUOTA = (OSError(number, os.strerror(number)) for number in (errno.ENOSPC, errno.EDQUOT))
 
 
 @pytest.fixture
@@ -35,8 +35,9 @@ def scorer(tmp_path, monkeypatch):
 
 
 def test_full_scratch_is_not_the_video_s_fault(scorer):
-    with pytest.raises(DiskFullError, match=r"scratch: .*No space left on device: free some"):
-        scorer(FULL)("/v/a.mp4", "a.mp4")
+    for error in (FULL, OVER_QUOTA):
+        with pytest.raises(DiskFullError, match=rf"scratch: .*{error.strerror}: free some"):
+            scorer(error)("/v/a.mp4", "a.mp4")
     with pytest.raises(PermissionError):
         scorer(PermissionError(errno.EACCES, "no"))("/v/a.mp4", "a.mp4")
 

@@ -3,20 +3,22 @@
 import errno
 import gc
 import io
+import itertools
 import json
 import os
 import pickle
 import threading
 import time
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
-from syncnet import cli, faces, frames, reasons, scenes
+from syncnet import errors, faces, frames, reasons, scenes
 from syncnet.devices import select_device
 from syncnet.errors import DiskFullError, SyncNetError, UsageError
-from syncnet.layout import new_file
+from syncnet.layout import Layout, crop_file, crop_number, frame_file, frame_files, new_file
 from syncnet.pipeline import explain
 from syncnet.records import load_json, load_pickle, save_json, save_pickle
 from syncnet.report import doubts
@@ -72,13 +74,13 @@ def test_speakers(starts, confidences, expected):
     assert all((value != NOBODY) == (frame in spoken) for frame, value in enumerate(speaker))
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
 @pytest.mark.parametrize("name", [None, "/other/file"])
 def test_new_file_names_the_file_that_failed(tmp_path, number, name):
     with pytest.raises(SyncNetError) as raised, new_file(tmp_path / "a"):
         raise OSError(number, os.strerror(number), name)
     assert str(raised.value).startswith(name or str(tmp_path / "a"))
-    assert isinstance(raised.value, DiskFullError) == (number == errno.ENOSPC)
+    assert isinstance(raised.value, DiskFullError) == (number != errno.EIO)
 
 
 def test_timecodes_of_a_video_survive(face_clip, tmp_path):
@@ -164,9 +166,41 @@ def test_devices():
 
 
 def test_memory_errors_are_told_from_others():
-    assert cli.is_out_of_memory(MemoryError())
-    assert cli.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
-    assert not cli.is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert errors.out_of_memory(MemoryError())
+    assert errors.out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
+    assert not errors.out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     with pytest.raises(RuntimeError) as raised:
         torch.empty(2**60)
-    assert cli.is_out_of_memory(raised.value)
+    assert errors.out_of_memory(raised.value)
+
+
+def test_numbered_files_beyond_their_digits(tmp_path):
+    """In the numbers' order, a million and more too; nothing else that lies there."""
+    numbers = [0, 8, 9_998, 999_998, 999_999, 1_000_000, 12_345_678]
+    for path in [*(frame_file(tmp_path, n) for n in numbers), tmp_path / "x.jpg", tmp_path / "000001.part.jpg"]:
+        path.touch()
+    assert frame_files(tmp_path) == [frame_file(tmp_path, n) for n in numbers]
+    layout = Layout(tmp_path, "me")
+    layout.crops.mkdir(parents=True)
+    for number in (0, 7, 9_999, 10_000, 123_456):
+        crop_file(layout.crops, number).touch()
+    (layout.crops / "00001.part.avi").touch()
+    assert list(map(crop_number, layout.crop_files())) == [0, 7, 9_999, 10_000, 123_456]
+
+
+def test_pictures_are_given_back_when_the_detector_fails(tmp_path):
+    """Whoever keeps the error keeps no thread with it."""
+    for index in range(3):
+        cv2.imwrite(str(frame_file(tmp_path, index)), np.zeros((20, 20, 3), np.uint8))
+    before = threading.active_count()
+
+    class Broken:
+        device = torch.device("cpu")
+
+        def detect_batch(self, *_, **__):
+            raise ValueError("broken")
+
+    found = faces.detect_faces(itertools.cycle(frame_files(tmp_path)), Broken(), facedet_scale=1)
+    with pytest.raises(ValueError, match="broken"):
+        next(found)
+    assert threading.active_count() == before

@@ -169,7 +169,9 @@ def test_recipe_tells_what_scores_depend_on(finished, weights):
     assert recipe["pipeline"]["min_track"] == 10
     assert recipe["pipeline"]["facedet_scale"] == 0.5
     assert recipe["syncnet"]["vshift"] == 15
-    assert {"syncnet", "ffmpeg", "torch", "opencv", "scenedetect"} <= set(recipe["syncnet"]["versions"])
+    makers = {"syncnet", "ffmpeg", "torch", "opencv", "scenedetect", "python_speech_features"}
+    assert makers <= set(recipe["syncnet"]["versions"])
+    assert recipe["pipeline"]["device"] == recipe["syncnet"]["device"] == "cpu"
     assert recipe["syncnet"]["initial_model"]["name"] == weights["--initial_model"].name
     assert len(recipe["pipeline"]["s3fd_weights"]["sha256"]) == 64
 

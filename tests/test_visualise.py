@@ -8,12 +8,13 @@ from syncnet import visualise
 from syncnet.errors import SyncNetError
 from syncnet.media import frame_count
 from syncnet.records import load_pickle, save_pickle
+from syncnet.tracks import Path2D
 
 GREY = np.full((200, 200, 3), 128, np.uint8)
 
 
 def face(**changes):
-    return {"track": 0, "conf": 4.0, "s": 40.0, "x": 100.0, "y": 100.0, **changes}
+    return visualise.DrawnFace(**{"track": 0, "conf": 4.0, "s": 40.0, "x": 100.0, "y": 100.0, **changes})
 
 
 @pytest.mark.parametrize(
@@ -36,14 +37,11 @@ def test_speaking_face_is_marked():
 
 
 def test_confidence_belongs_to_its_frame():
-    track = {
-        "track": {"frame": np.arange(2, 6), "bbox": np.zeros((4, 4))},
-        "proc_track": {"s": np.arange(4.0), "x": np.arange(4.0), "y": np.arange(4.0)},
-    }
+    track = np.arange(2, 6), Path2D(s=np.arange(4.0), x=np.arange(4.0), y=np.arange(4.0))
     faces = visualise.faces_by_frame([track], [np.array([1.0, 2, 3])], count=5)
-    assert [[f["conf"] for f in of_frame] for of_frame in faces] == [[], [], [1.0], [2.0], [3.0]]
+    assert [[f.conf for f in of_frame] for of_frame in faces] == [[], [], [1.0], [2.0], [3.0]]
     faces = visualise.faces_by_frame([track], [np.array([1.0])], count=7)  # the sound is shorter than the track
-    assert [[f["conf"] for f in of_frame] for of_frame in faces] == [[], [], [1.0], [None], [None], [None], []]
+    assert [[f.conf for f in of_frame] for of_frame in faces] == [[], [], [1.0], [None], [None], [None], []]
 
 
 def test_video(results, run):

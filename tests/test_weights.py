@@ -81,7 +81,18 @@ def test_the_published_file_is_used_where_it_is_right(published, starter, load, 
 
 
 def test_the_flags_default_means_the_same_as_no_flag(published, starter, load, name):
-    assert load(getattr(weights, name).published)[1].published
+    assert load(weights.Default(getattr(weights, name).published))[1].published
+
+
+def test_the_published_file_can_be_named_from_any_folder(published, starter, load, name):
+    assert load(getattr(weights, name).published)[1].path == str(published)
+
+
+def test_the_published_file_is_missed_where_it_is_named(starter, load, name, caplog):
+    """Whoever asks for LSE figures by name must not get others."""
+    with pytest.raises(WeightsError, match=r"No such file.*download_model\.sh"):
+        load(getattr(weights, name).published)
+    assert not caplog.messages
 
 
 def test_a_named_file_is_used_in_the_published_one_s_place_too(place, starter, load, name, caplog):
