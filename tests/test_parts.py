@@ -201,6 +201,6 @@ def test_pictures_are_given_back_when_the_detector_fails(tmp_path):
             raise ValueError("broken")
 
     found = faces.detect_faces(itertools.cycle(frame_files(tmp_path)), Broken(), facedet_scale=1)
-    with pytest.raises(ValueError, match="broken"):
+    with pytest.raises(ValueError, match="broken") as kept:
         next(found)
-    assert threading.active_count() == before
+    assert threading.active_count() == before, kept

@@ -1,4 +1,7 @@
-"""Random changes of pictures and sound that leave their synchronisation alone. Every function draws from ``rng``."""
+"""Random changes of pictures and sound that leave their synchronisation alone.
+
+Every function draws from ``rng``. ``strength`` is a factor on how large and how likely the changes are.
+"""
 
 import cv2
 import numpy as np
@@ -10,17 +13,17 @@ LARGEST_SPEED = 0.13  # of the logarithm
 MFCC_STEP = SAMPLE_RATE // 100  # samples
 
 
-def speed(rng):
+def speed(rng, strength=1.0):
     """How fast a clip is played, picture and sound alike: it gives other voices (pitch, formants) and other tempi."""
-    return float(np.exp(rng.uniform(-LARGEST_SPEED, LARGEST_SPEED))) if rng.random() < 0.5 else 1.0
+    return float(np.exp(rng.uniform(-LARGEST_SPEED, LARGEST_SPEED))) if rng.random() < 0.5 * strength else 1.0
 
 
-def _lookup(rng):
+def _lookup(rng, strength):
     """Table of 256: brightness, contrast and gamma."""
     level = np.arange(256, dtype=np.float32) / 255
-    gamma = np.exp(rng.uniform(-0.25, 0.25))
-    contrast = np.exp(rng.uniform(-0.3, 0.3))
-    brightness = rng.uniform(-0.12, 0.12)
+    gamma = np.exp(strength * rng.uniform(-0.25, 0.25))
+    contrast = np.exp(strength * rng.uniform(-0.3, 0.3))
+    brightness = strength * rng.uniform(-0.12, 0.12)
     return (((level**gamma - 0.5) * contrast + 0.5 + brightness).clip(0, 1) * 255).astype(np.uint8)
 
 
@@ -30,28 +33,28 @@ def _walk(rng, count, scale):
     return steps - steps.mean(0) if count < 2 else 0.6 * (steps - np.linspace(0, 1, count)[:, None] * steps[-1])
 
 
-def picture(rng, frames):
+def picture(rng, frames, strength=1.0):
     """T x 112 x 112 grey uint8 -> the same: one pose, light and sharpness for the whole stretch.
 
     Mirror image, scale, shift and rotation (another detector's box), brightness, resolution, noise, an occlusion.
     """
     count = len(frames)
-    scale = np.exp(rng.uniform(-0.18, 0.18))
-    angle = rng.normal(0, 4)
-    shift = rng.uniform(-0.07, 0.07, 2) * HALF
-    walk = _walk(rng, count, rng.choice([0.0, 0.15, 0.4]))
+    scale = np.exp(strength * rng.uniform(-0.18, 0.18))
+    angle = strength * rng.normal(0, 4)
+    shift = strength * rng.uniform(-0.07, 0.07, 2) * HALF
+    walk = _walk(rng, count, strength * rng.choice([0.0, 0.15, 0.4]))
     base = cv2.getRotationMatrix2D((HALF / 2, HALF / 2), angle, scale)
     if rng.random() < 0.5:
         base = np.vstack([base, [0, 0, 1]]) @ np.array([[-1, 0, HALF - 1], [0, 1, 0], [0, 0, 1.0]])
         base = base[:2]
-    table = _lookup(rng)
-    coarse = int(rng.uniform(48, 100)) if rng.random() < 0.3 else 0
-    blur = rng.uniform(0.4, 1.2) if rng.random() < 0.25 else 0
+    table = _lookup(rng, strength)
+    coarse = int(rng.uniform(48, 100)) if rng.random() < 0.3 * strength else 0
+    blur = rng.uniform(0.4, 1.2) if rng.random() < 0.25 * strength else 0
     noise = None
-    if rng.random() < 0.3:
+    if rng.random() < 0.3 * strength:
         noise = rng.normal(0, rng.uniform(1, 8), (HALF * 2, HALF * 2)).astype(np.int16)
     patch = None
-    if rng.random() < 0.15:
+    if rng.random() < 0.15 * strength:
         height, width = rng.integers(12, 40, 2)  # on the upper half: a covered mouth says nothing
         patch = (
             rng.integers(0, HALF // 2 - height + 1),
@@ -115,23 +118,23 @@ def _power(sound):
     return float(np.sqrt(np.mean(sound**2)) + 1e-6)
 
 
-def sound(rng, audio, other=None):
+def sound(rng, audio, other=None, strength=1.0):
     """int16 samples -> int16: gain, frequency response, room, noise, and ``other`` (someone else's sound) behind it."""
     out = audio.astype(np.float64)
     level = _power(out)
-    if rng.random() < 0.5:
+    if rng.random() < 0.5 * strength:
         out = _equalised(rng, out)
-    if rng.random() < 0.25:
+    if rng.random() < 0.25 * strength:
         out = _reverberated(rng, out)
-    if rng.random() < 0.4:
+    if rng.random() < 0.4 * strength:
         out += room_noise(rng, len(out)) * level * 10 ** (-rng.uniform(5, 45) / 20)
-    if other is not None and rng.random() < 0.2:
+    if other is not None and rng.random() < 0.2 * strength:
         behind = np.resize(other, len(out)).astype(np.float64)
         out += behind * (level / _power(behind)) * 10 ** (-rng.uniform(6, 25) / 20)
-    gain = 10 ** (rng.uniform(-14, 10) / 20)
+    gain = 10 ** (strength * rng.uniform(-14, 10) / 20)
     peak = np.abs(out).max() + 1e-6
     out *= min(gain, 1.2 * INT16_PEAK / peak)
-    if rng.random() < 0.5:  # no digital silence: the dither and hiss of some recorders
+    if rng.random() < 0.5 * strength:  # no digital silence: the dither and hiss of some recorders
         out += rng.normal(0, 10 ** rng.uniform(-1, 1.2), len(out))
     out = out.round().clip(-INT16_PEAK, INT16_PEAK).astype(np.int16)
     # the MFCC grid falls anywhere, not always on the start of a frame

@@ -109,12 +109,14 @@ def draw_places(rng, span, count):
     return np.sort(np.concatenate([first, np.minimum(first + gap, span - 1)]))
 
 
-def draw_sample(rng, clip, others, count):
+def draw_sample(rng, clip, others, count, strength=1.0):
     """Augmented windows of one clip: ``count`` of the picture, all of the sound in a span of at most ``SPAN``.
+
+    ``strength`` of the augmentation is as in ``training.augment``.
 
     The sound is moved, for otherwise the zeros beyond the ends, which only wrong shifts meet, would give the answer.
     """
-    speed = augment.speed(rng)
+    speed = augment.speed(rng, strength)
     windows = int(clip.windows / speed)
     lag = int(rng.integers(-LARGEST_LAG, LARGEST_LAG + 1))
     span = min(windows - abs(lag), SPAN)
@@ -123,10 +125,10 @@ def draw_sample(rng, clip, others, count):
     needed = np.unique(places[:, None] + np.arange(WINDOW_FRAMES))
     version = VERSIONS[int(rng.random() < 0.4)]
     # the middle of a frame's time stays its middle, however fast the clip is played
-    frames = augment.picture(rng, clip.pictures(version, (start + needed + 0.5) * speed - 0.5))
+    frames = augment.picture(rng, clip.pictures(version, (start + needed + 0.5) * speed - 0.5), strength)
     rows = np.searchsorted(needed, places[:, None] + np.arange(WINDOW_FRAMES))
     other = others[int(rng.integers(len(others)))].audio
-    sound = augment.sound(rng, clip.sound(start + lag, span, speed), other)
+    sound = augment.sound(rng, clip.sound(start + lag, span, speed), other, strength)
     return Sample(
         windows=torch.from_numpy(frames[rows]),
         coefficients=torch.from_numpy(np.ascontiguousarray(mfcc_windows(mfcc(sound), span))),

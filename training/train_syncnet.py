@@ -43,11 +43,12 @@ TYPICAL_DISTANCE = 12.0  # between picture and the sound of another time, at the
 class Sampler:
     """Draws persons first, then one of their clips, so that long or many clips of one face do not take over."""
 
-    def __init__(self, clips, rendered=(), rendered_share=0.0):
+    def __init__(self, clips, rendered=(), rendered_share=0.0, strength=1.0):
         self.clips = [c for c in clips if in_place(c) and c.windows >= SMALLEST_CLIP]
         if not self.clips:
             raise common.TrainingError("no clip is long enough to train on")
         self.rendered, self.rendered_share = list(rendered), rendered_share if rendered else 0.0
+        self.strength = strength
         persons = {}
         for clip in self.clips:
             persons.setdefault(clip.person, []).append(clip)
@@ -73,7 +74,7 @@ class Sampler:
 
     def draw(self, rng, clips, windows):
         """``clips`` samples of ``windows`` video windows each."""
-        return [draw_sample(rng, clip, self.clips, windows) for clip in self.choose(rng, clips)]
+        return [draw_sample(rng, clip, self.clips, windows, self.strength) for clip in self.choose(rng, clips)]
 
 
 def in_place(clip):
@@ -224,6 +225,7 @@ def get_parser():
     parser.add_argument("--windows", type=int, default=20, help="video windows of each clip")
     parser.add_argument("--rendered", type=int, default=240, help="number of rendered faces to mix in")
     parser.add_argument("--rendered_share", type=float, default=0.15, help="share of rendered faces in a batch")
+    parser.add_argument("--augmentation", type=float, default=1.0, help="strength of the random changes, 0..1")
     parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate")
     parser.add_argument("--average", type=float, default=0.998, help="decay of the averaged weights")
     parser.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16")
@@ -252,7 +254,7 @@ def main(argv=None):
         clips = load_clips(args.data, train_rows, cache)
         if args.alignment:
             clips = aligned(clips, read_alignment(args.alignment))
-        sampler = Sampler(clips, rendered, args.rendered_share)
+        sampler = Sampler(clips, rendered, args.rendered_share, args.augmentation)
         held_out = load_clips(args.data, held_out_rows, cache)
         trainer = Trainer(
             width=args.width, device=args.device, rate=args.rate, seed=args.seed, decay=args.average,
