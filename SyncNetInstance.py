@@ -17,7 +17,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 
@@ -25,7 +24,7 @@ from syncnet import MIN_FRAMES, WINDOW_FRAMES, media, reasons, scoring
 from syncnet.confidence import window_confidence
 from syncnet.devices import in_lanes, select_device
 from syncnet.errors import MediaError, WeightsError
-from syncnet.frames import batches, growing_files, read_ahead, read_frame
+from syncnet.frames import batches, decode_frames, growing_files, read_ahead, read_frame
 from syncnet.layout import check_input, check_unicode, clear_scratch, frame_files, scratch_audio, scratch_folder
 from syncnet.networks import FastSyncNet
 from syncnet.scoring import BATCH_SIZE, VSHIFT
@@ -224,7 +223,7 @@ class SyncNetInstance:
         videofile = check_input(videofile)
         check_unicode(videofile, flag="--videofile")
         media.check_streams(videofile)
-        decoded = decoded_frames(videofile)
+        decoded = decode_frames(videofile)
         with contextlib.closing(read_ahead(decoded, lambda image: checked_frame(image, videofile))) as frames:
             windows = self._frame_batches(frames, batch_size=opt.batch_size)
             features = [found.cpu() for found in in_lanes(self.net.lip_features, windows, self.device)]
@@ -282,16 +281,3 @@ def checked_frame(image, clip):
             "make them with run_pipeline.py"
         )
     return image
-
-
-def decoded_frames(videofile):
-    """Frames of a clip as OpenCV decodes it."""
-    capture = cv2.VideoCapture(str(videofile.absolute()), cv2.CAP_FFMPEG)
-    try:
-        while True:
-            there, image = capture.read()
-            if not there:
-                return
-            yield image
-    finally:
-        capture.release()

@@ -26,6 +26,19 @@ def read_frame(path):
     return image
 
 
+def decode_frames(video):
+    """Yield the pictures of a video as OpenCV decodes them, H x W x 3 arrays, uint8, BGR."""
+    capture = cv2.VideoCapture(str(video.absolute()), cv2.CAP_FFMPEG)
+    try:
+        while True:
+            there, image = capture.read()
+            if not there:
+                return
+            yield image
+    finally:
+        capture.release()
+
+
 def growing_files(folder, writer):
     """Paths of a folder's frames in order, each as soon as ``writer`` (an ``Ffmpeg``) has finished it.
 

@@ -65,8 +65,13 @@ def test_too_many_networks(files, tmp_path, capsys):
     assert not (tmp_path / "out.pt").exists()
 
 
+def test_missing_file_is_one_line(tmp_path, capsys):
+    assert merge.main(["nowhere.pt", "--output", str(tmp_path / "out.pt")]) == 1
+    assert capsys.readouterr().err.startswith("merge: error: nowhere.pt: no such file")
+
+
 def test_other_files_are_refused(tmp_path, capsys):
     path = tmp_path / "other.pt"
     torch.save({"a": torch.zeros(1)}, path)
     assert merge.main([str(path), "--output", str(tmp_path / "out.pt")]) == 1
-    assert capsys.readouterr().err == f"merge: {path}: not weights of the sync network\n"
+    assert capsys.readouterr().err == f"merge: error: {path}: not weights of the sync network\n"

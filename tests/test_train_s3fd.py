@@ -212,5 +212,8 @@ def test_missing_data_is_one_line(tmp_path, capsys):
     assert error.count("\n") == 1
     assert "index.tsv" in error
     (tmp_path / "index.tsv").write_text("clip\tperson\n")
-    with pytest.raises(TrainingError, match=r"boxes\.jsonl"):
-        frames.load_frames(tmp_path)
+    for lines in (None, "{", "[1]", '{"file": "a.jpg"}', '{"file": "a.jpg", "boxes": [[1]]}'):
+        if lines:
+            (tmp_path / "boxes.jsonl").write_text(lines)
+        with pytest.raises(TrainingError, match=r"boxes\.jsonl"):
+            frames.load_frames(tmp_path)

@@ -221,12 +221,17 @@ def test_report_counts_what_it_says():
 @pytest.mark.parametrize("more, words", [
     (["--data", "nowhere", "--steps", "1"], "nowhere/index.tsv: no such file; give the folder"),
     ([], "use --steps, --minutes or both"),
-    (["--steps", "1", "--resume"], "checkpoint.pt: no such checkpoint; leave out --resume"),
+    (["--steps", "1", "--resume"], "checkpoint.pt: no such file: name weights, or leave out --resume"),
 ])  # fmt: skip
 def test_faults_are_one_line(faces, tmp_path, capsys, more, words):
     assert train_syncnet.main(arguments(faces, tmp_path / "new", *more)) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("train_syncnet: ") and words in error
+    assert error.startswith("train_syncnet: error: ") and words in error
+
+
+def test_a_report_on_weights_that_are_not_there_is_one_line(faces, capsys):
+    assert evaluate_syncnet.main(["--data", str(faces), "--weights", "nowhere.pt"]) == 1
+    assert capsys.readouterr().err.startswith("evaluate_syncnet: error: nowhere.pt: ")
 
 
 def test_checkpoint_of_another_width_is_refused(faces, trained, capsys):

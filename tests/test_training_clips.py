@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from training_fixtures import SECONDS, faces, loaded  # noqa: F401
 
+from syncnet import media
+from syncnet.frames import decode_frames
 from training import alignment, augment, clips, common, evaluate_syncnet, sync_loss, train_syncnet
 from training.talking_face import render_clip
 
@@ -39,7 +41,7 @@ def test_decoded_clips(loaded):
 def test_moved_sound_is_in_the_file(faces, tmp_path):
     source = faces / "clips" / "person-1-0.avi"
     clips.move_sound(source, tmp_path / "moved.mkv", 3 * clips.SAMPLES_PER_FRAME)
-    before, after = clips._read_audio(source), clips._read_audio(tmp_path / "moved.mkv")
+    before, after = clips.read_audio(source), clips.read_audio(tmp_path / "moved.mkv")
     assert (after[1920:] == before[: len(after) - 1920]).all() and not after[:1920].any()
 
 
@@ -47,11 +49,10 @@ def test_moved_sound_leaves_the_picture_where_it_is(faces, tmp_path):
     """Also of H.264 whose pictures are not stored in order."""
     source, moved = tmp_path / "source.mp4", tmp_path / "moved.mkv"
     name = common.read_index(faces)[0]["clip"]
-    clips._run(
-        ["-i", str(faces / "clips" / name), "-c:v", "libx264", "-bf", "2", "-c:a", "flac", "-strict", "-2", str(source)]
-    )
+    codecs = ("-c:v", "libx264", "-bf", "2", "-c:a", "flac", "-strict", "-2")
+    media.Ffmpeg(["-i", faces / "clips" / name, *codecs, source], source=name).finish()
     clips.move_sound(source, moved, 0)
-    before, after = list(clips._pictures(source)), list(clips._pictures(moved))
+    before, after = list(decode_frames(source)), list(decode_frames(moved))
     assert len(before) == len(after)
     assert all((a == b).all() for a, b in zip(before, after))
 
@@ -82,6 +83,18 @@ def test_augmentation_is_seeded_and_keeps_shapes(loaded):
     assert not (augment.picture(np.random.default_rng(1), frames) == frames).all()
 
 
+def test_augmentation_without_strength_changes_next_to_nothing(loaded):
+    """A mirror image, and where the sound meets the MFCC's grid."""
+    frames, audio = np.ascontiguousarray(loaded[0].frames["jpeg"][:4]), loaded[0].audio
+    moved = [clips.delayed(audio, samples) for samples in range(-augment.MFCC_STEP, augment.MFCC_STEP)]
+    for seed in range(12):
+        picture = augment.picture(np.random.default_rng(seed), frames, 0).astype(int)
+        assert any(np.abs(picture - same).max() <= 1 for same in (frames, frames[:, :, ::-1]))
+        sound = augment.sound(np.random.default_rng(seed), audio, loaded[1].audio, 0)
+        assert any((sound == same).all() for same in moved)
+        assert augment.speed(np.random.default_rng(seed), 0) == 1
+
+
 @pytest.mark.parametrize("speed", [0.9, 1.0, 1.12])
 def test_picture_and_sound_are_played_equally_fast(monkeypatch, speed):
     """Both tell the frame that they belong to."""
@@ -89,9 +102,9 @@ def test_picture_and_sound_are_played_equally_fast(monkeypatch, speed):
     pictures = np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None], (count, 112, 112))
     audio = (np.arange(count * clips.SAMPLES_PER_FRAME) / 10).astype(np.int16)
     clip = clips.Clip("c", "p", "s", dict.fromkeys(clips.VERSIONS, pictures), audio)
-    monkeypatch.setattr(augment, "speed", lambda rng: speed)
-    monkeypatch.setattr(augment, "picture", lambda rng, frames: frames)
-    monkeypatch.setattr(augment, "sound", lambda rng, sound, other: sound)
+    monkeypatch.setattr(augment, "speed", lambda rng, strength: speed)
+    monkeypatch.setattr(augment, "picture", lambda rng, frames, strength: frames)
+    monkeypatch.setattr(augment, "sound", lambda rng, sound, other, strength: sound)
     monkeypatch.setattr(sync_loss, "mfcc", lambda sound: sound[:: clips.SAMPLE_RATE // 100, None].repeat(13, 1))
     for seed in range(5):
         sample = sync_loss.draw_sample(np.random.default_rng(seed), clip, [clip], 8)

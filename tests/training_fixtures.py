@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy.io import wavfile
 
+from syncnet import SAMPLE_RATE, media
 from training import clips, common
 from training.talking_face import render_clip
 
@@ -19,17 +20,17 @@ COLUMNS = (
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory):
-    """A folder like ../shared/faces with five rendered people, with scores made up."""
+    """A folder of talking faces with five rendered people, with scores made up."""
     folder = tmp_path_factory.mktemp("faces")
     (folder / "clips").mkdir()
     rows = []
     for seed in range(5):
         clip = render_clip(seed, SECONDS)
         silent, sound = folder / "silent.avi", folder / "sound.wav"
-        clips._as_xvid(clip.frames, silent)
-        wavfile.write(sound, clips.SAMPLE_RATE, clip.audio)
+        clips.write_pictures(clip.frames, silent)
+        wavfile.write(sound, SAMPLE_RATE, clip.audio)
         name = f"person-{seed}-0.avi"
-        clips._run(["-i", str(silent), "-i", str(sound), "-c", "copy", str(folder / "clips" / name)])
+        media.Ffmpeg(["-i", silent, "-i", sound, "-c", "copy", folder / "clips" / name], source=name).finish()
         known = (4 + seed, 8 - seed)  # confidence and min dist, made up
         values = (name, "rendered", "MIT", "generated", f"person-{seed}", len(clip.frames), 1, 120, 0, 0, *known)
         rows.append(dict(zip(COLUMNS, map(str, values))))

@@ -1,6 +1,6 @@
 """Which clips to train on are out of step, by a network trained on all of them as if none were.
 
-    python -m training.alignment --data ../shared/faces --cache ~/syncnet/cache --weights ~/syncnet/syncnet.pt \\
+    python -m training.alignment --data FACES --cache ~/syncnet/cache --weights ~/syncnet/syncnet.pt \\
         --output ~/syncnet/alignment.json
     python -m training.train_syncnet ... --alignment ~/syncnet/alignment.json
 
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import cv2
 
+from syncnet.records import save_json
 from training import common
 from training.clips import load_clips, realigned
 from training.evaluate_syncnet import clip_squares, score
@@ -66,30 +67,23 @@ def estimate(net, clips, **calibration):
 
 def get_parser():
     parser = argparse.ArgumentParser(description="Estimate the offsets of the clips to train on.")
-    parser.add_argument("--data", default="../shared/faces", help="folder with index.tsv and clips/")
+    parser.add_argument("--data", required=True, help="folder with index.tsv and clips/")
     parser.add_argument("--cache", required=True, help="folder of decoded clips")
     parser.add_argument("--weights", required=True, help="weights in S's layout, calibrated")
     parser.add_argument("--output", required=True, help="JSON file to write")
     return parser
 
 
-def main(argv=None):
-    args = get_parser().parse_args(argv)
+@common.command
+def main(args):
     cv2.setNumThreads(1)
-    try:
-        net, calibration = load_half(args.weights)
-        rows, _ = common.split_by_person(common.read_index(args.data))
-        clips = [c for c in load_clips(args.data, rows, args.cache) if c.offset is None]
-        found = estimate(net, clips, **calibration)
-    except common.TrainingError as error:
-        print(f"alignment: {error}", file=sys.stderr)
-        return 1
-    part = Path(f"{args.output}.part")
-    part.write_text(json.dumps(found, indent=1))
-    part.replace(args.output)
+    net, calibration = load_half(args.weights)
+    rows, _ = common.split_by_person(common.read_index(args.data))
+    clips = [c for c in load_clips(args.data, rows, args.cache) if c.offset is None]
+    found = estimate(net, clips, **calibration)
+    save_json(found, Path(args.output))
     moved = sum(abs(offset) > IN_STEP and sure >= SURE for offset, sure in found.values())
     print(f"{len(found)} clips, {moved} of them surely out of step: {args.output}")
-    return 0
 
 
 if __name__ == "__main__":

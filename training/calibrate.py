@@ -1,6 +1,6 @@
 """Scale of a sync network's distances, fitted so that confidence and min dist read like the published network's.
 
-    python -m training.calibrate --data ../shared/faces --work ~/syncnet --output data/starter/syncnet.pt
+    python -m training.calibrate --data FACES --work ~/syncnet --output data/starter/syncnet.pt
 
 Takes the averaged weights in WORK/checkpoint.pt, or a file in S's layout (``--weights``). Two numbers are fitted: a
 factor on all features and a constant between the two streams (distance d becomes sqrt((scale d)^2 + floor^2)); a third,
@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 
+from syncnet.errors import UsageError
 from training import common
 from training.clips import VERSIONS, load_clips
 from training.evaluate_syncnet import audio_features, clip_squares, score, video_features
@@ -113,7 +114,7 @@ def load_averaged(path):
 
 def get_parser():
     parser = argparse.ArgumentParser(description="Calibrate and save the starter's sync network.")
-    parser.add_argument("--data", default="../shared/faces", help="folder with index.tsv and clips/")
+    parser.add_argument("--data", required=True, help="folder with index.tsv and clips/")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--work", help="folder of the training run")
     source.add_argument("--weights", help="weights in S's layout; give --cache with them")
@@ -122,28 +123,23 @@ def get_parser():
     return parser
 
 
-def main(argv=None):
-    args = get_parser().parse_args(argv)
+@common.command
+def main(args):
     if args.weights and not args.cache:
-        print("calibrate: --weights needs --cache", file=sys.stderr)
-        return 2
+        raise UsageError("--weights: needs --cache, too")
     cache = args.cache or Path(args.work) / "cache"
-    try:
-        net, _ = load_half(args.weights) if args.weights else load_averaged(Path(args.work) / "checkpoint.pt")
-        _, rows = common.split_by_person(common.read_index(args.data))
-        rows = [row for row in rows if row["published_confidence"]]
-        if len({row["person"] for row in rows}) < 2:
-            raise common.TrainingError(f"{args.data}: no held-out clips with published scores to calibrate on")
-        clips = load_clips(args.data, rows, cache)
-        move_closer(net, clips)
-        squares = [clip_squares(net, clip)[0] for clip in clips]
-        targets = np.array([[clip.confidence, clip.min_dist] for clip in clips])
-        calibration = fit(squares, targets)
-        unseen = left_out(squares, targets, [clip.person for clip in clips])
-        common.save_aside(args.output, common.half_precision(full_state(net, **calibration)))
-    except common.TrainingError as error:
-        print(f"calibrate: {error}", file=sys.stderr)
-        return 1
+    net, _ = load_half(args.weights) if args.weights else load_averaged(Path(args.work) / "checkpoint.pt")
+    _, rows = common.split_by_person(common.read_index(args.data))
+    rows = [row for row in rows if row["published_confidence"]]
+    if len({row["person"] for row in rows}) < 2:
+        raise common.TrainingError(f"{args.data}: no held-out clips with published scores to calibrate on")
+    clips = load_clips(args.data, rows, cache)
+    move_closer(net, clips)
+    squares = [clip_squares(net, clip)[0] for clip in clips]
+    targets = np.array([[clip.confidence, clip.min_dist] for clip in clips])
+    calibration = fit(squares, targets)
+    unseen = left_out(squares, targets, [clip.person for clip in clips])
+    common.save_aside(args.output, common.half_precision(full_state(net, **calibration)))
     figures = {
         **calibration,
         "clips": len(clips),
@@ -151,7 +147,6 @@ def main(argv=None):
         "fit_person_left_out": describe(unseen, targets),
     }
     print(json.dumps(figures, indent=1))
-    return 0
 
 
 if __name__ == "__main__":

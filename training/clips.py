@@ -6,8 +6,6 @@ Two versions of the picture are kept: through the JPEG step of
 scoring, and through the XVID of run_pipeline's crops before that.
 """
 
-import shutil
-import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -19,17 +17,15 @@ import numpy as np
 import python_speech_features
 from scipy.io import wavfile
 
+from syncnet import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME, WINDOW_FRAMES, media
+from syncnet.crops import CROP_SIZE, video_writer
+from syncnet.frames import decode_frames, read_frame
+from syncnet.layout import frame_files
+from syncnet.scoring import STEPS_PER_FRAME, WINDOW_STEPS
 from training.common import TrainingError
 from training.talking_face import render_clip
 
-FRAME_RATE = 25
-SAMPLE_RATE = 16000
-SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
-MFCC_PER_FRAME = 4
-WINDOW_FRAMES = 5
-WINDOW_MFCC = WINDOW_FRAMES * MFCC_PER_FRAME
-FACE = 224
-HALF = FACE // 2
+HALF = CROP_SIZE // 2
 VERSIONS = ("jpeg", "xvid_jpeg")
 RENDERED = "rendered"
 RENDERED_SECONDS = 3.4
@@ -82,11 +78,11 @@ def mfcc(audio):
 
 def mfcc_windows(coefficients, count):
     """steps x 13 -> count x 13 x 20: window i is steps 4i .. 4i+19; a missing end repeats the last step."""
-    need = (count - 1) * MFCC_PER_FRAME + WINDOW_MFCC
+    need = (count - 1) * STEPS_PER_FRAME + WINDOW_STEPS
     if len(coefficients) < need:
         coefficients = np.pad(coefficients, ((0, need - len(coefficients)), (0, 0)), mode="edge")
-    windows = np.lib.stride_tricks.sliding_window_view(coefficients, WINDOW_MFCC, axis=0)
-    return windows[: count * MFCC_PER_FRAME : MFCC_PER_FRAME]
+    windows = np.lib.stride_tricks.sliding_window_view(coefficients, WINDOW_STEPS, axis=0)
+    return windows[: count * STEPS_PER_FRAME : STEPS_PER_FRAME]
 
 
 def delayed(audio, samples):
@@ -112,75 +108,57 @@ def realigned(clip, offset):
     return replace(clip, frames=frames, audio=clip.audio[sound])
 
 
-def _run(arguments):
-    done = subprocess.run(
-        ["ffmpeg", "-nostdin", "-loglevel", "error", "-y", *arguments], capture_output=True, text=True
-    )
-    if done.returncode:
-        lines = done.stderr.strip().splitlines()
-        raise TrainingError(f"ffmpeg failed: {lines[-1] if lines else 'no message'}")
+def write_pictures(frames, out):
+    """Write 224x224 pictures as run_pipeline writes its crops."""
+    with video_writer(Path(out), frame_rate=FRAME_RATE, width=CROP_SIZE, height=CROP_SIZE) as writer:
+        for frame in frames:
+            writer.write(frame)
 
 
-def _pictures(path):
-    capture = cv2.VideoCapture(str(path))
-    while True:
-        ok, frame = capture.read()
-        if not ok:
-            break
-        yield frame
-    capture.release()
-
-
-def _as_xvid(frames, out):
-    """Write pictures as run_pipeline writes its crops."""
-    writer = cv2.VideoWriter(str(out), cv2.VideoWriter_fourcc(*"XVID"), FRAME_RATE, (FACE, FACE))
-    for frame in frames:
-        writer.write(frame)
-    writer.release()
-
-
-def _half_frames(path, work):
+def _half_frames(path):
     """T x 112 x 112 grey pictures of a clip, through the JPEG files that scoring makes."""
-    work.mkdir()
-    _run(["-i", str(path), "-threads", "1", "-f", "image2", str(work / "%06d.jpg")])
     frames = []
-    for file in sorted(work.glob("*.jpg")):
-        image = cv2.imread(str(file))
-        if image.shape != (FACE, FACE, 3):
-            raise TrainingError(f"{path}: frames are {image.shape[1]}x{image.shape[0]}, not {FACE}x{FACE} face crops")
-        grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-        frames.append(cv2.resize(grey, (HALF, HALF), interpolation=cv2.INTER_AREA))
-    shutil.rmtree(work)
+    with tempfile.TemporaryDirectory() as folder:
+        media.start_frames(path, folder).finish()
+        for file in frame_files(Path(folder)):
+            image = read_frame(file)
+            if image.shape != (CROP_SIZE, CROP_SIZE, 3):
+                size = f"{image.shape[1]}x{image.shape[0]}"
+                raise TrainingError(f"{path}: frames are {size}, not {CROP_SIZE}x{CROP_SIZE} face crops")
+            grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+            frames.append(cv2.resize(grey, (HALF, HALF), interpolation=cv2.INTER_AREA))
     if not frames:
         raise TrainingError(f"{path}: no frames")
     return np.stack(frames)
 
 
-def _read_audio(path):
-    command = ["ffmpeg", "-nostdin", "-loglevel", "error", "-i", str(path), "-vn", "-ac", "1", "-ar", str(SAMPLE_RATE),
-               "-f", "s16le", "-"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True)
-    if done.returncode or not done.stdout:
-        raise TrainingError(f"{path}: no sound could be read")
-    return np.frombuffer(done.stdout, np.int16)
+def read_audio(path):
+    """A clip's sound as int16 samples at 16 kHz.
+
+    Raises:
+        MediaError: it has none.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        sound = Path(folder) / "sound.wav"
+        media.start_audio(path, sound).finish()
+        return media.read_wav(sound)
 
 
 def decode(path):
     """({version: frames}, int16 samples) of a 224x224 face clip.
 
     Raises:
-        TrainingError: the file cannot be read, has no sound or is not a face crop.
+        MediaError: the file cannot be read, or has no sound.
+        TrainingError: it is no face crop.
     """
     path = Path(path)
     with tempfile.TemporaryDirectory() as folder:
-        folder = Path(folder)
-        _as_xvid(_pictures(path), folder / "crop.avi")
-        frames = {
-            "jpeg": _half_frames(path, folder / "jpeg"),
-            "xvid_jpeg": _half_frames(folder / "crop.avi", folder / "xvid"),
-        }
+        crop = Path(folder) / "crop.avi"
+        frames = {"jpeg": _half_frames(path)}
+        write_pictures(decode_frames(path), crop)
+        frames["xvid_jpeg"] = _half_frames(crop)
     shortest = min(len(f) for f in frames.values())
-    return {version: f[:shortest] for version, f in frames.items()}, _read_audio(path)
+    return {version: f[:shortest] for version, f in frames.items()}, read_audio(path)
 
 
 def _cached(path, cache):
@@ -210,8 +188,8 @@ def render_clips(count, cache, *, first_seed=0, seconds=RENDERED_SECONDS):
             clip = render_clip(seed, seconds)
             with tempfile.TemporaryDirectory() as folder:
                 crop = Path(folder) / "crop.avi"
-                _as_xvid(clip.frames, crop)
-                _save(pictures, _half_frames(crop, Path(folder) / "jpeg"))
+                write_pictures(clip.frames, crop)
+                _save(pictures, _half_frames(crop))
             _save(sound, clip.audio)
         frames = np.load(pictures, mmap_mode="r")
         clips.append(
@@ -266,8 +244,9 @@ def move_sound(path, out, samples):
 
     ``out`` should be a .mkv: an .avi knows no order of pictures but the stored one, and gets two more at its start.
     """
-    audio = delayed(_read_audio(path), samples)
+    audio = delayed(read_audio(path), samples)
     with tempfile.TemporaryDirectory() as folder:
         sound = Path(folder) / "sound.wav"
         wavfile.write(sound, SAMPLE_RATE, audio)
-        _run(["-i", str(path), "-i", str(sound), "-map", "0:v:0", "-map", "1:a:0", "-c", "copy", str(out)])
+        streams = ("-map", "0:v:0", "-map", "1:a:0", "-c", "copy")
+        media.Ffmpeg(["-i", media.absolute(path), "-i", sound, *streams, media.absolute(out)], source=path).finish()

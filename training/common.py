@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import functools
 import hashlib
 import random
 import sys
@@ -12,12 +13,34 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from syncnet.errors import SyncNetError
+from syncnet.layout import new_file
+
 HELD_OUT_SHARE = 0.2
 LONGEST_STEP = 30.0  # seconds; what is beyond was the machine asleep or the process stopped
 
 
-class TrainingError(Exception):
-    """A fault of the input that one line can explain."""
+class TrainingError(SyncNetError):
+    """A fault of the training material, or of a file of an earlier run."""
+
+
+def command(function):
+    """Make ``function(args)`` the ``main(argv=None)`` of a command: a wrong input is one line on stderr and a code."""
+
+    @functools.wraps(function)
+    def main(argv=None):
+        module = sys.modules[function.__module__]
+        args = module.get_parser().parse_args(argv)
+        try:
+            return function(args) or 0
+        except SyncNetError as error:
+            message, code = error, error.exit_code
+        except OSError as error:
+            message, code = f"{error.filename or 'system'}: {error.strerror or error}", 1
+        print(f"{Path(module.__file__).stem}: error: {message}", file=sys.stderr)
+        return code
+
+    return main
 
 
 def read_index(folder):
@@ -127,19 +150,23 @@ def save_aside(path, value):
     """``torch.save`` that never leaves a half-written file under ``path``."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    torch.save(value, part)
-    part.replace(path)
+    with new_file(path) as aside:
+        torch.save(value, aside)
 
 
 def load_checkpoint(path):
-    """Dict written by ``save_aside``, on the CPU."""
+    """Dict written by ``save_aside``, on the CPU.
+
+    Raises:
+        TrainingError: missing, or something else.
+    """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise TrainingError(f"{path}: no such checkpoint; leave out --resume to start anew") from None
+        raise TrainingError(f"{path}: no such file: name weights, or leave out --resume to start anew") from None
     except Exception as error:
-        raise TrainingError(f"{path}: not a checkpoint of this trainer ({type(error).__name__})") from error
+        kind = type(error).__name__
+        raise TrainingError(f"{path}: not a checkpoint or weights that a trainer wrote ({kind})") from error
 
 
 def half_precision(state):

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from detectors import S3FD
-from training.common import TrainingError
+from training.common import command
 from training.frames import distort, faceless_crop, load_frames, made_up_picture
 
 FACEDET_SCALE, CONFIDENCE, FACE_SIZE = 0.25, 0.9, 100  # run_pipeline's
@@ -124,16 +124,12 @@ def get_parser():
     return parser
 
 
-def main(argv=None):
-    args = get_parser().parse_args(argv)
+@command
+def main(args):
     cv2.setNumThreads(1)
     torch.set_num_threads(args.threads)
-    try:
-        held_out = load_frames(args.data)[1]
-        detector = S3FD(device=args.device, weights=args.weights)
-    except (TrainingError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    held_out = load_frames(args.data)[1]
+    detector = S3FD(device=args.device, weights=args.weights)
     detections = detect_all(detector, held_out, confidence=CONFIDENCES[0])
     pictures = faceless_pictures(held_out, count=args.faceless)
     false_scores = false_detections(detector, pictures, confidence=CONFIDENCES[0])
@@ -145,7 +141,6 @@ def main(argv=None):
             f"{result['wrong_small']}, false detections {(false_scores > confidence).sum()} in {args.faceless} "
             "faceless pictures"
         )
-    return 0
 
 
 if __name__ == "__main__":

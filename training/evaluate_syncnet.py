@@ -1,6 +1,6 @@
 """Held-out report of a sync network: offsets, whether they follow shifts, confidence against the published one.
 
-    python -m training.evaluate_syncnet --data ../shared/faces --weights data/starter/syncnet.pt
+    python -m training.evaluate_syncnet --data FACES --weights data/starter/syncnet.pt
 
 scores the held-out clips as run_syncnet would (the suite's own ``SyncNetInstance`` on the clips' files) and prints
 a JSON report. The functions of this module score clips that are already decoded; the trainer uses them.
@@ -186,30 +186,25 @@ def score_files(instance, rows, data, shifts):
 
 def get_parser():
     parser = argparse.ArgumentParser(description="Held-out report of a sync network.")
-    parser.add_argument("--data", default="../shared/faces", help="folder with index.tsv and clips/")
+    parser.add_argument("--data", required=True, help="folder with index.tsv and clips/")
     parser.add_argument("--weights", default="data/starter/syncnet.pt", help="weights in S's layout")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
     parser.add_argument("--clip", action="append", default=[], help="also score this face clip; may be repeated")
     return parser
 
 
-def main(argv=None):
+@common.command
+def main(args):
     from SyncNetInstance import SyncNetInstance
 
-    args = get_parser().parse_args(argv)
-    try:
-        _, rows = common.split_by_person(common.read_index(args.data))
-        instance = SyncNetInstance(device=args.device)
-        instance.loadParameters(args.weights)
-        with contextlib.redirect_stdout(sys.stderr):
-            clips, results = score_files(instance, rows, args.data, REPORTED_SHIFTS)
-            with tempfile.TemporaryDirectory() as folder:
-                single = {path: vars(_score_file(instance, path, Path(folder) / "scratch")) for path in args.clip}
-    except common.TrainingError as error:
-        print(f"evaluate_syncnet: {error}", file=sys.stderr)
-        return 1
+    _, rows = common.split_by_person(common.read_index(args.data))
+    instance = SyncNetInstance(device=args.device)
+    instance.loadParameters(args.weights)
+    with contextlib.redirect_stdout(sys.stderr):
+        clips, results = score_files(instance, rows, args.data, REPORTED_SHIFTS)
+        with tempfile.TemporaryDirectory() as folder:
+            single = {path: vars(_score_file(instance, path, Path(folder) / "scratch")) for path in args.clip}
     print(json.dumps({**report(clips, results), "sources": by_source(clips, results), "single": single}, indent=1))
-    return 0
 
 
 if __name__ == "__main__":

@@ -64,17 +64,21 @@ def load_frames(folder):
     clips_of = defaultdict(list)
     for clip in clips:
         clips_of[clip["clip"].rsplit("-", 1)[0]].append(clip)
+    try:
+        rows = sorted(map(json.loads, lines), key=lambda row: row["file"])
+        found = [(row["file"], np.array(row["boxes"], float).reshape(-1, 5)) for row in rows]
+    except (ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f"{folder}/boxes.jsonl: damaged ({error!r})") from error
     frames = []
-    for row in sorted(map(json.loads, lines), key=lambda row: row["file"]):
-        video = row["file"].rsplit("-", 1)[0]
-        boxes = np.array(row["boxes"], dtype=np.float64).reshape(-1, 5)
+    for name, boxes in found:
+        video = name.rsplit("-", 1)[0]
         frames.append(
             Frame(
-                image=read_rgb(folder / "frames" / row["file"]),
+                image=read_rgb(folder / "frames" / name),
                 boxes=boxes[:, :4],
                 trusted=boxes[:, 4] >= TRUSTED_SCORE,
                 person=clips_of[video][0]["person"] if clips_of[video] else video,
-                name=row["file"],
+                name=name,
             )
         )
     set_scales(frames, clips_of)

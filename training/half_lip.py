@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_linear_bn_eval
 
+from syncnet import WINDOW_FRAMES
 from syncnet.weights import SYNCNET
 from SyncNetModel import EMBEDDING_SIZE, S, head, scaled
 from training import common
@@ -24,7 +25,6 @@ from training import common
 PIXEL_MEAN = 128  # taken off as integers; folded into the first layer
 MFCC_SCALE = 10.0  # likewise
 SMALLEST_SCALE = 1e-3
-FRAMES = 5
 DROPOUT = 0.1  # of what the heads see
 LUMA = (0.114, 0.587, 0.299)  # of blue, green, red (ITU-R BT.601, as cv2.COLOR_BGR2GRAY)
 GREEN = 1
@@ -63,7 +63,7 @@ class HalfS(nn.Module):
             *block(c256, c512, (5, 4)),
         )
         self.lip = nn.Sequential(
-            *block(FRAMES, c96, 3, pool=(3, 2, 0)),
+            *block(WINDOW_FRAMES, c96, 3, pool=(3, 2, 0)),
             *block(c96, c256, 5, stride=2, padding=1, pool=(3, 2, 1)),
             *block(c256, c256, 3, padding=1),
             *block(c256, c256, 3, padding=1),
@@ -104,7 +104,7 @@ def normalised(frames):
 
 def windows_of(frames, starts):
     """T x 112 x 112 uint8 and window starts -> N x 5 x 112 x 112."""
-    return frames[starts[:, None] + torch.arange(FRAMES)]
+    return frames[starts[:, None] + torch.arange(WINDOW_FRAMES)]
 
 
 def _norms(stream):
@@ -205,6 +205,6 @@ def _unfolded(weight):
     """O x 5 x 3 x 3 on grey 2x2 averages -> O x 3 x 5 x 7 x 7 of stride 2 on the full picture (last row, column 0)."""
     outputs = len(weight)
     wide = weight.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3) / 4
-    kernel = weight.new_zeros(outputs, len(LUMA), FRAMES, 7, 7)
+    kernel = weight.new_zeros(outputs, len(LUMA), WINDOW_FRAMES, 7, 7)
     kernel[..., :6, :6] = wide[:, None] * weight.new_tensor(LUMA).view(1, -1, 1, 1, 1)
     return kernel

@@ -1,7 +1,7 @@
 """Several sync networks side by side in one file: an ensemble that is an ordinary ``S``, as wide as all together.
 
     python -m training.merge ~/syncnet/one/syncnet.pt ~/syncnet/two/syncnet.pt --output ~/syncnet/both.pt
-    python -m training.calibrate --data ../shared/faces --cache ~/syncnet/cache --weights ~/syncnet/both.pt \\
+    python -m training.calibrate --data FACES --cache ~/syncnet/cache --weights ~/syncnet/both.pt \\
         --output data/starter/syncnet.pt
 
 The squared distance between picture and sound is the mean of what the networks find, but for their calibration's
@@ -86,19 +86,14 @@ def get_parser():
     return parser
 
 
-def main(argv=None):
-    args = get_parser().parse_args(argv)
-    try:
-        nets = [(path, width_of(path)) for path in args.weights]
-        widths = [width for _, width in nets]
-        merged = side_by_side([common.load_weights(path, S(width=width)).state_dict() for path, width in nets])
-        S(width=sum(widths)).load_state_dict(merged)
-        common.save_aside(args.output, common.half_precision(merged))
-    except common.TrainingError as error:
-        print(f"merge: {error}", file=sys.stderr)
-        return 1
+@common.command
+def main(args):
+    nets = [(path, width_of(path)) for path in args.weights]
+    widths = [width for _, width in nets]
+    merged = side_by_side([common.load_weights(path, S(width=width)).state_dict() for path, width in nets])
+    S(width=sum(widths)).load_state_dict(merged)
+    common.save_aside(args.output, common.half_precision(merged))
     print(f"width {' + '.join(f'{width:g}' for width in widths)} = {sum(widths):g}: {args.output}")
-    return 0
 
 
 if __name__ == "__main__":

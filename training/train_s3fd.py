@@ -202,7 +202,8 @@ def get_parser():
     return parser
 
 
-def train(args):
+@common.command
+def main(args):
     output = Path(args.output)
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
@@ -248,16 +249,6 @@ def train(args):
             finish_round()
             trainer.progress.pause()
     finish_round()
-
-
-def main(argv=None):
-    args = get_parser().parse_args(argv)
-    try:
-        train(args)
-    except common.TrainingError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
 
 
 if __name__ == "__main__":

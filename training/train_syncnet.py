@@ -1,11 +1,11 @@
 """Train the starter's sync network: S with a width factor, on talking faces whose sound is in place.
 
-    python -m training.train_syncnet --data ../shared/faces --work ~/syncnet --width 0.375 --minutes 90
+    python -m training.train_syncnet --data FACES --work ~/syncnet --width 0.375 --minutes 90
     python -m training.train_syncnet ... --resume                        # goes on from WORK/checkpoint.pt
     python -m training.train_syncnet ... --start data/starter/syncnet.pt        # from weights, not from random numbers
     python -m training.train_syncnet ... --steps 8000 --device cuda
     python -m training.train_syncnet ... --alignment ~/syncnet/alignment.json   # what training.alignment wrote
-    python -m training.evaluate_syncnet --data ../shared/faces --weights ~/syncnet/syncnet.pt
+    python -m training.evaluate_syncnet --data FACES --weights ~/syncnet/syncnet.pt
 
 WORK gets ``checkpoint.pt`` (everything to resume from), ``syncnet.pt`` (averaged weights in S's layout, half
 precision), ``train.log`` and the decoded clips in ``cache/``. Persons held out are never trained on.
@@ -213,7 +213,7 @@ def train(trainer, sampler, held_out, progress, *, work, log, clips, windows, re
 
 def get_parser():
     parser = argparse.ArgumentParser(description="Train the starter's sync network.")
-    parser.add_argument("--data", default="../shared/faces", help="folder with index.tsv and clips/")
+    parser.add_argument("--data", required=True, help="folder with index.tsv and clips/")
     parser.add_argument("--work", required=True, help="folder for checkpoint, weights, log and decoded clips")
     parser.add_argument("--cache", help="folder of decoded clips (default: WORK/cache)")
     parser.add_argument("--alignment", help="offsets of the clips, from training.alignment")
@@ -239,42 +239,37 @@ def get_parser():
     return parser
 
 
-def main(argv=None):
-    args = get_parser().parse_args(argv)
+@common.command
+def main(args):
     work = Path(args.work)
     log = common.Log(work / "train.log")
     keep_freed_memory()
     cv2.setNumThreads(1)
     if args.threads:
         torch.set_num_threads(args.threads)
-    try:
-        train_rows, held_out_rows = common.split_by_person(common.read_index(args.data))
-        cache = args.cache or work / "cache"
-        rendered = render_clips(args.rendered, cache, first_seed=FIRST_RENDERED)
-        clips = load_clips(args.data, train_rows, cache)
-        if args.alignment:
-            clips = aligned(clips, read_alignment(args.alignment))
-        sampler = Sampler(clips, rendered, args.rendered_share, args.augmentation)
-        held_out = load_clips(args.data, held_out_rows, cache)
-        trainer = Trainer(
-            width=args.width, device=args.device, rate=args.rate, seed=args.seed, decay=args.average,
-            precision=args.precision,
-        )  # fmt: skip
-        position = {"step": 0, "seconds": 0.0}
-        if args.start:
-            trainer.start(args.start, sampler.draw(common.step_generator(args.seed, 0), args.clips, args.windows))
-        if args.resume:
-            position = common.load_checkpoint(work / "checkpoint.pt")
-            trainer.load(position)
-        progress = common.Progress(
-            steps=args.steps, minutes=args.minutes, step=position["step"], seconds=position["seconds"]
-        )
-        train(trainer, sampler, held_out, progress, work=work, log=log, clips=args.clips, windows=args.windows,
-              report_minutes=args.report_minutes, stop_after=args.stop_after)  # fmt: skip
-    except common.TrainingError as error:
-        print(f"train_syncnet: {error}", file=sys.stderr)
-        return 1
-    return 0
+    train_rows, held_out_rows = common.split_by_person(common.read_index(args.data))
+    cache = args.cache or work / "cache"
+    rendered = render_clips(args.rendered, cache, first_seed=FIRST_RENDERED)
+    clips = load_clips(args.data, train_rows, cache)
+    if args.alignment:
+        clips = aligned(clips, read_alignment(args.alignment))
+    sampler = Sampler(clips, rendered, args.rendered_share, args.augmentation)
+    held_out = load_clips(args.data, held_out_rows, cache)
+    trainer = Trainer(
+        width=args.width, device=args.device, rate=args.rate, seed=args.seed, decay=args.average,
+        precision=args.precision,
+    )  # fmt: skip
+    position = {"step": 0, "seconds": 0.0}
+    if args.start:
+        trainer.start(args.start, sampler.draw(common.step_generator(args.seed, 0), args.clips, args.windows))
+    if args.resume:
+        position = common.load_checkpoint(work / "checkpoint.pt")
+        trainer.load(position)
+    progress = common.Progress(
+        steps=args.steps, minutes=args.minutes, step=position["step"], seconds=position["seconds"]
+    )
+    train(trainer, sampler, held_out, progress, work=work, log=log, clips=args.clips, windows=args.windows,
+          report_minutes=args.report_minutes, stop_after=args.stop_after)  # fmt: skip
 
 
 if __name__ == "__main__":
