@@ -22,12 +22,12 @@ import torch
 
 from syncnet import MIN_FRAMES, WINDOW_FRAMES, media, reasons, scoring
 from syncnet.confidence import window_confidence
+from syncnet.defaults import BATCH_SIZE, VSHIFT
 from syncnet.devices import in_lanes, select_device
 from syncnet.errors import MediaError, WeightsError
 from syncnet.frames import batches, decode_frames, growing_files, read_ahead, read_frame
 from syncnet.layout import check_input, check_unicode, clear_scratch, frame_files, scratch_audio, scratch_folder
 from syncnet.networks import FastSyncNet
-from syncnet.scoring import BATCH_SIZE, VSHIFT
 from syncnet.weights import load_syncnet
 from SyncNetModel import LIP_WINDOW
 

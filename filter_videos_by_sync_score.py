@@ -16,6 +16,7 @@ import signal
 import threading
 
 from syncnet import cli
+from syncnet.defaults import FILTER_MIN_FACE_SIZE, FILTER_MIN_TRACK
 
 SOME_FAILED = 3
 
@@ -70,7 +71,7 @@ def get_parser():
     add("--retry_failed", action="store_true", help="also score again what failed")
     add("--tmp_dir", default="", help="folder for scratch on a fast disk; default: in OUTPUT_DIR")
     add_engine(parser)
-    cli.add_tracking(parser, min_track=50, min_face_size=50)
+    cli.add_tracking(parser, min_track=FILTER_MIN_TRACK, min_face_size=FILTER_MIN_FACE_SIZE)
     cli.add_scoring(parser)
     return parser
 
@@ -154,7 +155,7 @@ def signals_interrupt():
 
 def run(args, videos, filter_layout):
     """Score what is to be scored, derive the results, report: the exit code."""
-    from syncnet import filtering, results
+    from syncnet import filtering, progress, results
     from syncnet.errors import SyncNetError
     from syncnet.filter_layout import scratch_root
     from syncnet.selection import absolute
@@ -177,7 +178,7 @@ def run(args, videos, filter_layout):
             raise
         stopped = error
     try:
-        found = filtering.derive(videos, journal, filter_layout, derivation, progress=cli.progress(args.quiet))
+        found = filtering.derive(videos, journal, filter_layout, derivation, progress=progress.bar(quiet=args.quiet))
     except SyncNetError:
         if stopped:
             raise stopped from None
@@ -214,7 +215,7 @@ def derivation_of(args, parameters):
 
 def score(args, parameters, videos, journal, filter_layout, *, thresholds):
     """Score what has no score by this recipe."""
-    from syncnet import filtering, recipe
+    from syncnet import filtering, progress, recipe
     from syncnet.batch import origin_of
     from syncnet.filter_layout import kept_origin
 
@@ -243,7 +244,7 @@ def score(args, parameters, videos, journal, filter_layout, *, thresholds):
             make_engine(args, parameters, filter_layout),
             recipe=number,
             thresholds=thresholds,
-            progress=cli.progress(args.quiet),
+            progress=progress.bar(quiet=args.quiet),
         )
 
 

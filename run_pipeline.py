@@ -14,7 +14,7 @@ def get_parser():
     parser = cli.new_parser(__doc__)
     cli.add_layout(parser)
     cli.add_frame_rate(parser)
-    cli.add_tracking(parser, min_track=100, min_face_size=100)
+    cli.add_tracking(parser)
     cli.add_device(parser)
     return parser
 
@@ -23,7 +23,7 @@ def get_parser():
 def main(args):
     layout = cli.required_reference(args)
     cli.check_libraries()
-    from syncnet import pipeline
+    from syncnet import pipeline, progress
 
     def load_detector():
         from detectors import S3FD
@@ -48,7 +48,7 @@ def main(args):
         num_failed_det=args.num_failed_det,
         min_face_size=args.min_face_size,
         scene_threshold=args.scene_threshold,
-        progress=cli.progress(args.quiet),
+        progress=progress.bar(quiet=args.quiet),
         on_faces=on_faces,
     )
     report(result, layout)

@@ -18,7 +18,7 @@ def get_parser():
 def main(args):
     layout = cli.required_reference(args)
     cli.check_libraries()
-    from syncnet import sync
+    from syncnet import progress, sync
     from SyncNetInstance import SyncNetInstance
 
     net = SyncNetInstance(args.device)
@@ -29,7 +29,7 @@ def main(args):
         batch_size=args.batch_size,
         vshift=args.vshift,
         speaker_threshold=args.speaker_threshold,
-        progress=cli.progress(args.quiet),
+        progress=progress.bar(quiet=args.quiet),
     )
     report(result, layout)
 

@@ -18,7 +18,7 @@ def get_parser():
 def main(args):
     layout = cli.required_reference(args)
     cli.check_libraries()
-    from syncnet import visualise
+    from syncnet import progress, visualise
 
     def on_frame(index):
         if args.verbose:
@@ -28,7 +28,7 @@ def main(args):
         layout,
         frame_rate=args.frame_rate,
         speaker_threshold=args.speaker_threshold,
-        progress=cli.progress(args.quiet),
+        progress=progress.bar(quiet=args.quiet),
         on_frame=on_frame,
     )
     cli.logger.info("%s", output)

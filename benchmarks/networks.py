@@ -22,10 +22,10 @@ import torch
 from benchmarks.plain import detect
 from detectors.s3fd import S3FD
 from detectors.s3fd.nets import S3FDNet
+from syncnet.defaults import FACEDET_SCALE
 from syncnet.devices import in_lanes, select_device
 from syncnet.faces import CONFIDENCE, batch_size
 from syncnet.networks import FastS3FD, FastSyncNet
-from syncnet.pipeline import FACEDET_SCALE as SCALE
 from SyncNetModel import LIP_WINDOW, S
 
 SEED = 0
@@ -90,10 +90,10 @@ def main(argv=None):
         detector = S3FD.__new__(S3FD)
         detector.device, detector.net = device, FastS3FD(S3FDNet(), device)
         plain_net = S3FDNet().eval().to(device)
-        images = np.stack([frame] * batch_size(size[0] * size[1], SCALE))
+        images = np.stack([frame] * batch_size(size[0] * size[1], FACEDET_SCALE))
 
         def our_detect(images, detector=detector):
-            return detector.detect_batch(images, conf_th=CONFIDENCE, scales=[SCALE])
+            return detector.detect_batch(images, conf_th=CONFIDENCE, scales=[FACEDET_SCALE])
 
         plain, ours = race(
             lambda frame=frame, net=plain_net: detect(net, frame, device),

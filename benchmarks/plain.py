@@ -21,7 +21,7 @@ import torch
 
 from detectors.s3fd import CANDIDATE_IOU, PIXEL_MEANS, SCALES_IOU, resize
 from detectors.s3fd.box_utils import SIZES, STEPS, VARIANCES, map_sizes
-from syncnet import FRAME_RATE, WINDOW_FRAMES, media, pipeline, scoring
+from syncnet import FRAME_RATE, WINDOW_FRAMES, defaults, media, scoring
 from syncnet.crops import CROP_SIZE, crop_face, cut_audio, smooth, video_writer
 from syncnet.faces import CONFIDENCE
 from syncnet.layout import (
@@ -48,11 +48,11 @@ def get_parser():
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--s3fd_weights")
     parser.add_argument("--initial_model")
-    parser.add_argument("--min_track", type=int, default=pipeline.MIN_TRACK)
+    parser.add_argument("--min_track", type=int, default=defaults.MIN_TRACK)
     return parser
 
 
-def detect(net, image, device, *, scale=pipeline.FACEDET_SCALE):
+def detect(net, image, device, *, scale=defaults.FACEDET_SCALE):
     """Faces of one frame, box by box: rows of x1, y1, x2, y2, score."""
     height, width = image.shape[:2]
     small = resize(image, scale)
@@ -100,8 +100,8 @@ def run_pipeline(videofile, layout, *, s3fd_weights, min_track):
         faces,
         scenes,
         min_track=min_track,
-        num_failed_det=pipeline.NUM_FAILED_DET,
-        min_face_size=pipeline.MIN_FACE_SIZE,
+        num_failed_det=defaults.NUM_FAILED_DET,
+        min_face_size=defaults.MIN_FACE_SIZE,
     )
     for number, track in enumerate(tracking.tracks):
         write_crop(number, track, layout)
@@ -114,7 +114,7 @@ def write_crop(number, track, layout):
     with video_writer(pictures, frame_rate=FRAME_RATE, width=CROP_SIZE, height=CROP_SIZE) as writer:
         for frame, s, x, y in zip(track.frame, path.s, path.x, path.y):
             image = cv2.imread(str(frame_file(layout.frames, frame)))
-            writer.write(crop_face(image, s=s, x=x, y=y, crop_scale=pipeline.CROP_SCALE))
+            writer.write(crop_face(image, s=s, x=x, y=y, crop_scale=defaults.CROP_SCALE))
     cut_audio(layout.audio, sound, first=track.frame[0], last=track.frame[-1], frame_rate=FRAME_RATE)
     media.mux(pictures, sound, crop_file(layout.crops, number), frames=len(track.frame))
 
@@ -131,12 +131,12 @@ def score(net, clip, folder):
     sound = torch.from_numpy(scoring.audio_windows(samples))
     count = scoring.window_count(planes.shape[1], scoring.audio_frames(samples))
     video, audio = [], []
-    for start in range(0, count, scoring.BATCH_SIZE):
-        places = range(start, min(start + scoring.BATCH_SIZE, count))
+    for start in range(0, count, defaults.BATCH_SIZE):
+        places = range(start, min(start + defaults.BATCH_SIZE, count))
         with torch.no_grad():
             video.append(net.forward_lip(torch.stack([planes[:, i : i + WINDOW_FRAMES] for i in places])))
             audio.append(net.forward_aud(sound[places[0] : places[-1] + 1]))
-    dists = scoring.distances(torch.cat(video), torch.cat(audio), vshift=scoring.VSHIFT)
+    dists = scoring.distances(torch.cat(video), torch.cat(audio), vshift=defaults.VSHIFT)
     found = scoring.score(dists, video_frames=planes.shape[1], audio_frames=scoring.audio_frames(samples))
     return found.offset, found.confidence
 

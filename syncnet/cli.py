@@ -10,12 +10,24 @@ import signal
 import sys
 
 from syncnet import FRAME_RATE
+from syncnet.defaults import (
+    BATCH_SIZE,
+    CROP_SCALE,
+    FACEDET_SCALE,
+    MIN_FACE_SIZE,
+    MIN_TRACK,
+    NUM_FAILED_DET,
+    SCENE_THRESHOLD,
+    SPEAKER_THRESHOLD,
+    VSHIFT,
+)
 from syncnet.errors import SyncNetError, ToolError, UsageError, out_of_memory
 from syncnet.weights import S3FD, SYNCNET, Default
 
 logger = logging.getLogger("syncnet")
 
 DATA_DIR = "data/work"
+INSTALL = "run `pip install -r requirements.txt`"
 INTERRUPTED = 130  # what a shell makes of Ctrl-C
 FAILED = 1
 SMALLEST_SCALE, LARGEST_SCALE = 0.001, 16.0  # beyond, a picture is nothing, or fills any memory
@@ -49,19 +61,25 @@ def add_frame_rate(parser):
     parser.add_argument("--frame_rate", type=positive_int, default=FRAME_RATE, help="frames a second of the results")
 
 
-def add_tracking(parser, *, min_track, min_face_size):
+def add_tracking(parser, *, min_track=MIN_TRACK, min_face_size=MIN_FACE_SIZE):
     """Flags of what is found and cut out, with the defaults that differ between scripts."""
     parser.add_argument(
-        "--facedet_scale", type=facedet_scale, default=0.25, help="factor on the picture's size for face detection"
+        "--facedet_scale",
+        type=facedet_scale,
+        default=FACEDET_SCALE,
+        help="factor on the picture's size for face detection",
     )
     parser.add_argument(
-        "--crop_scale", type=crop_scale, default=0.40, help="surroundings of the face that are cut out with it"
+        "--crop_scale", type=crop_scale, default=CROP_SCALE, help="surroundings of the face that are cut out with it"
     )
     parser.add_argument(
         "--min_track", type=not_negative_int, default=min_track, help="a track has faces in more frames than this"
     )
     parser.add_argument(
-        "--num_failed_det", type=not_negative_int, default=25, help="frames that a tracked face may be missing for"
+        "--num_failed_det",
+        type=not_negative_int,
+        default=NUM_FAILED_DET,
+        help="frames that a tracked face may be missing for",
     )
     parser.add_argument(
         "--min_face_size",
@@ -70,7 +88,10 @@ def add_tracking(parser, *, min_track, min_face_size):
         help="a track's face is larger than this, in pixels",
     )
     parser.add_argument(
-        "--scene_threshold", type=positive_float, default=27.0, help="change of the picture that counts as a cut"
+        "--scene_threshold",
+        type=positive_float,
+        default=SCENE_THRESHOLD,
+        help="change of the picture that counts as a cut",
     )
     parser.add_argument(
         "--s3fd_weights",
@@ -86,14 +107,17 @@ def add_scoring(parser):
         default=Default(SYNCNET.published),
         help="SyncNet weights; the starter where this is not there",
     )
-    parser.add_argument("--batch_size", type=positive_int, default=20, help="windows that are scored together")
-    parser.add_argument("--vshift", type=positive_int, default=15, help="frames that are tried in both directions")
+    parser.add_argument("--batch_size", type=positive_int, default=BATCH_SIZE, help="windows that are scored together")
+    parser.add_argument("--vshift", type=positive_int, default=VSHIFT, help="frames that are tried in both directions")
     add_device(parser)
 
 
 def add_speaker_threshold(parser):
     parser.add_argument(
-        "--speaker_threshold", type=finite_float, default=2.0, help="framewise confidence that a speaking face is above"
+        "--speaker_threshold",
+        type=finite_float,
+        default=SPEAKER_THRESHOLD,
+        help="framewise confidence that a speaking face is above",
     )
 
 
@@ -167,6 +191,9 @@ def script(function):
         except OSError as error:
             logger.error("%s: error: %s: %s", parser.prog, error.filename or "system", error.strerror or error)
             return FAILED
+        except ModuleNotFoundError as error:
+            logger.error("%s: error: %s: %s", parser.prog, error, INSTALL)
+            return FAILED
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
@@ -200,20 +227,13 @@ class StderrHandler(logging.Handler):
     """Prints messages above a progress bar instead of through it."""
 
     def emit(self, record):
-        from tqdm import tqdm
-
+        if sys.stderr is None:  # closed by whoever started the script; print would take stdout instead
+            return
         line = self.format(record).replace("\n", " ")  # a file's name may hold one
-        tqdm.write(line, file=sys.stderr)
-
-
-def progress(quiet):
-    """What shows how far an iterable is: a bar on a terminal, and nothing elsewhere."""
-    from tqdm import tqdm
-
-    def wrap(items, *, total=None, desc=None):
-        return tqdm(items, total=total, desc=desc, disable=True if quiet else None, leave=False, file=sys.stderr)
-
-    return wrap
+        if "tqdm" in sys.modules:
+            sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr)
 
 
 def check_libraries():
@@ -232,7 +252,7 @@ def check_libraries():
             raise ToolError(
                 f"OpenCV cannot be loaded ({error}): install the system libraries (apt install libgl1 libglib2.0-0)"
             ) from error
-        raise ToolError(f"{error}: run `pip install -r requirements.txt`") from error
+        raise ToolError(f"{error}: {INSTALL}") from error
 
 
 def required_reference(args):

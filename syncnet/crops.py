@@ -12,6 +12,7 @@ from syncnet.errors import SyncNetError
 from syncnet.filters import median_filter
 from syncnet.frames import read_ahead, read_frame
 from syncnet.layout import crop_audio_file, crop_file, frame_file, silent_crop_file
+from syncnet.progress import silent
 from syncnet.tracks import Path2D
 
 CROP_SIZE = 224  # pixels
@@ -87,7 +88,7 @@ def cut_audio(audio, output, *, first, last, frame_rate):
             cut.writeframes(samples)
 
 
-def write_crops(tracks, *, frames, audio, folder, crop_scale, frame_rate, progress=lambda items, **_: items):
+def write_crops(tracks, *, frames, audio, folder, crop_scale, frame_rate, progress=silent):
     """Write every track as a clip, 00000.avi and so on.
 
     Args:
@@ -97,7 +98,7 @@ def write_crops(tracks, *, frames, audio, folder, crop_scale, frame_rate, progre
         folder: where the clips go.
         crop_scale: as in ``crop_face``.
         frame_rate: frames a second.
-        progress: wraps an iterable, with ``total`` and ``desc``, to show how far it is.
+        progress: as in ``syncnet.progress``.
 
     Returns:
         The ``Path2D`` of every track.

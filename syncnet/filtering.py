@@ -13,7 +13,7 @@ from syncnet.batch import FAILED, SUCCESS
 from syncnet.errors import UsageError
 from syncnet.journal import Journal
 from syncnet.layout import discard, make_folder
-from syncnet.quality import Statistics, judge
+from syncnet.quality import Statistics, Thresholds, judge
 from syncnet.selection import Video
 from syncnet.transfer import NONE, Placement
 
@@ -33,7 +33,7 @@ class Derivation:
         transfer: one of ``transfer.KINDS``.
     """
 
-    thresholds: object
+    thresholds: Thresholds
     settings: dict
     transfer: str
 
@@ -98,10 +98,10 @@ def score(videos, journal, engine, *, recipe, thresholds, progress):
         engine: see this module.
         recipe: the recipe's number.
         thresholds: ``Thresholds``, for the counts that are shown meanwhile.
-        progress: wraps an iterable, with ``total`` and ``desc``, to show how far it is.
+        progress: makes a tqdm bar, as ``syncnet.progress.bar`` does.
     """
     found = Statistics()
-    bar = progress(None, total=len(videos), desc="videos")
+    bar = progress(total=len(videos), desc="videos")
     with contextlib.closing(engine.run(videos)) as scored, contextlib.closing(bar):
         for number, (video, video_score) in enumerate(scored, start=1):
             record = journal.append(video, video_score, recipe=recipe)

@@ -7,23 +7,25 @@ from dataclasses import dataclass, field
 
 from syncnet import FRAME_RATE, MIN_FRAMES, SAMPLES_PER_FRAME, media, reasons
 from syncnet.crops import write_crops
+from syncnet.defaults import (
+    CROP_SCALE,
+    FACEDET_SCALE,
+    MIN_FACE_SIZE,
+    MIN_TRACK,
+    NUM_FAILED_DET,
+    SCENE_THRESHOLD,
+)
 from syncnet.errors import MediaError
 from syncnet.faces import Summary, detect_faces, summarise
 from syncnet.frames import growing_files
 from syncnet.layout import check_input, discard, make_folder, new_file, new_folder
+from syncnet.progress import silent
 from syncnet.records import faces_record, save_json, save_pickle, tracks_record
 from syncnet.report import pipeline_report, scores_report, versions, weights_record
-from syncnet.scenes import THRESHOLD as SCENE_THRESHOLD
 from syncnet.scenes import detect_scenes, frame_numbers, new_manager
 from syncnet.tracks import track_faces
 
 logger = logging.getLogger("syncnet")
-
-FACEDET_SCALE = 0.25
-CROP_SCALE = 0.40
-MIN_TRACK = 100  # frames
-NUM_FAILED_DET = 25  # frames
-MIN_FACE_SIZE = 100  # pixels
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def run(
     num_failed_det=NUM_FAILED_DET,
     min_face_size=MIN_FACE_SIZE,
     scene_threshold=SCENE_THRESHOLD,
-    progress=lambda items, **_: items,
+    progress=silent,
     on_faces=lambda index, faces: None,
 ):
     """Find the face tracks of a video and write them, with everything that later steps need, to ``layout``.
@@ -72,7 +74,7 @@ def run(
         crop_scale, frame_rate: as in ``write_crops``.
         min_track, num_failed_det, min_face_size: as in ``track_faces``.
         scene_threshold: as in ``scenes.new_manager``.
-        progress: wraps an iterable, with ``total`` and ``desc``, to show how far it is.
+        progress: as in ``syncnet.progress``.
         on_faces: called with every frame's index and its list of faces.
 
     Returns:

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 
 from scenedetect import ContentDetector, SceneManager, VideoOpenFailure, open_video
 
+from syncnet.defaults import SCENE_THRESHOLD
 from syncnet.errors import MediaError
 from syncnet.media import absolute
-
-THRESHOLD = 27.0
 
 
 @dataclass(frozen=True)
@@ -18,7 +17,7 @@ class Scene:
     end: int
 
 
-def new_manager(*, threshold=THRESHOLD):
+def new_manager(*, threshold=SCENE_THRESHOLD):
     """PySceneDetect's manager of one ``detect_scenes``; its ``stop()`` ends that early.
 
     Args:

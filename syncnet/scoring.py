@@ -16,8 +16,6 @@ from python_speech_features import sigproc
 from syncnet import SAMPLE_RATE, SAMPLES_PER_FRAME, WINDOW_FRAMES
 from SyncNetModel import AUDIO_WINDOW
 
-BATCH_SIZE = 20  # windows
-VSHIFT = 15  # frames
 WINDOW_STEPS = AUDIO_WINDOW[2]
 STEPS_PER_FRAME = WINDOW_STEPS // WINDOW_FRAMES
 

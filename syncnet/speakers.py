@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-THRESHOLD = 2.0  # confidence that a speaking face is above
+from syncnet.defaults import SPEAKER_THRESHOLD
+
 NOBODY = -1
 
 
@@ -18,7 +19,7 @@ class Span:
     track: int
 
 
-def speaking_tracks(starts, confidences, *, threshold=THRESHOLD):
+def speaking_tracks(starts, confidences, *, threshold=SPEAKER_THRESHOLD):
     """Which track speaks in every frame.
 
     Args:

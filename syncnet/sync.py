@@ -8,8 +8,10 @@ import numpy as np
 
 from syncnet import reasons
 from syncnet.confidence import speaking_confidence
+from syncnet.defaults import BATCH_SIZE, SPEAKER_THRESHOLD, VSHIFT
 from syncnet.errors import MediaError, SyncNetError
 from syncnet.layout import crop_number, discard, make_folder, new_file
+from syncnet.progress import silent
 from syncnet.records import load_pipeline, save_json, save_pickle
 from syncnet.report import (
     empty_record,
@@ -20,8 +22,7 @@ from syncnet.report import (
     versions,
     weights_record,
 )
-from syncnet.scoring import BATCH_SIZE, VSHIFT, SyncScore
-from syncnet.speakers import THRESHOLD as SPEAKER_THRESHOLD
+from syncnet.scoring import SyncScore
 from syncnet.speakers import spans, speaking_tracks
 
 logger = logging.getLogger("syncnet")
@@ -52,7 +53,7 @@ def run(
     vshift=VSHIFT,
     speaker_threshold=SPEAKER_THRESHOLD,
     print_line=print,
-    progress=lambda items, **_: items,
+    progress=silent,
 ):
     """Score the face tracks that run_pipeline cut out; write activesd.pckl, offsets.txt and scores.json.
 
@@ -62,7 +63,7 @@ def run(
         batch_size, vshift: as in ``SyncNetInstance.score``.
         speaker_threshold: confidence that a speaking face is above.
         print_line: takes the lines that the published suite prints.
-        progress: wraps an iterable, with ``total`` and ``desc``, to show how far it is.
+        progress: as in ``syncnet.progress``.
 
     Returns:
         ``SyncResult``; no track is no error.

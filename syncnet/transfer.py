@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from syncnet.errors import DiskFullError, SyncNetError, no_space
 from syncnet.filter_layout import aside_file, other_name, scratch_root, worker_scratch
 from syncnet.layout import discard, new_file
+from syncnet.progress import silent
 
 logger = logging.getLogger("syncnet")
 
@@ -95,13 +96,13 @@ class Placement:
             self.known.setdefault(placed.source, []).append(placed)
             self.owners[placed.place] = placed.source
 
-    def settle(self, wanted, *, progress=lambda items, **_: items):
+    def settle(self, wanted, *, progress=silent):
         """Bring the folders in line with the verdicts.
 
         Args:
             wanted: per video of this run a pair of its ``Video`` and its place below the output folder; None where it
                 belongs into neither folder.
-            progress: wraps an iterable, with ``total`` and ``desc``, to show how far it is.
+            progress: as in ``syncnet.progress``.
 
         Raises:
             SyncNetError: a file cannot be written; what is there is complete.

@@ -9,11 +9,12 @@ import numpy as np
 from syncnet import media
 from syncnet.confidence import frame_confidence, speaking_confidence
 from syncnet.crops import video_writer
+from syncnet.defaults import SPEAKER_THRESHOLD
 from syncnet.errors import SyncNetError
 from syncnet.frames import read_ahead, read_frame
 from syncnet.layout import frame_files, new_file
+from syncnet.progress import silent
 from syncnet.records import load_distances, load_pipeline, load_tracks
-from syncnet.speakers import THRESHOLD as SPEAKER_THRESHOLD
 from syncnet.speakers import speaking_tracks
 
 FULL_COLOUR = 255
@@ -50,7 +51,7 @@ def run(
     *,
     frame_rate,
     speaker_threshold=SPEAKER_THRESHOLD,
-    progress=lambda items, **_: items,
+    progress=silent,
     on_frame=lambda index: None,
 ):
     """Draw the results of run_pipeline and run_syncnet into the video: video_only.avi, and video_out.avi with sound.
@@ -59,7 +60,7 @@ def run(
         layout: ``Layout``.
         frame_rate: frames a second of the result.
         speaker_threshold: confidence that a speaking face is above.
-        progress: wraps an iterable, with ``total`` and ``desc``, to show how far it is.
+        progress: as in ``syncnet.progress``.
         on_frame: called with the index of every frame.
 
     Returns:

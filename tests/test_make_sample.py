@@ -5,12 +5,11 @@ import pytest
 from scenedetect import ContentDetector, detect
 
 from syncnet import SAMPLE_RATE, SAMPLES_PER_FRAME
+from syncnet.defaults import MIN_FACE_SIZE, MIN_TRACK, SCENE_THRESHOLD
 from syncnet.media import Ffmpeg
 from training import make_sample
 from training.make_sample import GUEST, HOST, delay, main, render_sample, write_video
 from training.talking_face import Person, render_scene
-
-MIN_TRACK, MIN_FACE_SIZE, SCENE_THRESHOLD = 100, 100, 27  # run_pipeline's defaults
 
 
 def decode_audio(path, folder):

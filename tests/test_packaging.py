@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import json
 import re
 import subprocess
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from syncnet import FRAME_RATE, cli, reasons
+import syncnet.defaults
+from syncnet import cli, reasons
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -131,22 +133,23 @@ def test_scripts_with_a_network_choose_the_device(script):
     assert flags(script)["device"] == "auto"
 
 
-def test_defaults_are_those_of_the_library():
-    from syncnet import pipeline, scoring, speakers, weights
+def test_stages_have_the_flags_defaults():
+    from syncnet import pipeline, sync, visualise
 
-    found = {**flags("run_pipeline"), **flags("run_syncnet")}
-    assert found["facedet_scale"] == pipeline.FACEDET_SCALE
-    assert found["crop_scale"] == pipeline.CROP_SCALE
-    assert found["min_track"] == pipeline.MIN_TRACK
-    assert found["num_failed_det"] == pipeline.NUM_FAILED_DET
-    assert found["min_face_size"] == pipeline.MIN_FACE_SIZE
-    assert found["scene_threshold"] == pipeline.SCENE_THRESHOLD
-    assert found["frame_rate"] == FRAME_RATE
-    assert found["batch_size"] == scoring.BATCH_SIZE
-    assert found["vshift"] == scoring.VSHIFT
-    assert found["speaker_threshold"] == speakers.THRESHOLD
-    assert found["initial_model"] == weights.SYNCNET.published
-    assert found["s3fd_weights"] == weights.S3FD.published
+    for script, stage in (("run_pipeline", pipeline), ("run_syncnet", sync), ("run_visualise", visualise)):
+        parameters = inspect.signature(stage.run).parameters.items()
+        stages = {name: p.default for name, p in parameters if p.default is not p.empty}
+        shared = stages.keys() & flags(script).keys()
+        assert shared and {name: stages[name] for name in shared} == {name: flags(script)[name] for name in shared}
+
+
+def test_every_default_is_a_flags():
+    defaults = {name.lower(): value for name, value in vars(syncnet.defaults).items() if name.isupper()}
+    filters = {name.removeprefix("filter_"): value for name, value in defaults.items() if name.startswith("filter_")}
+    ours = {name: value for name, value in defaults.items() if not name.startswith("filter_")}
+    both = {**flags("run_pipeline"), **flags("run_syncnet")}
+    assert ours == {name: both[name] for name in ours}
+    assert filters == {name: flags("filter_videos_by_sync_score")[name] for name in filters}
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -283,3 +286,28 @@ def test_ci_runs_the_readmes_test_command():
     assert (ROOT / ".ci/run").stat().st_mode & 0o111
     assert "exec make test" in (ROOT / ".ci/run").read_text()
     assert "make test" in README
+
+
+@pytest.mark.parametrize("script", ["run_pipeline", "run_syncnet", "run_visualise", "demo_syncnet"])
+def test_a_missing_library_is_one_line(tmp_path, script):
+    """Whichever is the first that a script loads."""
+    for name in ("torch", "tqdm", "scenedetect", "python_speech_features"):
+        (tmp_path / f"{name}.py").write_text(f"raise ModuleNotFoundError('No module named {name}')")
+    arguments = ARGUMENTS.get(script, ["--reference", "a", "--data_dir", str(tmp_path)])
+    environment = {"PYTHONPATH": str(tmp_path), "PATH": ""}
+    command = [sys.executable, f"{script}.py", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == cli.FAILED
+    (line,) = done.stderr.splitlines()
+    assert "No module named" in line
+    assert "pip install -r requirements.txt" in line
+
+
+def test_ffmpeg_is_started_in_one_place():
+    starters = [
+        path.name
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.List) and node.elts and ast.unparse(node.elts[0]) in ("'ffmpeg'", "find_ffmpeg()")
+    ]
+    assert starters == ["media.py"]

@@ -7,7 +7,7 @@ from conftest import ROOT
 
 import run_pipeline
 import run_syncnet
-from syncnet import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME, media, scoring
+from syncnet import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME, defaults, media, scoring
 from syncnet.frames import read_frame
 from syncnet.layout import Layout, frame_files
 from syncnet.records import load_json, load_pickle
@@ -52,15 +52,15 @@ def guest(results, tracks, tmp_path_factory):
     media.start_frames(crop, folder).finish()
     media.start_audio(crop, folder / "audio.wav").finish()
     frames = map(read_frame, frame_files(folder))
-    batches = net._frame_batches(frames, batch_size=scoring.BATCH_SIZE)
+    batches = net._frame_batches(frames, batch_size=defaults.BATCH_SIZE)
     video = torch.cat([net.net.video_features(batch) for batch in batches])
     return net, video, media.read_wav(folder / "audio.wav")
 
 
 def score(guest, samples):
     net, video, _ = guest
-    audio = net._audio_features(samples, count=len(video), batch_size=scoring.BATCH_SIZE)
-    dists = scoring.distances(video[: len(audio)], audio, vshift=scoring.VSHIFT)
+    audio = net._audio_features(samples, count=len(video), batch_size=defaults.BATCH_SIZE)
+    dists = scoring.distances(video[: len(audio)], audio, vshift=defaults.VSHIFT)
     return scoring.score(dists, video_frames=len(video), audio_frames=len(samples) // SAMPLES_PER_FRAME)
 
 

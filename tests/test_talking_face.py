@@ -4,8 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from syncnet import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME, pipeline
-from training import talking_face
+from syncnet import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME
 from training.talking_face import (
     SHUT,
     Articulation,
@@ -154,10 +153,6 @@ def test_an_open_jaw_changes_the_lower_face_alone():
     change = np.abs(shut.astype(int) - wide).max(axis=2)
     assert change[: 104 - 5].max() == 0
     assert (change[104 + 20 :] > 40).sum() > 200
-
-
-def test_crop_scale_is_run_pipelines():
-    assert talking_face.CROP_SCALE == pipeline.CROP_SCALE
 
 
 def test_boxes_are_given_in_the_crops_pixels(clip):

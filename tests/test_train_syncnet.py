@@ -8,10 +8,11 @@ import pytest
 import torch
 from training_fixtures import WIDTH, arguments, faces, loaded, randomise  # noqa: F401
 
+from syncnet.defaults import VSHIFT
 from SyncNetModel import S
 from training import calibrate, clips, common, evaluate_syncnet, train_syncnet
 from training.half_lip import LUMA, HalfS, full_state, load_full
-from training.sync_loss import SHIFT, SMALLEST_RATIO, Distance, draw_sample, shift_curve, sync_loss
+from training.sync_loss import SMALLEST_RATIO, Distance, draw_sample, shift_curve, sync_loss
 
 
 def test_half_size_network_is_the_full_one():
@@ -82,12 +83,12 @@ def test_score_is_the_scorers_formula():
     torch.manual_seed(0)
     video, audio = torch.randn(40, 8), torch.randn(40, 8)
     audio[4:] = video[:-4] + 0.1 * audio[4:]  # the sound comes four windows after the picture
-    padded = torch.nn.functional.pad(audio, (0, 0, SHIFT, SHIFT))
+    padded = torch.nn.functional.pad(audio, (0, 0, VSHIFT, VSHIFT))
     curve = torch.stack([
-        torch.nn.functional.pairwise_distance(video[i : i + 1], padded[i : i + 2 * SHIFT + 1]) for i in range(40)
+        torch.nn.functional.pairwise_distance(video[i : i + 1], padded[i : i + 2 * VSHIFT + 1]) for i in range(40)
     ]).mean(0)  # fmt: skip
     found = evaluate_syncnet.score(evaluate_syncnet.lag_squares(video, audio))
-    assert found.offset == SHIFT - int(curve.argmin()) == -4
+    assert found.offset == VSHIFT - int(curve.argmin()) == -4
     assert found.min_dist == pytest.approx(float(curve.min()), abs=1e-4)
     assert found.confidence == pytest.approx(float(curve.median() - curve.min()), abs=1e-4)
 
@@ -184,12 +185,12 @@ def test_saved_weights_are_plain_half_precision(trained):
 
 def test_fit_finds_scale_and_floor():
     generator = torch.Generator().manual_seed(0)
-    columns = torch.arange(50)[:, None] + torch.arange(-SHIFT, SHIFT + 1)
+    columns = torch.arange(50)[:, None] + torch.arange(-VSHIFT, VSHIFT + 1)
     beyond = (columns < 0) | (columns >= 50)
     squares = []
     for _ in range(12):
         distances = 2 + torch.randn(50, 31, generator=generator).abs()
-        distances[:, SHIFT] -= 2 * torch.rand(1, generator=generator)
+        distances[:, VSHIFT] -= 2 * torch.rand(1, generator=generator)
         squares.append(evaluate_syncnet.Squares(distances.square(), beyond))
     targets = calibrate.scores(squares, scale=3.0, floor=5.0, beyond=5.0)
     found = calibrate.fit(squares, targets)

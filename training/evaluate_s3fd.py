@@ -15,10 +15,11 @@ import numpy as np
 import torch
 
 from detectors import S3FD
+from syncnet.defaults import FACEDET_SCALE, MIN_FACE_SIZE
+from syncnet.faces import CONFIDENCE
 from training.common import command
 from training.frames import distort, faceless_crop, load_frames, made_up_picture
 
-FACEDET_SCALE, CONFIDENCE, FACE_SIZE = 0.25, 0.9, 100  # run_pipeline's
 MATCH_IOU, DOUBT_IOU = 0.5, 0.2
 FACELESS_SIDE = 256
 CONFIDENCES = (0.5, 0.7, 0.8, CONFIDENCE, 0.95)  # to report at
@@ -53,11 +54,11 @@ def score_frame(found, frame, scale):
         ``wrong_small`` (small ones), ``ious`` of the found.
     """
     sizes = (frame.boxes[:, 2:] - frame.boxes[:, :2]).max(axis=1, initial=0) * scale
-    large = (sizes >= FACE_SIZE) & frame.trusted
+    large = (sizes >= MIN_FACE_SIZE) & frame.trusted
     iou = overlaps(found, frame.boxes)
     best = iou.max(axis=0, initial=0)[large]
     stray = iou.max(axis=1, initial=0) < DOUBT_IOU
-    small = (found[:, 2:] - found[:, :2]).max(axis=1, initial=0) * scale < FACE_SIZE
+    small = (found[:, 2:] - found[:, :2]).max(axis=1, initial=0) * scale < MIN_FACE_SIZE
     right = best >= MATCH_IOU
     return {
         "faces": int(large.sum()),

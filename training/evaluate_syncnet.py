@@ -21,10 +21,10 @@ import torch
 from scipy.stats import spearmanr
 from torch.nn import functional
 
+from syncnet.defaults import VSHIFT
 from training import common
 from training.clips import SAMPLES_PER_FRAME, VERSIONS, delayed, mfcc, mfcc_windows
 from training.half_lip import windows_of
-from training.sync_loss import SHIFT
 
 CHUNK = 256  # windows at a time
 TRUSTED = 3.0  # published confidence from which its offset is taken for right
@@ -50,9 +50,9 @@ class Squares(NamedTuple):
 def lag_squares(video, audio):
     """Windows x D features of both streams -> ``Squares``; the sound beyond the ends is zero."""
     count = len(video)
-    padded = functional.pad(audio, (0, 0, SHIFT, SHIFT))
-    lags = padded.unfold(0, 2 * SHIFT + 1, 1).transpose(1, 2)
-    columns = torch.arange(count)[:, None] + torch.arange(-SHIFT, SHIFT + 1)
+    padded = functional.pad(audio, (0, 0, VSHIFT, VSHIFT))
+    lags = padded.unfold(0, 2 * VSHIFT + 1, 1).transpose(1, 2)
+    columns = torch.arange(count)[:, None] + torch.arange(-VSHIFT, VSHIFT + 1)
     return Squares((video[:, None] - lags).square().sum(2), (columns < 0) | (columns >= count))
 
 
@@ -61,7 +61,7 @@ def score(squares, *, scale=1.0, floor=0.0, beyond=0.0):
     constant = torch.where(squares.beyond, beyond**2, floor**2)
     curve = (squares.values * scale**2 + constant).sqrt().mean(0)
     best = int(curve.argmin())
-    return Score(SHIFT - best, float(curve.median() - curve[best]), float(curve[best]))
+    return Score(VSHIFT - best, float(curve.median() - curve[best]), float(curve[best]))
 
 
 @torch.inference_mode()

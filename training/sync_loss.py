@@ -14,10 +14,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from syncnet.defaults import VSHIFT
 from training import augment
 from training.clips import VERSIONS, WINDOW_FRAMES, mfcc, mfcc_windows
 
-SHIFT = 15  # frames either way, the scorer's default
 SPAN = 64  # windows of a clip looked at in one step
 DOUBTFUL, CONFIDENT = 1.5, 5.0  # confidence from which a clip counts for more than the least, and fully
 LARGEST_LAG = 10  # frames by which the sound is moved in training
@@ -145,7 +145,7 @@ def shift_curve(distances, to_nothing, places, span):
 
     ``to_nothing``: distance of every video row to a zero feature.
     """
-    columns = places[:, None] + torch.arange(-SHIFT, SHIFT + 1, device=places.device)
+    columns = places[:, None] + torch.arange(-VSHIFT, VSHIFT + 1, device=places.device)
     inside = (columns >= 0) & (columns < span)
     picked = distances.gather(1, columns.clamp(0, span - 1))
     return torch.where(inside, picked, to_nothing[:, None]).mean(0)
@@ -170,7 +170,7 @@ def sync_loss(net, distance, samples, *, smoothing=0.05):
         rows = torch.arange(len(true), device=v.device)[heard]
         backward.append(weight * functional.cross_entropy(logits[:, true[heard]].T, rows))
         curve = shift_curve(d, distance.to_nothing(v), sample.places, len(a))
-        answer = SHIFT - sample.lag
+        answer = VSHIFT - sample.lag
         target = torch.zeros_like(curve)
         target[answer - 1 : answer + 2] = target.new_tensor([smoothing, 1 - 2 * smoothing, smoothing])
         scores = -distance.log_clip.exp() * curve

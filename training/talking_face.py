@@ -15,6 +15,7 @@ import numpy as np
 
 from syncnet import FRAME_RATE
 from syncnet.crops import CROP_SIZE, SMOOTHING, crop_face, smooth
+from syncnet.defaults import CROP_SCALE
 from syncnet.tracks import Track
 from training.head import SHUT, Head, Pose
 from training.person import Person
@@ -37,7 +38,6 @@ __all__ = [
     "speak",
 ]
 
-CROP_SCALE = 0.40  # run_pipeline's default; a copy, because syncnet.pipeline loads torch
 BLINK = (0.35, 0.9, 1.0, 0.75, 0.4, 0.1)  # how far the lids are down in the frames of a blink
 FACE_HEIGHTS = 0.62, 1.5  # of a face before cropping, relative to its height in the crop
 GRAIN = 0.5, 4.0  # standard deviation in grey levels

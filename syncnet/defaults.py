@@ -1,0 +1,15 @@
+"""Defaults of the flags: for the scripts, and for the stages that the flags belong to. Importing this loads nothing."""
+
+FACEDET_SCALE = 0.25  # factor on the picture's size
+CROP_SCALE = 0.40  # of the face's size
+MIN_TRACK = 100  # frames
+NUM_FAILED_DET = 25  # frames
+MIN_FACE_SIZE = 100  # pixels
+SCENE_THRESHOLD = 27.0
+BATCH_SIZE = 20  # windows
+VSHIFT = 15  # frames
+SPEAKER_THRESHOLD = 2.0  # confidence
+
+# The filter keeps more of a video than run_pipeline does.
+FILTER_MIN_TRACK = 50  # frames
+FILTER_MIN_FACE_SIZE = 50  # pixels
