@@ -5,8 +5,8 @@
     python filter_videos_by_sync_score.py --input_dir videos --output_dir filtered --min_confidence 4 --rescore never
 
 Interrupted, the same command goes on where it was. Thresholds can be changed at any time: scores are kept in
-OUTPUT_DIR/results.jsonl. Exit code: 0 when every video was decided, 3 when some failed or have no score, 2 for wrong
-flags, 1 when the run could not go on.
+OUTPUT_DIR/results.jsonl. Exit code: 0 when every video was decided, 3 when some failed or were not scored, 2 for
+wrong flags, 1 when the run could not go on.
 """
 
 import argparse
@@ -221,15 +221,15 @@ def score(args, parameters, videos, journal, filter_layout, *, thresholds):
 
     parameters = parameters.found()
     made_by = recipe.make_recipe(parameters)
-    number = recipe.recipe_hash(made_by)
+    digest = recipe.digest(made_by)
 
     def needs_outputs(video):
-        return args.save_outputs and kept_origin(filter_layout.outputs(video.name)) != origin_of(video.path, number)
+        return args.save_outputs and kept_origin(filter_layout.outputs(video.name)) != origin_of(video.path, digest)
 
     todo = filtering.to_score(
         videos,
         journal,
-        recipe=number,
+        recipe=digest,
         rescore=args.rescore,
         retry_failed=args.retry_failed,
         needs_outputs=needs_outputs,
@@ -237,12 +237,12 @@ def score(args, parameters, videos, journal, filter_layout, *, thresholds):
     if len(todo) < len(videos):
         cli.logger.info("%d of %d videos are finished already", len(videos) - len(todo), len(videos))
     if todo:
-        journal.add_recipe(number, made_by)
+        journal.add_recipe(digest, made_by)
         filtering.score(
             todo,
             journal,
             make_engine(args, parameters, filter_layout),
-            recipe=number,
+            recipe=digest,
             thresholds=thresholds,
             progress=progress.bar(quiet=args.quiet),
         )

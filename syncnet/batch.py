@@ -170,17 +170,15 @@ class Scorer:
 
         if score.tracks:
             visualise.run(layout, frame_rate=FRAME_RATE)
-        origin = origin_of(path, recipe.recipe_hash(recipe.make_recipe(self.parameters)))
-        keep_outputs(layout, self.results.outputs(name), aside=aside_of(self.results, self.scratch), origin=origin)
+        origin = origin_of(path, recipe.digest(recipe.make_recipe(self.parameters)))
+        keep_outputs(
+            layout, self.results.outputs(name), aside=self.results.unfinished_outputs(self.scratch), origin=origin
+        )
 
 
 def origin_of(path, recipe):
-    """What tells that a video's kept outputs are those of its score: its absolute path, and the recipe's number."""
+    """What tells that a video's kept outputs are those of its score: its absolute path, and the recipe's digest."""
     return {"video_path": path, "recipe": recipe}
-
-
-def aside_of(results, scratch):
-    return results.work / f"{scratch.name}-outputs"
 
 
 def decide(tracks):

@@ -1,7 +1,7 @@
 """Where the filter's results live on disk: what ``layout`` is for one video, for a folder of them.
 
 OUTPUT_DIR/results.jsonl             the journal: a line per finished video
-OUTPUT_DIR/recipes.json              what the journal's recipe numbers stand for
+OUTPUT_DIR/recipes.json              what the journal's recipes stand for
 OUTPUT_DIR/sync_filter_results.json  everything judged by the thresholds, derived from the journal
 OUTPUT_DIR/results.csv               the same as a table
 OUTPUT_DIR/good_quality/NAME         the videos that pass; NAME is their path below the input folder
@@ -12,9 +12,11 @@ OUTPUT_DIR/.lock                     held while a program works here
 OUTPUT_DIR/.work                     scratch
 """
 
+import glob
 import hashlib
 import json
 import os
+import platform
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +68,10 @@ class FilterLayout:
     def work(self):
         return self.output_dir / ".work"
 
+    def unfinished_outputs(self, scratch):
+        """Where the outputs of the video that a worker is at grow; ``scratch`` is the worker's own."""
+        return self.work / f"{scratch.name}-outputs"
+
     @property
     def quality_folders(self):
         return self.output_dir / GOOD, self.output_dir / POOR
@@ -101,8 +107,34 @@ def scratch_root(tmp_dir, filter_layout):
 
 
 def worker_scratch(root, worker):
-    """Scratch of one worker process; the process number keeps it apart from a killed program's."""
-    return root / f"{os.getpid()}-{worker}"
+    """Scratch of one worker process: machine and process number keep it apart from others' in one root."""
+    return root / f"{own_prefix()}{os.getpid()}-{worker}"
+
+
+def own_prefix():
+    """What the names of this machine's scratch folders begin with."""
+    return f"{platform.node()}~"
+
+
+def discard_orphans(root):
+    """Remove scratch of this machine's processes that are no more; that of other machines on the same disk stays."""
+    for folder in root.glob(f"{glob.escape(own_prefix())}*"):
+        process = folder.name.removeprefix(own_prefix()).partition("-")[0]
+        if process.isdecimal() and not is_alive(int(process)):
+            discard(folder)
+
+
+def is_alive(process):
+    """Whether there is a process of this number; yes where that cannot be asked harmlessly."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # another user's
+    return True
 
 
 def aside_file(filter_layout, suffix):

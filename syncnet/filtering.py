@@ -51,7 +51,7 @@ def to_score(videos, journal, *, recipe, rescore, retry_failed, needs_outputs):
     Args:
         videos: list of ``Video``.
         journal: ``Journal``.
-        recipe: the recipe's number.
+        recipe: the recipe's digest.
         rescore: one of ``RESCORE``.
         retry_failed: also those that failed.
         needs_outputs: tells of a ``Video`` whether its outputs are asked for and not there.
@@ -96,7 +96,7 @@ def score(videos, journal, engine, *, recipe, thresholds, progress):
         videos: list of ``Video``.
         journal: ``Journal``.
         engine: see this module.
-        recipe: the recipe's number.
+        recipe: the recipe's digest.
         thresholds: ``Thresholds``, for the counts that are shown meanwhile.
         progress: makes a tqdm bar, as ``syncnet.progress.bar`` does.
     """

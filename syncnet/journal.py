@@ -45,7 +45,7 @@ class Entry:
         position: of the line in the file, in bytes.
         name: of the video.
         size, mtime_ns: of the video when it was scored.
-        recipe: the recipe's number.
+        recipe: the recipe's digest.
         status: one of ``batch.STATUSES``.
     """
 
@@ -93,11 +93,11 @@ class Journal:
 
     Args:
         path: of the file; made when the first video is finished.
-        recipes_path: of the file with what the recipes' numbers stand for.
+        recipes_path: of the file with what the recipes' digests stand for.
 
     Attributes:
         entries: ``Entry`` by absolute path of the video.
-        recipes: recipes by number.
+        recipes: recipes by digest.
 
     Raises:
         SyncNetError: it cannot be read or repaired.
@@ -137,10 +137,10 @@ class Journal:
         if damaged:
             logger.warning("%s: %d damaged lines: these videos count as not scored", self.path, damaged)
 
-    def add_recipe(self, number, recipe):
-        """Put on record what a recipe's number stands for."""
-        if number not in self.recipes:
-            self.recipes[number] = recipe
+    def add_recipe(self, digest, recipe):
+        """Put on record what a recipe's digest stands for."""
+        if digest not in self.recipes:
+            self.recipes[digest] = recipe
             save_json(self.recipes, self.recipes_path)
 
     def append(self, video, score, *, recipe):
@@ -149,7 +149,7 @@ class Journal:
         Args:
             video: ``Video``.
             score: ``VideoScore``.
-            recipe: the recipe's number.
+            recipe: the recipe's digest.
 
         Returns:
             The line as a dict.
@@ -203,7 +203,7 @@ class Journal:
 
 
 def read_recipes(path):
-    """Recipes by number; none of a damaged file, which only says what scores were made with."""
+    """Recipes by digest; none of a damaged file, which only says what scores were made with."""
     try:
         recipes = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Where results live on disk. Nothing else joins paths.
+"""Where results live on disk. Nothing but this and ``filter_layout`` joins paths of results.
 
     DATA_DIR/pyavi/REF     video.avi, audio.wav (run_pipeline), video_only.avi, video_out.avi (run_visualise)
     DATA_DIR/pyframes/REF  000001.jpg ... (run_pipeline)

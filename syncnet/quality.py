@@ -87,7 +87,7 @@ class Statistics:
         good, poor: scored videos that pass, and that do not.
         confidences, min_dists, offsets: of the most confident track of every scored video.
         all_confidences, all_min_dists: of every scored track.
-        recipes: scored videos by the number of their recipe.
+        recipes: scored videos by the digest of their recipe.
     """
 
     statuses: dict = field(default_factory=lambda: dict.fromkeys(STATUSES, 0))

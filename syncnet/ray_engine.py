@@ -13,7 +13,7 @@ import time
 
 from syncnet import batch
 from syncnet.errors import SyncNetError, ToolError, out_of_memory
-from syncnet.filter_layout import worker_scratch
+from syncnet.filter_layout import discard_orphans, worker_scratch
 from syncnet.layout import discard
 from syncnet.weights import ROOT
 from syncnet.workers import RETRIES
@@ -46,6 +46,7 @@ class Actor:
         """Load the networks: None, or the ``SyncNetError`` that ends the run."""
         try:
             if self.score is None:
+                discard_orphans(self.scratch)  # of actors on this node that were killed
                 scratch = worker_scratch(self.scratch, f"ray-{self.index}")
                 self.score = self.load(scratch=scratch, index=self.index, threads=self.threads)
         except SyncNetError as error:
@@ -92,7 +93,7 @@ class Slot:
         self.ping, self.heard = self.actor.alive.options(concurrency_group=HEALTH).remote(), time.monotonic()
 
     def release(self):
-        """Forget the video: it."""
+        """Have it no longer at a video: the video."""
         video, self.video, self.task, self.ping = self.video, None, None, None
         return video
 

@@ -11,7 +11,7 @@ from syncnet import weights
 from syncnet.report import versions, weights_record
 from syncnet.selection import absolute
 
-HASH_LENGTH = 16
+DIGEST_LENGTH = 16
 # These move a score by some 1e-5, so they are on record and no ground to score a million videos again.
 UNIMPORTANT = ("device", "batch_size")
 UNIMPORTANT_VERSIONS = ("torch", "numpy", "scipy")
@@ -61,21 +61,21 @@ def make_recipe(parameters):
     }
 
 
-def recipe_hash(recipe):
-    """A number for everything in a recipe that matters to a score."""
+def digest(recipe):
+    """What everything in a recipe that matters to a score comes down to, in hexadecimal."""
     matters = {key: value for key, value in recipe.items() if key not in UNIMPORTANT}
     for key in ("initial_model", "s3fd_weights"):
         matters[key] = recipe[key]["sha256"]
     matters["versions"] = {k: v for k, v in recipe["versions"].items() if k not in UNIMPORTANT_VERSIONS}
     text = json.dumps(matters, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:HASH_LENGTH]
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
 
 
 def one_line(recipe):
     """A recipe as a paper's footnote."""
     syncnet, s3fd = recipe["initial_model"], recipe["s3fd_weights"]
     flags = ("min_track", "min_face_size", "facedet_scale", "crop_scale", "num_failed_det", "scene_threshold", "vshift")
-    parts = [f"{w['name']} ({w['sha256'][: HASH_LENGTH // 2]})" for w in (syncnet, s3fd)]
+    parts = [f"{w['name']} ({w['sha256'][: DIGEST_LENGTH // 2]})" for w in (syncnet, s3fd)]
     parts += [f"{name} {recipe[name]:g}" for name in flags]
     parts += [f"{name} {recipe['versions'][name]}" for name in ("ffmpeg", "opencv", "syncnet")]
     return ", ".join(parts)

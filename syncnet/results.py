@@ -88,7 +88,7 @@ def write_results(records, filter_layout, *, settings, thresholds, total, recipe
         settings: what ``filter_settings`` holds; its ``DETECTION_SETTINGS`` become those that most scores were made by.
         thresholds: ``Thresholds``.
         total: videos of this run, scored or not.
-        recipes: recipes by number.
+        recipes: recipes by digest.
 
     Returns:
         ``Statistics``, and per video a pair: the ``Video`` as it was scored, and whether it passes (None: no score).
@@ -139,7 +139,7 @@ def detection_settings(found, recipes):
 def used_recipes(found, recipes):
     """Which recipes the scores were made by, most frequent first."""
     counts = sorted(found.recipes.items(), key=lambda item: -item[1])
-    return [{"recipe": number, "videos": count, "parameters": recipes.get(number)} for number, count in counts]
+    return [{"recipe": digest, "videos": count, "parameters": recipes.get(digest)} for digest, count in counts]
 
 
 def summary(found, *, total, thresholds, recipes):

@@ -5,13 +5,15 @@ import errno
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 from filter_fixtures import GOOD, POOR, folder, run_filter, stub, weights_files  # noqa: F401
 
-from syncnet import batch
+from syncnet import batch, ray_engine
 from syncnet.errors import DiskFullError, SyncNetError
-from syncnet.filter_layout import FilterLayout, keep_outputs, kept_origin, scratch_root, video_layout
+from syncnet.filter_layout import FilterLayout, keep_outputs, kept_origin, scratch_root, video_layout, worker_scratch
 from syncnet.layout import make_folder
 
 FULL, OVER_QUOTA = (OSError(number, os.strerror(number)) for number in (errno.ENOSPC, errno.EDQUOT))
@@ -117,3 +119,17 @@ def test_scratch_of_a_killed_program_is_removed(run_filter, folder, tmp_path):
         make_folder(left / "123-0")
     run_filter(folder(GOOD), "--tmp_dir", tmp_path / "fast")
     assert not (mine / "123-0").exists() and (others / "123-0").exists()
+
+
+def test_scratch_of_dead_processes_is_removed(tmp_path):
+    """A killed actor's; not a living one's, nor that of another machine on the same disk."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    mine = worker_scratch(tmp_path, "ray-0")
+    orphan = tmp_path / mine.name.replace(str(os.getpid()), str(dead.pid))
+    others = tmp_path / f"elsewhere~{dead.pid}-ray-0"
+    for folder in (mine, orphan, others):
+        (folder / "pyframes").mkdir(parents=True)
+    actor = ray_engine.Actor(lambda **_: None, tmp_path, 0, 1)
+    assert actor.prepare() is None
+    assert sorted(tmp_path.iterdir()) == sorted([mine, others])
