@@ -121,15 +121,16 @@ def test_scratch_of_a_killed_program_is_removed(run_filter, folder, tmp_path):
     assert not (mine / "123-0").exists() and (others / "123-0").exists()
 
 
-def test_scratch_of_dead_processes_is_removed(tmp_path):
+def test_scratch_of_dead_processes_is_removed(tmp_path, monkeypatch):
     """A killed actor's; not a living one's, nor that of another machine on the same disk."""
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     mine = worker_scratch(tmp_path, "ray-0")
     orphan = tmp_path / mine.name.replace(str(os.getpid()), str(dead.pid))
     others = tmp_path / f"elsewhere~{dead.pid}-ray-0"
-    for folder in (mine, orphan, others):
-        (folder / "pyframes").mkdir(parents=True)
+    for scratch in (mine, orphan, others):
+        (scratch / "pyframes").mkdir(parents=True)
+    monkeypatch.setattr(ray_engine.logger, "propagate", ray_engine.logger.propagate)  # an actor changes it
     actor = ray_engine.Actor(lambda **_: None, tmp_path, 0, 1)
     assert actor.prepare() is None
     assert sorted(tmp_path.iterdir()) == sorted([mine, others])
