@@ -19,6 +19,7 @@ from syncnet import cli
 from syncnet.defaults import FILTER_MIN_FACE_SIZE, FILTER_MIN_TRACK
 
 SOME_FAILED = 3
+LOCAL, RAY = "local", "ray"
 
 
 class Given(argparse.Action):
@@ -78,7 +79,7 @@ def get_parser():
 
 def add_engine(parser):
     """Flags of where the work is done."""
-    parser.add_argument("--engine", choices=("local", "ray"), default="local", help="this machine, or a Ray cluster")
+    parser.add_argument("--engine", choices=(LOCAL, RAY), default=LOCAL, help="this machine, or a Ray cluster")
     parser.add_argument("--ray_address", default="", help="cluster to join (ray: RAY_ADDRESS, else a new local one)")
     parser.add_argument("--gpus_per_worker", type=float, default=0.0, help="ray: GPUs of a worker, such as 0.25")
     parser.add_argument("--cpus_per_worker", type=cli.positive_int, default=1, help="ray: CPU cores of a worker")
@@ -91,10 +92,30 @@ def main(args):
 
     check(args)
     cli.check_libraries()
+    from syncnet import filtering, progress
+    from syncnet.filter_layout import scratch_root
+    from syncnet.selection import absolute
+
     filter_layout = FilterLayout(args.output_dir)
     videos = select(args, filter_layout)
+    parameters = parameters_of(args)
+    scratch = scratch_root(args.tmp_dir, filter_layout)
     with signals_interrupt(), locked(filter_layout.lock):
-        return run(args, videos, filter_layout)
+        result = filtering.run(
+            videos,
+            filter_layout,
+            derivation_of(args, parameters),
+            parameters=parameters,
+            make_engine=functools.partial(make_engine, args, filter_layout, scratch),
+            scratch=scratch,
+            rescore=args.rescore,
+            retry_failed=args.retry_failed,
+            save_outputs=args.save_outputs,
+            below=absolute(args.input_dir) if args.input_dir else None,
+            recursive=args.recursive,
+            progress=progress.bar(quiet=args.quiet),
+        )
+    return report(args, result, filter_layout)
 
 
 def check(args):
@@ -105,11 +126,12 @@ def check(args):
     """
     from syncnet.errors import UsageError
     from syncnet.filter_layout import FilterLayout
+    from syncnet.filtering import NEVER
     from syncnet.selection import identity
 
-    if not (args.input_dir or args.input_list or args.rescore == "never"):
+    if not (args.input_dir or args.input_list or args.rescore == NEVER):
         raise UsageError("--input_dir: name the folder of videos (or a list of them with --input_list)")
-    if args.rescore == "never" and args.save_outputs:
+    if args.rescore == NEVER and args.save_outputs:
         raise UsageError("--save_outputs: needs videos to be scored, and --rescore never forbids that")
     if not 0 <= args.gpus_per_worker < float("inf"):
         raise UsageError(f"--gpus_per_worker {args.gpus_per_worker:g}: must not be below 0")
@@ -125,11 +147,12 @@ def check(args):
 
 def select(args, filter_layout):
     """The videos of this run; None for all that the journal knows."""
+    from syncnet.filtering import NEVER
     from syncnet.selection import find_videos, read_list
 
     if args.input_list:
         return read_list(args.input_list, input_dir=args.input_dir or None)
-    if args.rescore == "never":
+    if args.rescore == NEVER:
         return None
     return find_videos(args.input_dir, recursive=args.recursive, leave_out=filter_layout.output_dir)
 
@@ -153,44 +176,6 @@ def signals_interrupt():
             signal.signal(number, handler)
 
 
-def run(args, videos, filter_layout):
-    """Score what is to be scored, derive the results, report: the exit code."""
-    from syncnet import filtering, progress, results
-    from syncnet.errors import SyncNetError
-    from syncnet.filter_layout import scratch_root
-    from syncnet.selection import absolute
-
-    parameters = parameters_of(args)
-    journal = filtering.open_journal(filter_layout, scratch_root(args.tmp_dir, filter_layout))
-    if videos is None:
-        below = absolute(args.input_dir) if args.input_dir else None
-        videos = filtering.known_videos(journal, below=below, recursive=args.recursive)
-    elif args.rescore == filtering.NEVER:
-        filtering.check_known(videos, journal)
-    derivation = derivation_of(args, parameters)
-    stopped = None
-    try:
-        if args.rescore != filtering.NEVER and videos:
-            score(args, parameters, videos, journal, filter_layout, thresholds=derivation.thresholds)
-    except (KeyboardInterrupt, SyncNetError) as error:
-        journal.catch_up()
-        if not journal.entries:
-            raise
-        stopped = error
-    try:
-        found = filtering.derive(videos, journal, filter_layout, derivation, progress=progress.bar(quiet=args.quiet))
-    except SyncNetError:
-        if stopped:
-            raise stopped from None
-        raise
-    for line in results.summary(found, total=len(videos), thresholds=derivation.thresholds, recipes=journal.recipes):
-        cli.logger.info("%s", line)
-    cli.logger.info("%s", filter_layout.results)
-    if stopped:
-        raise stopped
-    return SOME_FAILED if found.failed or found.total < len(videos) else 0
-
-
 def parameters_of(args):
     from dataclasses import fields
 
@@ -199,81 +184,60 @@ def parameters_of(args):
     return Parameters(**{field.name: getattr(args, field.name) for field in fields(Parameters)})
 
 
-def derivation_of(args, parameters):
-    from syncnet.filtering import Derivation
+def thresholds_of(args):
     from syncnet.quality import PRESETS, Thresholds
-    from syncnet.results import settings_record
-    from syncnet.transfer import NONE
 
     names = ("min_confidence", "max_abs_offset")
     preset = PRESETS.get(args.preset)
     given = getattr(args, "given", ())
-    thresholds = Thresholds(*(getattr(preset if preset and n not in given else args, n) for n in names))
+    return Thresholds(*(getattr(preset if preset and n not in given else args, n) for n in names))
+
+
+def derivation_of(args, parameters):
+    from syncnet.filtering import Derivation
+    from syncnet.results import settings_record
+    from syncnet.transfer import NONE
+
+    thresholds = thresholds_of(args)
     transfer = NONE if args.keep_all else args.transfer
     return Derivation(thresholds, settings_record(thresholds, parameters), transfer)
 
 
-def score(args, parameters, videos, journal, filter_layout, *, thresholds):
-    """Score what has no score by this recipe."""
-    from syncnet import filtering, progress, recipe
-    from syncnet.batch import origin_of
-    from syncnet.filter_layout import kept_origin
-
-    parameters = parameters.found()
-    made_by = recipe.make_recipe(parameters)
-    digest = recipe.digest(made_by)
-
-    def needs_outputs(video):
-        return args.save_outputs and kept_origin(filter_layout.outputs(video.name)) != origin_of(video.path, digest)
-
-    todo = filtering.to_score(
-        videos,
-        journal,
-        recipe=digest,
-        rescore=args.rescore,
-        retry_failed=args.retry_failed,
-        needs_outputs=needs_outputs,
-    )
-    if len(todo) < len(videos):
-        cli.logger.info("%d of %d videos are finished already", len(videos) - len(todo), len(videos))
-    if todo:
-        journal.add_recipe(digest, made_by)
-        filtering.score(
-            todo,
-            journal,
-            make_engine(args, parameters, filter_layout),
-            recipe=digest,
-            thresholds=thresholds,
-            progress=progress.bar(quiet=args.quiet),
-        )
-
-
-def make_engine(args, parameters, filter_layout):
+def make_engine(args, filter_layout, scratch, parameters):
     """Where the work is done."""
     from syncnet import batch
-    from syncnet.filter_layout import scratch_root
     from syncnet.layout import make_folder
 
-    load = functools.partial(
-        batch.load_scorer, parameters, output_dir=filter_layout.output_dir if args.save_outputs else None
-    )
-    scratch = scratch_root(args.tmp_dir, filter_layout)
-    if args.engine == "ray":
+    output_dir = filter_layout.output_dir if args.save_outputs else None
+    load = functools.partial(batch.load_scorer, parameters, output_dir=output_dir)
+    options = {"scratch": scratch, "max_workers": args.max_workers, "timeout": args.timeout}
+    if args.engine == RAY:
         from syncnet.ray_engine import RayEngine
 
-        return RayEngine(
-            load,
-            scratch=scratch,
-            max_workers=args.max_workers,
-            timeout=args.timeout,
-            address=args.ray_address or None,
-            gpus=args.gpus_per_worker,
-            cpus=args.cpus_per_worker,
-        )
+        address, gpus, cpus = args.ray_address or None, args.gpus_per_worker, args.cpus_per_worker
+        return RayEngine(load, address=address, gpus=gpus, cpus=cpus, **options)
     from syncnet.workers import LocalEngine
 
     make_folder(scratch, flag="--tmp_dir" if args.tmp_dir else "--output_dir")
-    return LocalEngine(load, scratch=scratch, max_workers=args.max_workers, timeout=args.timeout)
+    return LocalEngine(load, **options)
+
+
+def report(args, result, filter_layout):
+    """Say what was found: the exit code.
+
+    Raises:
+        KeyboardInterrupt, SyncNetError: what ended the scoring early.
+    """
+    from syncnet import results
+
+    found = result.statistics
+    thresholds = thresholds_of(args)
+    for line in results.summary(found, total=result.total, thresholds=thresholds, recipes=result.recipes):
+        cli.logger.info("%s", line)
+    cli.logger.info("%s", filter_layout.results)
+    if result.stopped:
+        raise result.stopped
+    return SOME_FAILED if found.failed or found.total < result.total else 0
 
 
 if __name__ == "__main__":

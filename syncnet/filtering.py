@@ -8,9 +8,10 @@ import contextlib
 import logging
 from dataclasses import dataclass
 
-from syncnet import results
-from syncnet.batch import FAILED, SUCCESS
-from syncnet.errors import UsageError
+from syncnet import recipe, results
+from syncnet.batch import FAILED, SUCCESS, origin_of
+from syncnet.errors import SyncNetError, UsageError
+from syncnet.filter_layout import kept_origin
 from syncnet.journal import Journal
 from syncnet.layout import discard, make_folder
 from syncnet.quality import Statistics, Thresholds, judge
@@ -36,6 +37,92 @@ class Derivation:
     thresholds: Thresholds
     settings: dict
     transfer: str
+
+
+@dataclass(frozen=True)
+class FilterResult:
+    """What ``run`` leaves.
+
+    Attributes:
+        statistics: ``Statistics`` of the videos with a score.
+        total: videos that were to be judged.
+        recipes: recipes by digest.
+        stopped: the ``KeyboardInterrupt`` or ``SyncNetError`` that ended the scoring early; None where none did.
+    """
+
+    statistics: Statistics
+    total: int
+    recipes: dict
+    stopped: BaseException | None = None
+
+
+def run(
+    videos,
+    filter_layout,
+    derivation,
+    *,
+    parameters,
+    make_engine,
+    scratch,
+    rescore=CHANGED,
+    retry_failed=False,
+    save_outputs=False,
+    below=None,
+    recursive=False,
+    progress,
+):
+    """Score what has no score yet and derive the results. The output folder must be ``locked``.
+
+    Args:
+        videos: list of ``Video``; None for those that the journal has scores of.
+        filter_layout: ``FilterLayout``.
+        derivation: ``Derivation``.
+        parameters: ``recipe.Parameters``.
+        make_engine: returns the engine for ``Parameters``; called when there is something to score.
+        scratch: folder of the workers' scratch.
+        rescore, retry_failed: as in ``to_score``.
+        save_outputs: also score videos whose outputs are not kept.
+        below, recursive: as in ``known_videos``.
+        progress: makes a tqdm bar, as ``syncnet.progress.bar`` does.
+
+    Returns:
+        ``FilterResult``. Scoring that is interrupted, or cannot go on, still leaves results of what is finished.
+
+    Raises:
+        KeyboardInterrupt, SyncNetError: nothing is finished, or results cannot be written.
+    """
+    journal = open_journal(filter_layout, scratch)
+    if videos is None:
+        videos = known_videos(journal, below=below, recursive=recursive)
+    elif rescore == NEVER:
+        check_known(videos, journal)
+    stopped = None
+    try:
+        if rescore != NEVER and videos:
+            score_missing(
+                videos,
+                journal,
+                filter_layout,
+                parameters=parameters.found(),
+                make_engine=make_engine,
+                thresholds=derivation.thresholds,
+                rescore=rescore,
+                retry_failed=retry_failed,
+                save_outputs=save_outputs,
+                progress=progress,
+            )
+    except (KeyboardInterrupt, SyncNetError) as error:
+        journal.catch_up()
+        if not journal.entries:
+            raise
+        stopped = error
+    try:
+        statistics = derive(videos, journal, filter_layout, derivation, progress=progress)
+    except SyncNetError:
+        if stopped:
+            raise stopped from None
+        raise
+    return FilterResult(statistics, total=len(videos), recipes=journal.recipes, stopped=stopped)
 
 
 def open_journal(filter_layout, scratch):
@@ -87,6 +174,36 @@ def check_known(videos, journal):
     """Refuse a list of ``Video`` of which none has a score."""
     if not any(video.path in journal.entries for video in videos):
         raise UsageError(f"{journal.path}: no scores of these: run the filter without --rescore never first")
+
+
+def score_missing(
+    videos,
+    journal,
+    filter_layout,
+    *,
+    parameters,
+    make_engine,
+    thresholds,
+    rescore,
+    retry_failed,
+    save_outputs,
+    progress,
+):
+    """Score the videos that have no score by this recipe; arguments as of ``run``, with ``parameters.found()``."""
+    made_by = recipe.make_recipe(parameters)
+    digest = recipe.digest(made_by)
+
+    def needs_outputs(video):
+        return save_outputs and kept_origin(filter_layout.outputs(video.name)) != origin_of(video.path, digest)
+
+    todo = to_score(
+        videos, journal, recipe=digest, rescore=rescore, retry_failed=retry_failed, needs_outputs=needs_outputs
+    )
+    if len(todo) < len(videos):
+        logger.info("%d of %d videos are finished already", len(videos) - len(todo), len(videos))
+    if todo:
+        journal.add_recipe(digest, made_by)
+        score(todo, journal, make_engine(parameters), recipe=digest, thresholds=thresholds, progress=progress)
 
 
 def score(videos, journal, engine, *, recipe, thresholds, progress):
