@@ -40,8 +40,8 @@ lint: $(VENV)/requirements-dev
 	$(RUN) -m ruff format --check .
 
 bench: $(VENV)/requirements
-	$(RUN) benchmarks/networks.py
-	$(RUN) benchmarks/stages.py
+	$(RUN) -m benchmarks.networks
+	$(RUN) -m benchmarks.stages
 	$(RUN) -m benchmarks.processes
 	$(RUN) -m benchmarks.filter
 

@@ -81,7 +81,9 @@ def add_engine(parser):
     """Flags of where the work is done."""
     parser.add_argument("--engine", choices=(LOCAL, RAY), default=LOCAL, help="this machine, or a Ray cluster")
     parser.add_argument("--ray_address", default="", help="cluster to join (ray: RAY_ADDRESS, else a new local one)")
-    parser.add_argument("--gpus_per_worker", type=float, default=0.0, help="ray: GPUs of a worker, such as 0.25")
+    parser.add_argument(
+        "--gpus_per_worker", type=cli.not_negative_float, default=0.0, help="ray: GPUs of a worker, such as 0.25"
+    )
     parser.add_argument("--cpus_per_worker", type=cli.positive_int, default=1, help="ray: CPU cores of a worker")
 
 
@@ -133,8 +135,6 @@ def check(args):
         raise UsageError("--input_dir: name the folder of videos (or a list of them with --input_list)")
     if args.rescore == NEVER and args.save_outputs:
         raise UsageError("--save_outputs: needs videos to be scored, and --rescore never forbids that")
-    if not 0 <= args.gpus_per_worker < float("inf"):
-        raise UsageError(f"--gpus_per_worker {args.gpus_per_worker:g}: must not be below 0")
     if not args.output_dir:
         raise UsageError("--output_dir: name a folder for all results")
     filter_layout = FilterLayout(args.output_dir)

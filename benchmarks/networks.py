@@ -1,6 +1,6 @@
 """Speed of the two networks: the plain formulation against the suite's, in one process, turn by turn.
 
-    python benchmarks/networks.py [--rounds 7] [--device cpu]
+    python -m benchmarks.networks [--rounds 7] [--device cpu]
 
 Plain is the modules as specified: SyncNet on 20 windows, the detector on one frame, its boxes decoded and suppressed
 one by one. Ours gets a few batches, as the scripts hand them over. Both get published-size networks with random
@@ -9,14 +9,9 @@ weights. Prints medians, ratios, and what each does a second.
 
 import argparse
 import statistics
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import torch
 
 from benchmarks.plain import detect
@@ -87,8 +82,7 @@ def main(argv=None):
 
     for name, size in FRAME_SIZES.items():
         frame = random.integers(0, 256, (*size, 3), dtype=np.uint8)
-        detector = S3FD.__new__(S3FD)
-        detector.device, detector.net = device, FastS3FD(S3FDNet(), device)
+        detector = S3FD.of(FastS3FD(S3FDNet(), device), device)
         plain_net = S3FDNet().eval().to(device)
         images = np.stack([frame] * batch_size(size[0] * size[1], FACEDET_SCALE))
 

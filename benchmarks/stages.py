@@ -1,6 +1,6 @@
 """Share of run_pipeline's and run_syncnet's wall time outside the two networks, and peak memory.
 
-    python benchmarks/stages.py [--seconds 60] [--size 1920x1080] [--width 1.0] [--video data/sample.mp4]
+    python -m benchmarks.stages [--seconds 60] [--size 1920x1080] [--width 1.0] [--video data/sample.mp4]
 
 The video is repeated and scaled to the size asked for. The networks are of published size (or ``--width`` times that)
 with random weights: the detector runs, and one face in the middle stands in for what it finds.
@@ -8,15 +8,10 @@ with random weights: the detector runs, and one face in the middle stands in for
 
 import argparse
 import resource
-import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
-
-STARTED = time.perf_counter()
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
 
 import torch
 
@@ -30,6 +25,7 @@ from SyncNetModel import S
 
 SEED = 0
 FACE_CONFIDENCE = 0.99
+ROOT = Path(__file__).resolve().parent.parent
 MEGABYTE = 1024  # of the kilobytes that getrusage counts in
 
 
@@ -107,7 +103,7 @@ def main(argv=None):
         media.Ffmpeg([*loop, "-preset", "ultrafast", *media.ERRORS_ONLY, clip], source=args.video).finish()
         torch.save(S3FDNet(args.width).state_dict(), s3fd)
         torch.save(S(width=args.width).state_dict(), syncnet)
-        print(f"{args.seconds:g} s of {args.size}; start-up {time.perf_counter() - STARTED:.1f} s with making the clip")
+        print(f"{args.seconds:g} s of {args.size}")
         layout = Layout(folder / "work", "clip")
 
         def run_pipeline():

@@ -130,38 +130,41 @@ def facedet_scale(text):
 
 
 def scale(text, *, least):
-    value = float(text)
-    if not least <= value <= LARGEST_SCALE:
-        raise argparse.ArgumentTypeError(f"{text}: must be from {least:g} to {LARGEST_SCALE:g}")
-    return value
+    return checked(text, float, f"must be from {least:g} to {LARGEST_SCALE:g}", lambda v: least <= v <= LARGEST_SCALE)
 
 
 def positive_int(text):
-    return positive(text, int)
-
-
-def positive_float(text):
-    return positive(text, float)
-
-
-def positive(text, kind):
-    value = kind(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}: must be above 0")
-    return value
-
-
-def finite_float(text):
-    value = float(text)
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text}: must be a number")
-    return value
+    return checked(text, int, "must be a whole number above 0", lambda value: value > 0)
 
 
 def not_negative_int(text):
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text}: must not be below 0")
+    return checked(text, int, "must be a whole number, and not below 0", lambda value: value >= 0)
+
+
+def positive_float(text):
+    return checked(text, float, "must be a number above 0", lambda value: 0 < value < math.inf)
+
+
+def not_negative_float(text):
+    return checked(text, float, "must be a number, and not below 0", lambda value: 0 <= value < math.inf)
+
+
+def finite_float(text):
+    return checked(text, float, "must be a number", math.isfinite)
+
+
+def checked(text, kind, demand, fulfils):
+    """The number that a flag's value stands for.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none, or not what is asked for.
+    """
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not fulfils(value):
+        raise argparse.ArgumentTypeError(f"{text}: {demand}")
     return value
 
 

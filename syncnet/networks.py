@@ -146,7 +146,7 @@ class FastS3FD(nn.Module):
     """``S3FDNet`` for inference: takes and returns the same.
 
     Args:
-        net: the network.
+        net: the network, which becomes part of this one.
         device: torch device to run on.
     """
 

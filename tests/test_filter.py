@@ -243,6 +243,7 @@ def test_verbose_and_quiet(run_filter, folder):
         (["--input_dir", ".", "--rescore", "never", "--save_outputs"], "--save_outputs"),
         (["--input_dir", ".", "--min_confidence", "nan"], "--min_confidence"),
         (["--input_dir", ".", "--min_confidence", "inf"], "--min_confidence"),
+        (["--input_dir", ".", "--gpus_per_worker", "nan"], "--gpus_per_worker: nan: must be a number"),
         (["--input_dir", ".", "--output_dir", ""], "--output_dir"),
     ],
 )

@@ -311,3 +311,13 @@ def test_ffmpeg_is_started_in_one_place():
         if isinstance(node, ast.List) and node.elts and ast.unparse(node.elts[0]) in ("'ffmpeg'", "find_ffmpeg()")
     ]
     assert starters == ["media.py"]
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py")))
+def test_benchmarks_start(name):
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"python -m benchmarks.{name}" in done.stdout
+    listed = README + (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert name == "plain" or f"-m benchmarks.{name}" in listed  # which the other ones call

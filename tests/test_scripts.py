@@ -133,6 +133,7 @@ def test_flags_that_cannot_work(pipeline, face_clip, argv):
     ran, layout = pipeline(face_clip, *argv)
     assert ran.code == 2
     assert argv[0] in ran.err[-1]
+    assert "_int" not in ran.err[-1]  # our function's name says nothing to a user
     assert not layout.data_dir.exists()
 
 

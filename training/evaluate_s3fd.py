@@ -25,13 +25,6 @@ FACELESS_SIDE = 256
 CONFIDENCES = (0.5, 0.7, 0.8, CONFIDENCE, 0.95)  # to report at
 
 
-class NetDetector(S3FD):
-    """The pipeline's detector around a network that is at hand (the constructor of S3FD reads a file)."""
-
-    def __init__(self, net, device="cpu"):
-        self.net, self.device, self.weights = net.eval(), torch.device(device), None
-
-
 def overlaps(boxes, others):
     """IoU of every box (N x 4) with every other (M x 4): N x M."""
     corner = np.maximum(boxes[:, None, :2], others[None, :, :2])

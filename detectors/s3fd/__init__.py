@@ -35,6 +35,13 @@ class S3FD:
         net, self.weights = load_s3fd(weights)
         self.net = FastS3FD(net, self.device)
 
+    @classmethod
+    def of(cls, net, device):
+        """A detector around an ``S3FDNet``, or ``networks.FastS3FD``, that is at hand and on the torch device."""
+        detector = cls.__new__(cls)
+        detector.net, detector.device, detector.weights = net, device, None
+        return detector
+
     def detect_faces(self, image, conf_th=0.8, scales=(1,)):
         """Faces of one picture.
 
