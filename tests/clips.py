@@ -8,7 +8,6 @@ from syncnet.media import Ffmpeg
 
 RED, WHITE, GREY = "red", "white", "gray"
 FACE = 100  # pixels: the side of a red square, which the detector of the tests takes for a face
-TONE = "sine=frequency=440:sample_rate=44100"
 
 
 def make(path, *inputs, flags=()):

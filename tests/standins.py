@@ -10,7 +10,6 @@ from SyncNetModel import S
 
 RED = (1.0, -0.5, -0.5)  # of R, G, B: large for red alone
 REDNESS = 150.0  # what of it counts
-FACE_SIDE = 64  # pixels at the detector's scale: the prior of the feature map that is used
 TAPS = 9  # of a 3x3 kernel
 SURE = 10.0  # log odds per tap
 MIN_LIGHT = 0.34  # brighter than red

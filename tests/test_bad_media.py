@@ -49,7 +49,7 @@ def test_named_pipe(pipeline, tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who may not read a file of root's")
-def test_unreadable_file(run, results, face_clip, tmp_path, pipeline):
+def test_unreadable_file(results, face_clip, tmp_path, pipeline):
     clip = tmp_path / "mine.mp4"
     clip.write_bytes(face_clip.read_bytes())
     clip.chmod(0)
@@ -68,7 +68,9 @@ def test_unreadable_file(run, results, face_clip, tmp_path, pipeline):
     assert layout.scores.read_text() == before
 
 
-@pytest.mark.parametrize("text", [b"", b"Once upon a time.\n" * 200, b"\0" * 5000, os.urandom(3000)])
+@pytest.mark.parametrize(
+    "text", [b"", b"Once upon a time.\n" * 200, b"\0" * 5000, np.random.default_rng(0).bytes(3000)]
+)
 def test_not_media(pipeline, tmp_path, text):
     (tmp_path / "a.mp4").write_bytes(text)
     ran, layout = pipeline(tmp_path / "a.mp4")
@@ -82,7 +84,7 @@ def test_truncated(pipeline, damaged):
     nothing_to_use(layout, "not_media")
 
 
-def test_truncated_with_its_index_in_front(pipeline, run, face_clip, tmp_path):
+def test_truncated_with_its_index_in_front(pipeline, face_clip, tmp_path):
     whole = tmp_path / "whole.mp4"
     clips.Ffmpeg(["-i", face_clip, *KEEP, "-movflags", "+faststart", whole], source=whole).finish()
     data = whole.read_bytes()
@@ -166,7 +168,7 @@ def test_large_face_for_a_short_time_and_a_small_one_for_long():
     assert "all at most --min_face_size 100: the largest measures 99.8 pixels" in reason.text
 
 
-def test_damaged_input_leaves_a_reason_and_nothing_old(pipeline, face_clip, tmp_path, monkeypatch):
+def test_damaged_input_leaves_a_reason_and_nothing_old(pipeline, face_clip, monkeypatch):
     """ffmpeg knows what it is, and can make nothing of it."""
     pipeline(face_clip)
     real = media.start_conversion

@@ -203,8 +203,8 @@ def test_damaged_face_crop(run, results):
     clip = results.crops / "00000.avi"
     clip.write_bytes(clip.read_bytes()[:3000])
     ran = run("run_syncnet", "--data_dir", results.data_dir, "--reference", "me")
-    assert ran.code in (0, 1)
-    assert not [line for line in ran.err if "Traceback" in line]
+    if ran.code:
+        one_error(ran, str(clip))
     assert results.offsets.exists() == (ran.code == 0)
 
 

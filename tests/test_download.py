@@ -62,10 +62,6 @@ def hangs_up(handler, first):
     handler.answer(CONTENT, first=first, length=first + CUT)
 
 
-def hangs_up_once(handler, first):
-    handler.answer(CONTENT, first=first, length=None if first else CUT)
-
-
 def serves_nothing_more(handler, first):
     if first:
         handler.send_error(503)

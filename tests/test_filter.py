@@ -151,7 +151,7 @@ def test_what_is_scored_again(run_filter, folder, stub, tmp_path):
     assert run_filter(videos, code=3)[0]["total_videos"] == 3
 
 
-def test_paper_line(run_filter, folder, tmp_path):
+def test_paper_line(run_filter, folder):
     results, err = run_filter(folder("a.c7.o0.mp4", "b.c4.o1.mp4", "c.c1.o0.mp4", FACELESS))
     best, every = results["lse"]["most_confident_track_of_each_video"], results["lse"]["all_tracks"]
     assert (best["videos"], best["lse_c"]) == (3, {"mean": 4.0, "median": 4.0})
@@ -252,7 +252,7 @@ def test_usage(run_filter, flags, words):
     assert words in err
 
 
-def test_output_is_not_the_input(run_filter, folder, tmp_path):
+def test_output_is_not_the_input(run_filter, folder):
     videos = folder(GOOD)
     _, err = run_filter(videos, output="videos", code=2)
     assert "choose another folder" in err

@@ -26,7 +26,7 @@ def scored(number):
     return Video(f"/v/{number}.mp4", f"{number}.mp4", 1, 2), VideoScore(SUCCESS, tracks=[filter_stub.track(0, 7.0, 1)])
 
 
-def test_torn_line_is_cut_off_wherever_it_tears(journal, tmp_path, caplog):
+def test_torn_line_is_cut_off_wherever_it_tears(journal, tmp_path):
     first = journal()
     for number in range(3):
         first.append(*scored(number), recipe="r")

@@ -130,7 +130,7 @@ def test_scores(shared, doctor):
 
 
 @pytest.mark.published
-def test_published_weights(tmp_path, capsys):
+def test_published_weights(tmp_path):
     """What the published files give on the published clip."""
     clip, model = (weights_module.ROOT / name for name in ("data/example.avi", weights_module.SYNCNET.published))
     if not (clip.exists() and model.exists()):

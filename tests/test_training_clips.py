@@ -14,7 +14,7 @@ from training import alignment, augment, clips, common, evaluate_syncnet, sync_l
 from training.talking_face import render_clip
 
 
-def test_nobody_is_on_both_sides(faces):
+def test_nobody_is_on_both_sides():
     rows = [
         {"source": f"s{i % 3}", "person": f"p{i // 2}", "clip": f"{i}.mp4"} for i in range(120)
     ] + [{"source": "one man", "person": "him", "clip": f"him-{i}.mp4"} for i in range(20)]  # fmt: skip
