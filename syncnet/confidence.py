@@ -10,10 +10,16 @@ EDGE_FRAMES = 3  # frames at either end of a track that no window is centred on
 EDGE_DISTANCE = 10.0  # stands in for their distance
 
 
+def at_offset(dists):
+    """Windows x shifts -> every window's distance at the track's offset, and the median of all shifts' mean ones."""
+    mean = dists.mean(axis=0)
+    return dists[:, mean.argmin()], np.median(mean)
+
+
 def window_confidence(dists):
     """Smoothed confidence of every window: windows x shifts -> windows."""
-    mean = dists.mean(axis=0)
-    return median_filter(np.median(mean) - dists[:, mean.argmin()], CONFIDENCE_FILTER)
+    nearest, usual = at_offset(dists)
+    return median_filter(usual - nearest, CONFIDENCE_FILTER)
 
 
 def frame_confidence(dists):
@@ -21,9 +27,9 @@ def frame_confidence(dists):
 
     Unlike ``window_confidence`` this is centred, and padded where no window is: what run_visualise draws.
     """
-    mean = dists.mean(axis=0)
-    padded = np.pad(dists[:, mean.argmin()], EDGE_FRAMES, constant_values=EDGE_DISTANCE)
-    return median_filter(np.median(mean) - padded, CONFIDENCE_FILTER)
+    nearest, usual = at_offset(dists)
+    padded = np.pad(nearest, EDGE_FRAMES, constant_values=EDGE_DISTANCE)
+    return median_filter(usual - padded, CONFIDENCE_FILTER)
 
 
 def speaking_confidence(dists):
@@ -31,8 +37,8 @@ def speaking_confidence(dists):
 
     Frames at either end of a track that no window is centred on take after the nearest one.
     """
-    mean = dists.mean(axis=0)
+    nearest, usual = at_offset(dists)
     before, beyond = WINDOW_FRAMES // 2, CONFIDENCE_FILTER // 2
     ends = (before + beyond, WINDOW_FRAMES - before + beyond)
-    padded = np.pad(np.median(mean) - dists[:, mean.argmin()], ends, mode="edge")
+    padded = np.pad(usual - nearest, ends, mode="edge")
     return median_filter(padded, CONFIDENCE_FILTER)[beyond:-beyond]

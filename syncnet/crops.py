@@ -63,7 +63,7 @@ def crop_face(image, *, s, x, y, crop_scale):
 def video_writer(path, *, frame_rate, width, height):
     """Yield a ``cv2.VideoWriter`` of an XVID AVI."""
     writer = cv2.VideoWriter(
-        str(path.absolute()), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*CODEC), frame_rate, (width, height)
+        media.absolute(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*CODEC), frame_rate, (width, height)
     )
     try:
         if not writer.isOpened():

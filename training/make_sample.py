@@ -20,6 +20,7 @@ from syncnet import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME
 from syncnet.errors import SyncNetError
 from syncnet.layout import FRAME_PATTERN, new_file
 from syncnet.media import ERRORS_ONLY, Ffmpeg, absolute
+from training.clips import delayed
 from training.talking_face import Person, Voice, render_scene, speak
 
 SAMPLE = Path(__file__).resolve().parent.parent / "data" / "sample.mp4"
@@ -75,13 +76,7 @@ def render_sample():
 
 def delay(audio, frames):
     """The sound so many frames later (earlier if negative), as long as before: what is missing is silence."""
-    shift = frames * SAMPLES_PER_FRAME
-    moved = np.zeros_like(audio)
-    if shift >= 0:
-        moved[shift:] = audio[: len(audio) - shift]
-    else:
-        moved[:shift] = audio[-shift:]
-    return moved
+    return delayed(audio, frames * SAMPLES_PER_FRAME)
 
 
 def write_video(path, frames, audio, *, video_flags=VIDEO_FLAGS, audio_flags=AUDIO_FLAGS, container="mp4"):
