@@ -285,8 +285,8 @@ def new_folder(folder):
     """Yield an empty folder to fill; it replaces ``folder`` when the block ends well and vanishes when not."""
     aside = part_folder(folder)
     remove_folder(aside)
-    make_folder(aside)
     try:
+        make_folder(aside)
         yield aside
         remove_folder(folder)
         aside.replace(folder)

@@ -14,7 +14,7 @@ import pytest
 from checks import nothing_half_finished, one_error
 
 from syncnet import media, scenes
-from syncnet.layout import Layout
+from syncnet.layout import Layout, frame_files, part_folder
 from syncnet.records import save_json, save_pickle
 from syncnet.weights import ROOT
 
@@ -319,6 +319,23 @@ def test_ctrl_c_on_the_command(long_clip, weights, tmp_path, seconds):
     elif process.returncode:
         complete = layout.pipeline.exists() and layout.crop_files()
         assert complete or not layout.data_dir.exists(), "interrupted outside of the script's own lines"
+
+
+def test_end_of_a_batch_job(long_clip, weights, tmp_path):
+    """SIGTERM while ffmpeg and the detector are at work: as Ctrl-C, and ffmpeg ends, too."""
+    layout = Layout(tmp_path / "data", "me")
+    command = [sys.executable, ROOT / "run_pipeline.py", "--videofile", long_clip, "--data_dir", layout.data_dir]
+    command += ["--reference", "me", "--device", "cpu", "--s3fd_weights", weights["--s3fd_weights"]]
+    process = subprocess.Popen(
+        [*command, "--facedet_scale", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not frame_files(part_folder(layout.frames)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.terminate()
+    _, stderr = process.communicate(timeout=300)  # an ffmpeg left behind would hold its end of the pipe
+    assert (process.returncode, stderr.splitlines()) == (130, ["run_pipeline.py: interrupted"])
+    nothing_half_finished(layout)
 
 
 def test_reader_of_stdout_that_goes_away(results, weights):

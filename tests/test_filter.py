@@ -6,7 +6,9 @@ import json
 import os
 import shutil
 
+import cv2
 import pytest
+import torch
 from filter_fixtures import (  # noqa: F401
     EARLY,
     EDGE,
@@ -23,6 +25,7 @@ from filter_fixtures import (  # noqa: F401
 )
 
 import filter_videos_by_sync_score as script
+from syncnet import batch
 from syncnet.results import histogram
 
 
@@ -270,3 +273,35 @@ def test_empty_folder(run_filter, folder):
     results, err = run_filter(folder("readme.txt"))
     assert results["total_videos"] == 0 and results["results"] == []
     assert "0 videos" in err
+
+
+def test_journals_put_together(run_filter, folder, tmp_path):
+    """As docs/cluster.md has it for the parts of a list: all are judged, and nothing is scored again."""
+    run_filter(folder(GOOD, into="part1"), "--transfer", "none", output="results.00")
+    run_filter(folder(POOR, EARLY, into="part2"), "--transfer", "none", output="results.01")
+    parts = [tmp_path / "results.00", tmp_path / "results.01"]
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all/results.jsonl").write_bytes(b"".join((part / "results.jsonl").read_bytes() for part in parts))
+    (tmp_path / "all/recipes.json").write_bytes((parts[0] / "recipes.json").read_bytes())
+    results, _ = run_filter(None, "--rescore", "never", "--min_confidence", "3", output="all")
+    assert (results["total_videos"], results["good_quality"]) == (3, 2)
+    assert {name: result["passes_quality"] for name, result in by_name(results).items()} == {
+        GOOD: True,
+        POOR: True,
+        EARLY: False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("device", "cards", "expected"),
+    [("auto", 2, "cuda:1"), ("cuda", 4, "cuda:3"), ("auto", 1, "auto"), ("cpu", 4, "cpu"), ("cuda:0", 4, "cuda:0")],
+)
+def test_several_gpus_are_shared_out(monkeypatch, device, cards, expected):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
+    for library, name in ((torch, "set_num_threads"), (cv2, "setNumThreads")):
+        monkeypatch.setattr(library, name, lambda count: None)
+    monkeypatch.setattr(batch, "Scorer", lambda parameters, **_: parameters.device)
+    args = script.get_parser().parse_args(["--input_dir", "videos", "--output_dir", "out", "--device", device])
+    parameters = script.parameters_of(args)
+    found = batch.load_scorer(parameters, output_dir=None, scratch=None, index=3, threads=1)
+    assert found == expected

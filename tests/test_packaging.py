@@ -13,6 +13,7 @@ import pytest
 
 import syncnet.defaults
 from syncnet import cli, reasons
+from syncnet.quality import PRESETS, Thresholds
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -311,6 +312,17 @@ def test_ffmpeg_is_started_in_one_place():
         if isinstance(node, ast.List) and node.elts and ast.unparse(node.elts[0]) in ("'ffmpeg'", "find_ffmpeg()")
     ]
     assert starters == ["media.py"]
+
+
+def test_the_version_is_said_once_and_again():
+    assert f'version = "{syncnet.__version__}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/filtering.md"])
+def test_presets_are_as_printed(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| ([\d.]+) \| (\d+) frames \|", text, re.MULTILINE)
+    assert {name: Thresholds(float(least), int(most)) for name, least, most in rows} == PRESETS
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py")))
