@@ -69,12 +69,12 @@ def judge(record, thresholds):
     return Verdict(track, passes, lines)
 
 
-def numbers():
+def floats():
     """Room for a million numbers."""
     return array("d")
 
 
-def whole_numbers():
+def integers():
     return array("l")
 
 
@@ -93,11 +93,11 @@ class Statistics:
     statuses: dict = field(default_factory=lambda: dict.fromkeys(STATUSES, 0))
     good: int = 0
     poor: int = 0
-    confidences: array = field(default_factory=numbers)
-    min_dists: array = field(default_factory=numbers)
-    offsets: array = field(default_factory=whole_numbers)
-    all_confidences: array = field(default_factory=numbers)
-    all_min_dists: array = field(default_factory=numbers)
+    confidences: array = field(default_factory=floats)
+    min_dists: array = field(default_factory=floats)
+    offsets: array = field(default_factory=integers)
+    all_confidences: array = field(default_factory=floats)
+    all_min_dists: array = field(default_factory=floats)
     recipes: dict = field(default_factory=dict)
 
     @property

@@ -71,7 +71,7 @@ def digest(recipe):
     return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
 
 
-def one_line(recipe):
+def footnote(recipe):
     """A recipe as a paper's footnote."""
     syncnet, s3fd = recipe["initial_model"], recipe["s3fd_weights"]
     flags = ("min_track", "min_face_size", "facedet_scale", "crop_scale", "num_failed_det", "scene_threshold", "vshift")

@@ -9,7 +9,7 @@ from syncnet import MILLISECONDS_PER_FRAME
 from syncnet.batch import timestamp
 from syncnet.layout import new_file
 from syncnet.quality import Statistics, judge
-from syncnet.recipe import one_line
+from syncnet.recipe import footnote
 from syncnet.selection import Video
 
 COLUMNS = (
@@ -166,7 +166,7 @@ def summary(found, *, total, thresholds, recipes):
     yield f"all {by_track['tracks']} tracks: {lse_line(by_track)}"
     for used in used_recipes(found, recipes):
         parameters = used["parameters"]
-        yield f"recipe of {used['videos']} videos: {one_line(parameters) if parameters else used['recipe']}"
+        yield f"recipe of {used['videos']} videos: {footnote(parameters) if parameters else used['recipe']}"
         if parameters and not parameters["initial_model"]["published"]:
             yield "not the published SyncNet weights: these are no LSE-C and LSE-D to report"
     if len(found.recipes) > 1:

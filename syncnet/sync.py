@@ -95,7 +95,7 @@ def run(
         for index, (file, score) in enumerate(zip(files, scores))
     ]
     found = speakers(scores, [record["first_frame"] for record in records], threshold=speaker_threshold)
-    recipe = {**make_recipe(net, batch_size=batch_size, vshift=vshift), "speaker_threshold": speaker_threshold}
+    recipe = {**scoring_recipe(net, batch_size=batch_size, vshift=vshift), "speaker_threshold": speaker_threshold}
     report = scores_report(pipeline, tracks=records, speakers=list(map(span_record, found)), recipe=recipe)
     save_pickle([distances(score, vshift=vshift) for score in scores], layout.distances)
     with new_file(layout.offsets) as aside:
@@ -148,7 +148,7 @@ def offset_lines(scores):
             yield f"TRACK {index}: OFFSET {score.offset}, CONF {score.confidence:.3f}\n"
 
 
-def make_recipe(net, *, batch_size, vshift):
+def scoring_recipe(net, *, batch_size, vshift):
     """Everything on this side of run_pipeline that a score depends on."""
     return {
         "initial_model": weights_record(net.weights),
@@ -162,7 +162,7 @@ def make_recipe(net, *, batch_size, vshift):
 def single_report(score, net, *, videofile, batch_size, vshift):
     """What scores.json would hold of one clip that did not come from run_pipeline."""
     record = {**describe(None, 0, 0, score), **numbers(score, vshift=vshift)}
-    recipe = make_recipe(net, batch_size=batch_size, vshift=vshift)
+    recipe = scoring_recipe(net, batch_size=batch_size, vshift=vshift)
     report = scores_report(None, tracks=[record], speakers=[], recipe=recipe)
     return {**report, "videofile": str(videofile)}
 
