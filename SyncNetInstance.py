@@ -200,6 +200,11 @@ class SyncNetInstance:
         video = clip.features.tensor()
         audio = self._audio_features(clip.samples, count=count, batch_size=batch_size)
         dists = scoring.distances(video[:count], audio, vshift=vshift)
+        if not np.isfinite(dists).all():
+            raise WeightsError(
+                f"{self.weights.path if self.weights else clip.path}: gives no numbers for {clip.path}: name other "
+                "weights with --initial_model"
+            )
         result = scoring.score(dists, video_frames=clip.seen, audio_frames=clip.heard)
         print_line(f"Compute time {time.perf_counter() - clip.started:.3f} sec.")
         with np.printoptions(**PRINTED_CONFIDENCES):

@@ -21,7 +21,7 @@ def main(args):
     cli.check_libraries()
     from pathlib import Path
 
-    from syncnet.layout import check_input, make_folder, scratch_folder
+    from syncnet.layout import check_input, clear_result, make_folder, scratch_folder
     from syncnet.records import save_json
     from syncnet.report import doubts
     from syncnet.sync import single_report
@@ -32,6 +32,8 @@ def main(args):
     net.loadParameters(args.initial_model)
     check_input(args.videofile)
     make_folder(folder, flag="--tmp_dir")
+    if args.json:
+        clear_result(Path(args.json), videofile=args.videofile)
     score = net.score(args.videofile, folder=folder, batch_size=args.batch_size, vshift=args.vshift)
     for reason in doubts(score, vshift=args.vshift):
         cli.logger.warning("%s: %s", args.videofile, reason.text)

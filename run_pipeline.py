@@ -23,12 +23,19 @@ def get_parser():
 def main(args):
     layout = cli.required_reference(args)
     cli.check_libraries()
-    from syncnet import pipeline, progress
+    from syncnet import pipeline, progress, weights
+    from syncnet.errors import WeightsError
 
     def load_detector():
         from detectors import S3FD
 
         return S3FD(args.device, weights=args.s3fd_weights)
+
+    def find_weights():
+        try:
+            return weights.choose(weights.S3FD, args.s3fd_weights)
+        except WeightsError:
+            return None  # the video is at fault already
 
     started = time.perf_counter()
 
@@ -41,6 +48,7 @@ def main(args):
         args.videofile,
         layout,
         load_detector=load_detector,
+        find_weights=find_weights,
         facedet_scale=args.facedet_scale,
         crop_scale=args.crop_scale,
         min_track=args.min_track,

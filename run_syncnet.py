@@ -7,7 +7,7 @@ from syncnet import cli
 
 
 def get_parser():
-    parser = cli.new_parser(__doc__)
+    parser = cli.new_parser(__doc__, verbose="also what ffmpeg says")
     cli.add_scoring(parser)
     cli.add_layout(parser)
     cli.add_speaker_threshold(parser)

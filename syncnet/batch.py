@@ -8,7 +8,6 @@ The networks come with the first ``Scorer``; importing this module does not load
 """
 
 import logging
-import math
 import time
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -120,7 +119,7 @@ class Scorer:
             score = (
                 VideoScore(NO_VIDEO, reasons=[asdict(reasons.Reason(reasons.NO_VIDEO, "no video stream"))])
                 if error.code == reasons.NO_VIDEO
-                else failed(one_line(error).removeprefix(f"{path}: "))
+                else failed(one_line(str(error).removeprefix(f"{path}: ")))
             )
         except DiskFullError:
             raise
@@ -129,7 +128,7 @@ class Scorer:
                 raise
             raise DiskFullError(f"{self.scratch}: {one_line(error)}: free some and run it again") from error
         except SyncNetError as error:
-            score = failed(one_line(error).removeprefix(f"{path}: "))
+            score = failed(one_line(str(error).removeprefix(f"{path}: ")))
         finally:
             discard(self.scratch)
         seconds = round(time.monotonic() - started[0], SECONDS_DIGITS)
@@ -146,6 +145,7 @@ class Scorer:
             path,
             layout,
             load_detector=lambda: self.detector,
+            find_weights=lambda: self.detector.weights,
             facedet_scale=p.facedet_scale,
             crop_scale=p.crop_scale,
             min_track=p.min_track,
@@ -182,15 +182,9 @@ def origin_of(path, recipe):
 
 
 def decide(tracks):
-    """The status of a video with tracks.
-
-    Raises:
-        SyncNetError: the network gave no numbers.
-    """
-    scores = [track["confidence"] for track in tracks if track["confidence"] is not None]
-    if not all(map(math.isfinite, scores)):
-        raise SyncNetError("the network gives no numbers for this video: check --initial_model")
-    return SUCCESS if scores else NO_AUDIO  # a track is unscorable where the sound has ended before it begins
+    """The status of a video with tracks."""
+    scored = any(track["confidence"] is not None for track in tracks)
+    return SUCCESS if scored else NO_AUDIO  # a track is unscorable where the sound has ended before it begins
 
 
 def all_unscored(tracks):

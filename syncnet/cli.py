@@ -28,9 +28,16 @@ logger = logging.getLogger("syncnet")
 
 DATA_DIR = "data/work"
 INSTALL = "run `pip install -r requirements.txt`"
+STDERR = 2
+MEMORY_FLAGS = ("batch_size", "vshift", "facedet_scale")  # what needs more the larger it is
 INTERRUPTED = 130  # what a shell makes of Ctrl-C
 FAILED = 1
 SMALLEST_SCALE, LARGEST_SCALE = 0.001, 16.0  # beyond, a picture is nothing, or fills any memory
+
+
+LARGEST_INT = 10**9
+LARGEST_FRAME_RATE = 65535  # that MPEG-4 can hold
+LARGEST_VSHIFT = 10**5  # frames, more than an hour
 
 
 class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -58,7 +65,7 @@ def add_device(parser):
 
 
 def add_frame_rate(parser):
-    parser.add_argument("--frame_rate", type=positive_int, default=FRAME_RATE, help="frames a second of the results")
+    parser.add_argument("--frame_rate", type=frame_rate, default=FRAME_RATE, help="frames a second of the results")
 
 
 def add_tracking(parser, *, min_track=MIN_TRACK, min_face_size=MIN_FACE_SIZE):
@@ -108,7 +115,7 @@ def add_scoring(parser):
         help="SyncNet weights; the starter where this is not there",
     )
     parser.add_argument("--batch_size", type=positive_int, default=BATCH_SIZE, help="windows that are scored together")
-    parser.add_argument("--vshift", type=positive_int, default=VSHIFT, help="frames that are tried in both directions")
+    parser.add_argument("--vshift", type=vshift, default=VSHIFT, help="frames that are tried in both directions")
     add_device(parser)
 
 
@@ -133,12 +140,24 @@ def scale(text, *, least):
     return checked(text, float, f"must be from {least:g} to {LARGEST_SCALE:g}", lambda v: least <= v <= LARGEST_SCALE)
 
 
+def whole(text, *, least, most=LARGEST_INT):
+    return checked(text, int, f"must be a whole number from {least} to {most}", lambda value: least <= value <= most)
+
+
 def positive_int(text):
-    return checked(text, int, "must be a whole number above 0", lambda value: value > 0)
+    return whole(text, least=1)
 
 
 def not_negative_int(text):
-    return checked(text, int, "must be a whole number, and not below 0", lambda value: value >= 0)
+    return whole(text, least=0)
+
+
+def frame_rate(text):
+    return whole(text, least=1, most=LARGEST_FRAME_RATE)
+
+
+def vshift(text):
+    return whole(text, least=1, most=LARGEST_VSHIFT)
 
 
 def positive_float(text):
@@ -200,7 +219,8 @@ def script(function):
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
-            logger.error("%s: error: not enough memory: lower --batch_size or --facedet_scale", parser.prog)
+            flags = [f"--{name}" for name in MEMORY_FLAGS if hasattr(args, name)]
+            logger.error("%s: error: not enough memory: lower %s", parser.prog, " or ".join(flags))
             return FAILED
         except KeyboardInterrupt:
             logger.error("%s: interrupted", parser.prog)
@@ -210,13 +230,24 @@ def script(function):
 
 
 def run(main):
-    """Be a script: exit with the code of ``main``; Ctrl-C no longer counts when the work is done."""
+    """Be a script: exit with the code of ``main``; Ctrl-C and SIGTERM no longer count when the work is done."""
+    if sys.stderr is None:
+        open_stderr()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does: with its ffmpegs, tidily
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal has no letters for
     code = main()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     sys.exit(code)
+
+
+def open_stderr():
+    """Have a stderr that goes nowhere: the next file that is opened would get its number, and what libraries print."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    if nowhere != STDERR:
+        os.dup2(nowhere, STDERR)
+    sys.stderr = open(STDERR, "w", closefd=False)  # noqa: SIM115, for as long as the process lives
 
 
 def set_up_messages(*, quiet, verbose):

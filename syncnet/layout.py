@@ -26,6 +26,7 @@ CROP_NAME = "{:05d}.avi"
 CROP_DIGITS = 5  # at least
 RESULTS = ("pyavi", "pywork", "pycrop", "pyframes")
 STEPS = (*RESULTS, "pytmp")
+LONGEST_NAME = 255  # bytes
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,10 @@ class Layout:
         return self.folder("pywork") / "scores.json"
 
     def crop_files(self):
-        """The finished face tracks, in order."""
-        return numbered_files(self.crops, ".avi", digits=CROP_DIGITS)
+        """The finished face tracks, in order, and after them clips that somebody else named with a 0 in front."""
+        others = [path for path in sorted(self.crops.glob("0*.avi")) if crop_number(path) is None]
+        finished = [path for path in others if not path.stem.endswith(PART)]
+        return numbered_files(self.crops, ".avi", digits=CROP_DIGITS) + finished
 
     def check_outside(self, path):
         """Refuse an input that lies in one of the folders that a run replaces."""
@@ -146,6 +149,8 @@ def check_reference(reference):
     """Refuse a reference that is not one plain folder name, so that it stays inside DATA_DIR."""
     check_unicode(reference, flag="--reference")
     bad = not reference or reference in (".", "..") or any(c in reference for c in "/\\\0")
+    if len(os.fsencode(reference + PART)) > LONGEST_NAME:
+        raise UsageError(f"--reference {reference!r}: too long for a folder's name: choose a shorter one")
     if bad or reference.endswith(PART):
         raise UsageError(
             f"--reference {reference!r}: must be a plain folder name, without slashes, because results go to "
@@ -209,8 +214,8 @@ def clear_scratch(folder, *, clip):
 
 
 def crop_number(path):
-    """Which track a clip in a folder of crops is."""
-    return int(path.stem)
+    """Which track a clip in a folder of crops is; None of one that run_pipeline did not name."""
+    return int(path.stem) if path.stem.isdecimal() and len(path.stem) >= CROP_DIGITS else None
 
 
 def silent_crop_file(folder, index):
@@ -253,6 +258,18 @@ def remove_folder(folder):
 def discard(folder):
     """Remove scratch, as far as it can be: what is left over costs room, nothing else."""
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def clear_result(path, *, videofile):
+    """Remove an earlier result of the same name: it would pass for this run's when there is none.
+
+    Raises:
+        UsageError: the input is there.
+    """
+    if path.exists() and path.samefile(videofile):
+        raise UsageError(f"{path}: is the input, which stays as it is: choose another --json")
+    if path.is_file():
+        path.resolve().unlink()
 
 
 @contextmanager

@@ -54,6 +54,7 @@ def run(
     layout,
     *,
     load_detector,
+    find_weights=lambda: None,
     facedet_scale=FACEDET_SCALE,
     crop_scale=CROP_SCALE,
     min_track=MIN_TRACK,
@@ -70,6 +71,7 @@ def run(
         videofile: path of the input.
         layout: ``Layout``; its folders are replaced.
         load_detector: returns the ``S3FD``; called while ffmpeg works.
+        find_weights: returns its ``Weights``, or None; called for the recipe of a video that it does not get to see.
         facedet_scale: as in ``detect_faces``.
         crop_scale, frame_rate: as in ``write_crops``.
         min_track, num_failed_det, min_face_size: as in ``track_faces``.
@@ -94,7 +96,7 @@ def run(
     }
 
     def without_tracks(reason):
-        return PipelineResult(recipe={**parameters, "versions": versions()}, reasons=[reason])
+        return PipelineResult(recipe=make_recipe(parameters, weights=find_weights()), reasons=[reason])
 
     layout.check_outside(videofile)
     try:
@@ -138,12 +140,7 @@ def run(
         save_pickle(tracks_record(tracking.tracks, paths), layout.tracks)
     summary = summarise(faces)
     result = PipelineResult(
-        recipe={
-            **parameters,
-            "s3fd_weights": weights_record(detector.weights),
-            "device": str(detector.device),
-            "versions": versions(),
-        },
+        recipe={**make_recipe(parameters, weights=detector.weights), "device": str(detector.device)},
         faces=summary,
         scenes=scenes,
         tracks=tracking.tracks,
@@ -158,6 +155,11 @@ def run(
         ),
     )
     return save(result, videofile, layout)
+
+
+def make_recipe(parameters, *, weights):
+    """Everything on run_pipeline's side that a score depends on."""
+    return {**parameters, "s3fd_weights": weights and weights_record(weights), "versions": versions()}
 
 
 def convert(videofile, layout, *, streams, load_detector):
@@ -236,5 +238,5 @@ def save(result, videofile, layout):
     report = pipeline_report(result, videofile=videofile, reference=layout.reference)
     save_json(report, layout.pipeline)
     if not result.tracks:
-        save_json(scores_report(report, tracks=[], speakers=[], recipe=None), layout.scores)
+        save_json(scores_report(report, reference=layout.reference, tracks=[], speakers=[], recipe=None), layout.scores)
     return result

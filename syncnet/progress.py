@@ -13,6 +13,7 @@ def bar(*, quiet):
     from tqdm import tqdm
 
     def wrap(items=None, *, total=None, desc=None):
-        return tqdm(items, total=total, desc=desc, disable=True if quiet else None, leave=False, file=sys.stderr)
+        hidden = True if quiet or sys.stderr is None else None  # None: where there is no terminal
+        return tqdm(items, total=total, desc=desc, disable=hidden, leave=False, file=sys.stderr)
 
     return wrap

@@ -103,19 +103,20 @@ def seconds(frame):
     return round(frame / FRAME_RATE, SECONDS_DIGITS)
 
 
-def scores_report(pipeline, *, tracks, speakers, recipe):
+def scores_report(pipeline, *, reference, tracks, speakers, recipe):
     """scores.json.
 
     Args:
         pipeline: what ``pipeline_report`` returned; None where the crops were made by another program.
+        reference: name of the video; None of a clip that has none.
         tracks: per track a ``track_record`` and a ``score_record``, merged.
         speakers: list of ``span_record``.
         recipe: run_syncnet's part; None where nothing was scored.
     """
-    pipeline = pipeline or {"videofile": None, "reference": None, "faces": None, "reasons": [], "recipe": None}
+    pipeline = pipeline or {"videofile": None, "faces": None, "reasons": [], "recipe": None}
     return {
         "videofile": pipeline["videofile"],
-        "reference": pipeline["reference"],
+        "reference": reference,
         "frame_rate": FRAME_RATE,
         "faces": pipeline["faces"],
         "tracks": tracks,

@@ -80,6 +80,8 @@ def run(
     if pipeline and len(files) < len(pipeline["tracks"]):
         there = f"{len(files)} of {len(pipeline['tracks'])} face tracks are there"
         raise SyncNetError(f"{layout.crops}: {there}: run run_pipeline.py again")
+    if not (pipeline or files):
+        raise SyncNetError(f"{layout.crops}: no face tracks in it: run run_pipeline.py first")
     if not layout.distances.parent.exists():  # crops from elsewhere
         make_folder(layout.distances.parent)
     for old in (layout.distances, layout.offsets, layout.scores):
@@ -87,7 +89,8 @@ def run(
     try:
         options = {"batch_size": batch_size, "vshift": vshift, "print_line": print_line}
         with contextlib.closing(net.score_all(files, folder=layout.tmp, **options)) as found:
-            scores = [score_or_reason(score) for score in progress(found, total=len(files), desc="tracks")]
+            bar = progress(found, total=len(files), desc="tracks")
+            scores = [score_or_reason(score, file) for score, file in zip(bar, files)]
     finally:
         discard(layout.tmp)
     records = [
@@ -96,7 +99,8 @@ def run(
     ]
     found = speakers(scores, [record["first_frame"] for record in records], threshold=speaker_threshold)
     recipe = {**scoring_recipe(net, batch_size=batch_size, vshift=vshift), "speaker_threshold": speaker_threshold}
-    report = scores_report(pipeline, tracks=records, speakers=list(map(span_record, found)), recipe=recipe)
+    spans_found = list(map(span_record, found))
+    report = scores_report(pipeline, reference=layout.reference, tracks=records, speakers=spans_found, recipe=recipe)
     save_pickle([distances(score, vshift=vshift) for score in scores], layout.distances)
     with new_file(layout.offsets) as aside:
         aside.write_text("".join(offset_lines(scores)), encoding="utf-8")
@@ -104,8 +108,8 @@ def run(
     return SyncResult(scores=scores, speakers=found, report=report)
 
 
-def score_or_reason(found):
-    """The ``SyncScore`` of a clip, or the ``Reason`` why it has none.
+def score_or_reason(found, file):
+    """The ``SyncScore`` of a clip, or the ``Reason`` why it has none, which does not name the file.
 
     Raises:
         MediaError: the clip is damaged.
@@ -114,7 +118,7 @@ def score_or_reason(found):
         return found
     if found.code not in UNSCORABLE:
         raise found
-    return reasons.Reason(found.code, str(found))
+    return reasons.Reason(found.code, str(found).removeprefix(f"{file}: "))
 
 
 def numbers(score, *, vshift):
@@ -124,7 +128,7 @@ def numbers(score, *, vshift):
 def describe(pipeline, index, number, score):
     """The ``track_record`` of a clip; without run_pipeline's word on it, times count from the clip's start."""
     tracks = pipeline["tracks"] if pipeline else []
-    if number < len(tracks):
+    if number is not None and number < len(tracks):
         track = tracks[number]
         return track_record(index, track["first_frame"], track["last_frame"], track["mean_face_size"])
     frames = score.video_frames if isinstance(score, SyncScore) else 0
@@ -163,7 +167,7 @@ def single_report(score, net, *, videofile, batch_size, vshift):
     """What scores.json would hold of one clip that did not come from run_pipeline."""
     record = {**describe(None, 0, 0, score), **numbers(score, vshift=vshift)}
     recipe = scoring_recipe(net, batch_size=batch_size, vshift=vshift)
-    report = scores_report(None, tracks=[record], speakers=[], recipe=recipe)
+    report = scores_report(None, reference=None, tracks=[record], speakers=[], recipe=recipe)
     return {**report, "videofile": str(videofile)}
 
 

@@ -27,6 +27,7 @@ RETRIES = 1  # of a video whose worker died
 START_ATTEMPTS = 3  # workers in a row that may die before they have loaded the networks, while none ever has
 RESTART_ATTEMPTS = 30  # once one has
 JOIN_SECONDS = 5
+LONGEST_WAIT = 3600.0  # seconds at a time: the system takes no month
 
 
 @dataclass(frozen=True)
@@ -281,7 +282,7 @@ class LocalEngine:
     def patience(self):
         """Seconds until the next deadline; None without one."""
         deadlines = [worker.deadline for worker in self.workers if worker.deadline]
-        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+        return min(max(0.0, min(deadlines) - time.monotonic()), LONGEST_WAIT) if deadlines else None
 
     def bury(self, worker, why, waiting, again):
         """Replace a dead worker; its video is tried once more, and failed after that."""

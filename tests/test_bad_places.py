@@ -147,9 +147,11 @@ def test_reference_stays_inside(run, face_clip, tmp_path, script, reference):
     assert not data_dir.exists()
 
 
-def test_reference_too_long(pipeline, face_clip):
-    ran, _ = pipeline(face_clip, reference="x" * 300)
-    one_error(ran, "x" * 300)
+@pytest.mark.parametrize("reference", ["x" * 300, "x" * 253, "ü" * 126])
+def test_reference_too_long(run, tmp_path, reference):
+    """Also of one that fits, while its folder's unfinished name does not."""
+    ran = run("run_pipeline", "--data_dir", tmp_path, "--reference", reference, "--videofile", "a.mp4")
+    one_error(ran, reference, "choose a shorter one", code=2)
 
 
 def test_demo_reference_stays_inside(run, tmp_path):

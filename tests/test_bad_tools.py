@@ -11,6 +11,7 @@ import time
 
 import clips
 import pytest
+import torch
 from checks import nothing_half_finished, one_error
 
 from syncnet import media, scenes
@@ -352,3 +353,40 @@ def test_folder_of_frames_that_was_emptied(run, results):
     shutil.rmtree(results.frames)
     ran = run("run_visualise", "--data_dir", results.data_dir, "--reference", "me")
     one_error(ran, results.frames, "run_pipeline.py")
+
+
+def test_folder_of_crops_that_is_empty(run, tmp_path):
+    layout = Layout(tmp_path, "me")
+    layout.crops.mkdir(parents=True)
+    one_error(run("run_syncnet", "--data_dir", tmp_path, "--reference", "me"), layout.crops, "run_pipeline.py")
+
+
+def test_weights_that_give_no_numbers(run, results, weights, tmp_path):
+    state = torch.load(weights["--initial_model"], weights_only=True)
+    state["netfclip.3.bias"][0] = float("nan")
+    torch.save(state, tmp_path / "nan.pt")
+    clip = results.crop_files()[0]
+    flags = ("--initial_model", tmp_path / "nan.pt")
+    ran = run("run_syncnet", "--data_dir", results.data_dir, "--reference", "me", *flags)
+    one_error(ran, tmp_path / "nan.pt", "gives no numbers", "--initial_model")
+    assert not results.scores.exists()
+    argv = ("--videofile", clip, "--tmp_dir", tmp_path / "tmp", "--json", tmp_path / "out.json")
+    one_error(run("demo_syncnet", *argv, *flags), tmp_path / "nan.pt", "gives no numbers")
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_an_earlier_result_does_not_pass_for_this_ones(run, results, tmp_path):
+    argv = ("--tmp_dir", tmp_path / "tmp", "--json", tmp_path / "out.json")
+    assert run("demo_syncnet", "--videofile", results.crop_files()[0], *argv).code == 0
+    assert (tmp_path / "out.json").exists()
+    mute = clips.make(tmp_path / "mute.avi", "testsrc2=s=224x224:r=25:d=1")
+    one_error(run("demo_syncnet", "--videofile", mute, *argv), "no audio stream")
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_json_in_the_inputs_place(run, results, tmp_path):
+    clip = results.crop_files()[0]
+    before = clip.read_bytes()
+    ran = run("demo_syncnet", "--videofile", clip, "--tmp_dir", tmp_path / "tmp", "--json", clip)
+    one_error(ran, clip, "--json", code=2)
+    assert clip.read_bytes() == before

@@ -305,3 +305,9 @@ def test_several_gpus_are_shared_out(monkeypatch, device, cards, expected):
     parameters = script.parameters_of(args)
     found = batch.load_scorer(parameters, output_dir=None, scratch=None, index=3, threads=1)
     assert found == expected
+
+
+def test_timeout_of_many_years(run_filter, folder):
+    for seconds in ("3000000", "1e10", "1e300"):
+        results, _ = run_filter(folder(GOOD), "--timeout", seconds, "--rescore", "always")
+        assert results["successful_processing"] == 1

@@ -49,6 +49,8 @@ def test_messages_name_no_flag_that_the_filter_lacks(tmp_path):
     made.scratch, made.results, made.parameters = tmp_path / "scratch", None, None
     score = made(str(tmp_path / "gone.mp4"), "gone.mp4")
     assert (score.status, score.error) == ("failed", "no such file")
+    name = "two  spaces\nand a line.mp4"
+    assert made(str(tmp_path / name), name).error == "no such file"
 
 
 def outputs_in(scratch):

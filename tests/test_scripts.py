@@ -1,6 +1,7 @@
 """The scripts end to end, in this process and as commands: what they print, write and find."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -126,6 +127,8 @@ def test_quiet_and_verbose_exclude_each_other(run):
         ("--frame_rate", "0"),
         ("--num_failed_det", "-2"),
         ("--scene_threshold", "inf"),
+        ("--min_face_size", "9" * 400),
+        ("--frame_rate", "100000"),
         ("--unknown", "1"),
     ],
 )
@@ -135,6 +138,32 @@ def test_flags_that_cannot_work(pipeline, face_clip, argv):
     assert argv[0] in ran.err[-1]
     assert "_int" not in ran.err[-1]  # our function's name says nothing to a user
     assert not layout.data_dir.exists()
+
+
+def test_vshift_that_no_video_is_as_long_as(run, tmp_path):
+    ran = run("run_syncnet", "--data_dir", tmp_path, "--reference", "me", "--vshift", "9" * 20)
+    assert ran.code == 2 and "--vshift" in ran.err[-1]
+
+
+def test_stderr_that_is_closed(weights, face_clip, tmp_path):
+    """The work is done all the same, and no file that is opened gets what would have been printed."""
+    names = ("--data_dir", tmp_path, "--reference", "me")
+    detector, model = (("--device", "cpu", flag, path) for flag, path in weights.items())
+    steps = (
+        ("run_pipeline.py", *names, *detector, "--videofile", face_clip, "--min_track", "10", "--facedet_scale", "0.5"),
+        ("run_syncnet.py", *names, *model),
+        ("run_visualise.py", *names),
+    )
+    for script, *argv in steps:
+        done = subprocess.run(
+            [sys.executable, ROOT / script, *map(str, argv)],
+            stdout=subprocess.PIPE,
+            preexec_fn=lambda: os.close(2),
+            timeout=300,
+        )
+        assert done.returncode == 0, script
+        assert b"starter" not in done.stdout
+    assert media.frame_count(Layout(tmp_path, "me").video_out) == 36
 
 
 def test_commands(weights, face_clip, tmp_path):
@@ -163,6 +192,14 @@ def test_commands(weights, face_clip, tmp_path):
     assert ours["lse_c"] == theirs["lse_c"]
     for script in ("run_pipeline.py", "run_syncnet.py", "run_visualise.py", "demo_syncnet.py"):
         assert command(script, "--help")[0].startswith(f"usage: {script}")
+
+
+def test_recipe_names_the_weights_of_a_video_that_they_never_saw(pipeline, weights, tmp_path):
+    mute = clips.make(tmp_path / "mute.mp4", "testsrc2=s=64x64:r=25:d=1")
+    ran, layout = pipeline(mute)
+    assert ran.code == 0
+    recipe = json.loads(layout.scores.read_text())["recipe"]["pipeline"]
+    assert recipe["s3fd_weights"]["name"] == weights["--s3fd_weights"].name
 
 
 def test_recipe_tells_what_scores_depend_on(finished, weights):
@@ -291,3 +328,17 @@ def test_scores_without_run_pipelines_word(results, run):
     [track] = report["tracks"]
     assert (track["first_frame"], track["last_frame"], track["start"]) == (0, 35, 0)
     assert report["recipe"]["pipeline"] is None
+
+
+def test_crops_that_somebody_else_named(results, run, tmp_path):
+    """Whatever is called 0*.avi, as published; not what is unfinished."""
+    layout = Layout(tmp_path, "mine")
+    layout.crops.mkdir(parents=True)
+    for name in ("0_speaker.avi", "00000.avi", "0_other.part.avi", "speaker.avi"):
+        shutil.copy(results.crop_files()[0], layout.crops / name)
+    assert [path.name for path in layout.crop_files()] == ["00000.avi", "0_speaker.avi"]
+    assert run("run_syncnet", "--data_dir", tmp_path, "--reference", "mine").code == 0
+    report = json.loads(layout.scores.read_text())
+    assert report["reference"] == "mine"
+    one, two = report["tracks"]
+    assert one["confidence"] == two["confidence"] is not None
