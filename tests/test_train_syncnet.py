@@ -10,7 +10,7 @@ from training_fixtures import WIDTH, arguments, faces, loaded, randomise  # noqa
 
 from syncnet.defaults import VSHIFT
 from SyncNetModel import S
-from training import calibrate, clips, common, evaluate_syncnet, train_syncnet
+from training import agreement, calibrate, clips, common, evaluate_syncnet, train_syncnet
 from training.half_lip import LUMA, HalfS, full_state, load_full
 from training.sync_loss import SMALLEST_RATIO, Distance, draw_sample, shift_curve, sync_loss
 
@@ -241,21 +241,33 @@ def test_checkpoint_of_another_width_is_refused(faces, trained, capsys):
     assert f"give --width {WIDTH}" in capsys.readouterr().err
 
 
-def test_streams_move_closer(loaded):
+def test_canonical_correlations():
+    """Two shared sources in two mixtures with noise of their own: found, and in their order."""
+    generator = torch.Generator().manual_seed(0)
+    sources, *noise = (torch.randn(5000, size, generator=generator) for size in (2, 6, 6))
+    mixtures = [torch.randn(8, 8, generator=generator) for _ in noise]
+    strengths = torch.tensor([3.0, 1.0])
+    streams = [torch.cat([strengths * sources + own[:, :2], own], 1) @ m for own, m in zip(noise, mixtures)]
+    video, audio = (features - features.mean(0) for features in streams)
+    left, right, correlations = agreement.canonical(video, audio)
+    assert correlations[0] > 0.9 and 0.2 < correlations[1] < 0.9 and (correlations[2:] < 0.1).all()
+    found = [torch.corrcoef(torch.stack(pair))[0, 1] for pair in zip((video @ left).T, (audio @ right).T)]
+    torch.testing.assert_close(torch.stack(found), correlations, rtol=0, atol=1e-3)
+
+
+def test_what_is_of_one_stream_is_left_out(loaded):
+    """The head gives the canonical variates, by their weights, and both streams have the same mean."""
     net = randomise(HalfS(WIDTH))
-
-    def between():
-        pairs = [
-            evaluate_syncnet.video_features(net, c.frames["jpeg"], c.windows, "cpu").mean(0)
-            - evaluate_syncnet.audio_features(net, c.audio, c.windows, "cpu").mean(0)
-            for c in loaded[:2]
-        ]
-        return torch.stack(pairs)
-
-    before = between()
-    calibrate.move_closer(net, loaded[:2], share=0.75)
-    torch.testing.assert_close(between().mean(0), before.mean(0) / 4, rtol=1e-2, atol=1e-3)
-    torch.testing.assert_close(between().diff(dim=0), before.diff(dim=0), rtol=1e-2, atol=1e-3)  # nothing else
+    before = [agreement.stream_features(net, clip) for clip in loaded]
+    correlations = agreement.keep_agreement(net, loaded, power=2)
+    after = [agreement.stream_features(net, clip) for clip in loaded]
+    count = len(correlations)
+    for old, new in zip(zip(*before), zip(*after)):
+        assert torch.cat(new)[:, count:].abs().max() == 0
+        assert torch.cat(new).mean(0).abs().max() < 1e-3 < torch.cat(old).mean(0).abs().max()
+    within = [torch.cat([f - f.mean(0) for f in stream])[:, :count] for stream in zip(*after)]
+    expected = torch.diag(correlations**5)  # of variances 1, weighted twice
+    torch.testing.assert_close(within[0].T @ within[1] / len(within[0]), expected, rtol=0, atol=1e-2)
 
 
 def test_calibration_writes_weights(faces, trained, tmp_path, capsys, monkeypatch):

@@ -151,7 +151,7 @@ def test_clips_are_aligned_where_the_estimate_is_sure(loaded):
     assert after(clip, 4, unsure).extra["weight"] == sync_loss.SMALLEST_WEIGHT
     assert after(clip, 1, 9.0).extra["weight"] == 1.0
     assert after(clip, alignment.LARGEST_OFFSET + 1, sure).windows == clip.windows
-    assert [train_syncnet.in_place(after(several, 0, c)) for c in (unsure, sure)] == [False, True]
+    assert [after(several, 0, c).in_place for c in (unsure, sure)] == [False, True]
     assert alignment.aligned([known], {known.name: (4, 9.0)}) == [known]
     assert sync_loss.clip_weight(after(clip, 1, 9.0)) == 1.0
 

@@ -8,8 +8,7 @@ how far away the zeros beyond the ends of the sound are, follows from them. Wher
 goes first: thresholds are set on it. They are fitted on held-out clips, because trained clips score higher than unseen
 ones ever do; the printed fit leaves each person out in turn.
 
-Before that the two streams are moved closer together. What lies between their means is in every distance, right or
-wrong: training may make it large, and then confidence is small beside min dist.
+Before that only what the two streams agree in is kept (``training.agreement``), by the clips that were trained on.
 """
 
 import argparse
@@ -23,27 +22,15 @@ from scipy.optimize import minimize
 
 from syncnet.errors import UsageError
 from training import common
-from training.clips import VERSIONS, load_clips
-from training.evaluate_syncnet import audio_features, clip_squares, score, video_features
+from training.agreement import keep_agreement
+from training.alignment import aligned, read_alignment
+from training.clips import load_clips
+from training.evaluate_syncnet import clip_squares, score
 from training.half_lip import HalfS, full_state, load_half
 from training.sync_loss import Distance
 
 MIN_DIST_WEIGHT = 0.1  # of its error, beside confidence's
-CLOSER = 0.75  # share of the way between the streams' means that is taken away; more costs rank correlation
 START = (0.0, 1.0)  # of log scale and log floor
-
-
-@torch.no_grad()
-def move_closer(net, clips, *, share=CLOSER):
-    """Move both streams' features towards each other by ``share`` of what lies between their means over the clips."""
-    streams = [[], []]
-    for clip in clips:
-        streams[0].append(video_features(net, clip.frames[VERSIONS[0]], clip.windows, "cpu"))
-        streams[1].append(audio_features(net, clip.audio, clip.windows, "cpu"))
-    video, audio = (torch.cat(features).mean(0) for features in streams)
-    step = share / 2 * (audio - video)
-    net.fclip[-1].bias += step
-    net.fcaud[-1].bias -= step
 
 
 def fit(squares, targets):
@@ -119,6 +106,7 @@ def get_parser():
     source.add_argument("--work", help="folder of the training run")
     source.add_argument("--weights", help="weights in S's layout; give --cache with them")
     parser.add_argument("--cache", help="folder of decoded clips (default: WORK/cache)")
+    parser.add_argument("--alignment", help="offsets of the clips, from training.alignment")
     parser.add_argument("--output", required=True, help="weights to write, half precision, in S's layout")
     return parser
 
@@ -129,18 +117,22 @@ def main(args):
         raise UsageError("--weights: needs --cache, too")
     cache = args.cache or Path(args.work) / "cache"
     net, _ = load_half(args.weights) if args.weights else load_averaged(Path(args.work) / "checkpoint.pt")
-    _, rows = common.split_by_person(common.read_index(args.data))
-    rows = [row for row in rows if row["published_confidence"]]
+    trained, held_out = common.split_by_person(common.read_index(args.data))
+    rows = [row for row in held_out if row["published_confidence"]]
     if len({row["person"] for row in rows}) < 2:
         raise common.TrainingError(f"{args.data}: no held-out clips with published scores to calibrate on")
+    in_step = load_clips(args.data, trained, cache)
+    if args.alignment:
+        in_step = aligned(in_step, read_alignment(args.alignment))
+    correlations = keep_agreement(net, [clip for clip in in_step if clip.in_place])
     clips = load_clips(args.data, rows, cache)
-    move_closer(net, clips)
     squares = [clip_squares(net, clip)[0] for clip in clips]
     targets = np.array([[clip.confidence, clip.min_dist] for clip in clips])
     calibration = fit(squares, targets)
     unseen = left_out(squares, targets, [clip.person for clip in clips])
     common.save_aside(args.output, common.half_precision(full_state(net, **calibration)))
     figures = {
+        "canonical_correlations": correlations.tolist(),
         **calibration,
         "clips": len(clips),
         "fit": describe(scores(squares, **calibration), targets),

@@ -55,6 +55,13 @@ class Clip:
         frames = len(self.frames[VERSIONS[0]])
         return max(0, min(frames, len(self.audio) // SAMPLES_PER_FRAME) - WINDOW_FRAMES)
 
+    @property
+    def in_place(self):
+        """Whether the sound is in step with the picture, as far as anybody knows."""
+        if self.offset is not None:
+            return self.offset == 0
+        return self.faces == 1  # of several faces one may be a listener's
+
     def pictures(self, version, places):
         """Pictures at frame numbers that need not be whole: the nearest ones."""
         last = len(self.frames[version]) - 1

@@ -44,7 +44,7 @@ class Sampler:
     """Draws persons first, then one of their clips, so that long or many clips of one face do not take over."""
 
     def __init__(self, clips, rendered=(), rendered_share=0.0, strength=1.0):
-        self.clips = [c for c in clips if in_place(c) and c.windows >= SMALLEST_CLIP]
+        self.clips = [c for c in clips if c.in_place and c.windows >= SMALLEST_CLIP]
         if not self.clips:
             raise common.TrainingError("no clip is long enough to train on")
         self.rendered, self.rendered_share = list(rendered), rendered_share if rendered else 0.0
@@ -75,13 +75,6 @@ class Sampler:
     def draw(self, rng, clips, windows):
         """``clips`` samples of ``windows`` video windows each."""
         return [draw_sample(rng, clip, self.clips, windows, self.strength) for clip in self.choose(rng, clips)]
-
-
-def in_place(clip):
-    """Whether a clip's sound is in step with its picture, as far as anybody knows."""
-    if clip.offset is not None:
-        return clip.offset == 0
-    return clip.faces == 1  # of several faces one may be a listener's
 
 
 class Trainer:
