@@ -219,8 +219,8 @@ def script(function):
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
-            flags = [f"--{name}" for name in MEMORY_FLAGS if hasattr(args, name)]
-            logger.error("%s: error: not enough memory: lower %s", parser.prog, " or ".join(flags))
+            flags = " or ".join(f"--{name}" for name in MEMORY_FLAGS if hasattr(args, name))
+            logger.error("%s: error: not enough memory%s", parser.prog, f": lower {flags}" if flags else "")
             return FAILED
         except KeyboardInterrupt:
             logger.error("%s: interrupted", parser.prog)

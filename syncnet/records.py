@@ -152,11 +152,11 @@ def path2d(record, count):
     """A ``Path2D`` of ``count`` frames.
 
     Raises:
-        ValueError: it is of another length.
+        ValueError: it is of another length, or of none.
     """
     values = {name: np.array(record[name], float) for name in ("s", "x", "y")}
-    if any(value.shape != (count,) for value in values.values()):
-        raise ValueError("a track of two lengths")
+    if not count or any(value.shape != (count,) for value in values.values()):
+        raise ValueError("a track of two lengths, or of none")
     return Path2D(**values)
 
 

@@ -166,7 +166,13 @@ def test_damaged_results(run, results, content):
 
 
 @pytest.mark.parametrize(
-    "content", [5, [5], [{"track": {"frame": [0, 1]}, "proc_track": {"s": [1], "x": [1], "y": [1]}}]]
+    "content",
+    [
+        5,
+        [5],
+        [{"track": {"frame": [0, 1]}, "proc_track": {"s": [1], "x": [1], "y": [1]}}],
+        [{"track": {"frame": []}, "proc_track": {"s": [], "x": [], "y": []}}],
+    ],
 )
 def test_results_of_another_form(run, results, content):
     """A pickle or JSON that can be read and holds something else."""
