@@ -266,7 +266,7 @@ def test_what_is_of_one_stream_is_left_out(loaded):
         assert torch.cat(new)[:, count:].abs().max() == 0
         assert torch.cat(new).mean(0).abs().max() < 1e-3 < torch.cat(old).mean(0).abs().max()
     within = [torch.cat([f - f.mean(0) for f in stream])[:, :count] for stream in zip(*after)]
-    expected = torch.diag(correlations**5)  # of variances 1, weighted twice
+    expected = torch.diag(correlations.float() ** 5)  # of variances 1, weighted twice
     torch.testing.assert_close(within[0].T @ within[1] / len(within[0]), expected, rtol=0, atol=1e-2)
 
 

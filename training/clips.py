@@ -168,14 +168,17 @@ def decode(path):
     return {version: f[:shortest] for version, f in frames.items()}, read_audio(path)
 
 
-def _cached(path, cache):
-    files = {version: cache / f"{path.stem}.{version}.npy" for version in VERSIONS}
-    audio_file = cache / f"{path.stem}.audio.npy"
+def _cache_files(path, cache):
+    """Where a clip's decoded frames, by version, and its sound are kept."""
+    return {v: cache / f"{path.stem}.{v}.npy" for v in VERSIONS}, cache / f"{path.stem}.audio.npy"
+
+
+def _fill_cache(path, cache):
+    files, audio_file = _cache_files(path, cache)
     if not audio_file.exists():
         frames, audio = decode(path)
         for file, array in (*((files[v], frames[v]) for v in VERSIONS), (audio_file, audio)):
             _save(file, array)
-    return {v: np.load(file, mmap_mode="r") for v, file in files.items()}, np.load(audio_file)
 
 
 def _save(file, array):
@@ -234,16 +237,19 @@ def clip_of(row, frames=None, audio=None):
 
 def load_clips(folder, rows, cache, *, workers=2):
     """Clips of ``rows`` (of ``folder/index.tsv``), decoded into the folder ``cache`` when first asked for."""
-    folder, cache = Path(folder), Path(cache)
+    cache = Path(cache)
     cache.mkdir(parents=True, exist_ok=True)
-
-    def load(row):
-        clip = clip_of(row, *_cached(folder / "clips" / row["clip"], cache))
-        clip.audio = delayed(clip.audio, clip.extra["early"] * SAMPLES_PER_FRAME)
-        return clip
-
+    paths = [Path(folder) / "clips" / row["clip"] for row in rows]
     with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(load, rows))
+        for _ in pool.map(lambda path: _fill_cache(path, cache), paths):
+            pass
+    clips = []
+    for row, path in zip(rows, paths):  # one after the other: Python 3.11 parses arrays' heads wrongly in threads
+        files, audio_file = _cache_files(path, cache)
+        clip = clip_of(row, {v: np.load(file, mmap_mode="r") for v, file in files.items()}, np.load(audio_file))
+        clip.audio = delayed(clip.audio, clip.extra["early"] * SAMPLES_PER_FRAME)
+        clips.append(clip)
+    return clips
 
 
 def move_sound(path, out, samples):
