@@ -101,12 +101,13 @@ def main(args):
     filter_layout = FilterLayout(args.output_dir)
     videos = select(args, filter_layout)
     parameters = parameters_of(args)
+    derivation = derivation_of(args, parameters)
     scratch = scratch_root(args.tmp_dir, filter_layout)
     with signals_interrupt(), locked(filter_layout.lock):
         result = filtering.run(
             videos,
             filter_layout,
-            derivation_of(args, parameters),
+            derivation,
             parameters=parameters,
             make_engine=functools.partial(make_engine, args, filter_layout, scratch),
             scratch=scratch,
@@ -117,7 +118,7 @@ def main(args):
             recursive=args.recursive,
             progress=progress.bar(quiet=args.quiet),
         )
-    return report(args, result, filter_layout)
+    return report(result, filter_layout, thresholds=derivation.thresholds)
 
 
 def check(args):
@@ -222,7 +223,7 @@ def make_engine(args, filter_layout, scratch, parameters):
     return LocalEngine(load, **options)
 
 
-def report(args, result, filter_layout):
+def report(result, filter_layout, *, thresholds):
     """Say what was found: the exit code.
 
     Raises:
@@ -231,7 +232,6 @@ def report(args, result, filter_layout):
     from syncnet import results
 
     found = result.statistics
-    thresholds = thresholds_of(args)
     for line in results.summary(found, total=result.total, thresholds=thresholds, recipes=result.recipes):
         cli.logger.info("%s", line)
     cli.logger.info("%s", filter_layout.results)

@@ -9,18 +9,7 @@ import os
 import signal
 import sys
 
-from syncnet import FRAME_RATE
-from syncnet.defaults import (
-    BATCH_SIZE,
-    CROP_SCALE,
-    FACEDET_SCALE,
-    MIN_FACE_SIZE,
-    MIN_TRACK,
-    NUM_FAILED_DET,
-    SCENE_THRESHOLD,
-    SPEAKER_THRESHOLD,
-    VSHIFT,
-)
+from syncnet import FRAME_RATE, defaults
 from syncnet.errors import SyncNetError, ToolError, UsageError, out_of_memory
 from syncnet.weights import S3FD, SYNCNET, Default
 
@@ -68,16 +57,19 @@ def add_frame_rate(parser):
     parser.add_argument("--frame_rate", type=frame_rate, default=FRAME_RATE, help="frames a second of the results")
 
 
-def add_tracking(parser, *, min_track=MIN_TRACK, min_face_size=MIN_FACE_SIZE):
+def add_tracking(parser, *, min_track=defaults.MIN_TRACK, min_face_size=defaults.MIN_FACE_SIZE):
     """Flags of what is found and cut out, with the defaults that differ between scripts."""
     parser.add_argument(
         "--facedet_scale",
         type=facedet_scale,
-        default=FACEDET_SCALE,
+        default=defaults.FACEDET_SCALE,
         help="factor on the picture's size for face detection",
     )
     parser.add_argument(
-        "--crop_scale", type=crop_scale, default=CROP_SCALE, help="surroundings of the face that are cut out with it"
+        "--crop_scale",
+        type=crop_scale,
+        default=defaults.CROP_SCALE,
+        help="surroundings of the face that are cut out with it",
     )
     parser.add_argument(
         "--min_track", type=not_negative_int, default=min_track, help="a track has faces in more frames than this"
@@ -85,7 +77,7 @@ def add_tracking(parser, *, min_track=MIN_TRACK, min_face_size=MIN_FACE_SIZE):
     parser.add_argument(
         "--num_failed_det",
         type=not_negative_int,
-        default=NUM_FAILED_DET,
+        default=defaults.NUM_FAILED_DET,
         help="frames that a tracked face may be missing for",
     )
     parser.add_argument(
@@ -97,7 +89,7 @@ def add_tracking(parser, *, min_track=MIN_TRACK, min_face_size=MIN_FACE_SIZE):
     parser.add_argument(
         "--scene_threshold",
         type=positive_float,
-        default=SCENE_THRESHOLD,
+        default=defaults.SCENE_THRESHOLD,
         help="change of the picture that counts as a cut",
     )
     parser.add_argument(
@@ -114,8 +106,12 @@ def add_scoring(parser):
         default=Default(SYNCNET.published),
         help="SyncNet weights; the starter where this is not there",
     )
-    parser.add_argument("--batch_size", type=positive_int, default=BATCH_SIZE, help="windows that are scored together")
-    parser.add_argument("--vshift", type=vshift, default=VSHIFT, help="frames that are tried in both directions")
+    parser.add_argument(
+        "--batch_size", type=positive_int, default=defaults.BATCH_SIZE, help="windows that are scored together"
+    )
+    parser.add_argument(
+        "--vshift", type=vshift, default=defaults.VSHIFT, help="frames that are tried in both directions"
+    )
     add_device(parser)
 
 
@@ -123,7 +119,7 @@ def add_speaker_threshold(parser):
     parser.add_argument(
         "--speaker_threshold",
         type=finite_float,
-        default=SPEAKER_THRESHOLD,
+        default=defaults.SPEAKER_THRESHOLD,
         help="framewise confidence that a speaking face is above",
     )
 

@@ -184,8 +184,13 @@ def frame_files(folder):
 
 def numbered_files(folder, suffix, *, digits):
     """Files named by a number of at least so many digits, in the numbers' order."""
-    files = (path for path in folder.glob(f"*{suffix}") if path.stem.isdecimal() and len(path.stem) >= digits)
+    files = (path for path in folder.glob(f"*{suffix}") if number_of(path, digits=digits) is not None)
     return sorted(files, key=lambda path: (len(path.stem), path.stem))
+
+
+def number_of(path, *, digits):
+    """The number of at least so many digits that a file is named by; None where it has another name."""
+    return int(path.stem) if path.stem.isdecimal() and len(path.stem) >= digits else None
 
 
 def scratch_folder(tmp_dir, reference):
@@ -215,7 +220,7 @@ def clear_scratch(folder, *, clip):
 
 def crop_number(path):
     """Which track a clip in a folder of crops is; None of one that run_pipeline did not name."""
-    return int(path.stem) if path.stem.isdecimal() and len(path.stem) >= CROP_DIGITS else None
+    return number_of(path, digits=CROP_DIGITS)
 
 
 def silent_crop_file(folder, index):

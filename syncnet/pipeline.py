@@ -5,16 +5,8 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from syncnet import FRAME_RATE, MIN_FRAMES, SAMPLES_PER_FRAME, media, reasons
+from syncnet import FRAME_RATE, MIN_FRAMES, SAMPLES_PER_FRAME, defaults, media, reasons
 from syncnet.crops import write_crops
-from syncnet.defaults import (
-    CROP_SCALE,
-    FACEDET_SCALE,
-    MIN_FACE_SIZE,
-    MIN_TRACK,
-    NUM_FAILED_DET,
-    SCENE_THRESHOLD,
-)
 from syncnet.errors import MediaError
 from syncnet.faces import Summary, detect_faces, summarise
 from syncnet.frames import growing_files
@@ -55,13 +47,13 @@ def run(
     *,
     load_detector,
     find_weights=lambda: None,
-    facedet_scale=FACEDET_SCALE,
-    crop_scale=CROP_SCALE,
-    min_track=MIN_TRACK,
+    facedet_scale=defaults.FACEDET_SCALE,
+    crop_scale=defaults.CROP_SCALE,
+    min_track=defaults.MIN_TRACK,
     frame_rate=FRAME_RATE,
-    num_failed_det=NUM_FAILED_DET,
-    min_face_size=MIN_FACE_SIZE,
-    scene_threshold=SCENE_THRESHOLD,
+    num_failed_det=defaults.NUM_FAILED_DET,
+    min_face_size=defaults.MIN_FACE_SIZE,
+    scene_threshold=defaults.SCENE_THRESHOLD,
     progress=silent,
     on_faces=lambda index, faces: None,
 ):

@@ -11,13 +11,12 @@ from collections import defaultdict
 import torch
 from torch.nn.utils.fusion import fuse_linear_bn_eval
 
-from training.clips import VERSIONS
+from training.clips import CLIPS_PER_PERSON, VERSIONS
 from training.evaluate_syncnet import audio_features, video_features
 
 SMALLEST_VARIANCE = 0.01  # of the largest one: a direction with less says nothing
 POWER = 1  # of a direction's correlation, which is its weight: more makes min dist smaller, and single frames unsteady
 CLIP_WINDOWS = 60  # of a clip's beginning
-CLIPS_PER_PERSON = 4
 
 
 def canonical(video, audio):

@@ -27,6 +27,7 @@ from training.talking_face import render_clip
 
 HALF = CROP_SIZE // 2
 VERSIONS = ("jpeg", "xvid_jpeg")
+CLIPS_PER_PERSON = 4  # more clips of one person count no more
 RENDERED = "rendered"
 RENDERED_SECONDS = 3.4
 # The sound of GRID's recordings comes this many frames before the picture (measured; see the model card).

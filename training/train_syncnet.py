@@ -26,13 +26,12 @@ from syncnet.devices import keep_freed_memory
 from SyncNetModel import S
 from training import common
 from training.alignment import aligned, read_alignment
-from training.clips import load_clips, render_clips
+from training.clips import CLIPS_PER_PERSON, load_clips, render_clips
 from training.evaluate_syncnet import REPORTED_SHIFTS, report, score_clips
 from training.half_lip import HalfS, full_state, load_full
 from training.sync_loss import SPAN, Distance, draw_sample, sync_loss
 
 SMALLEST_CLIP = 25  # windows; shorter clips have too few wrong times in them
-CLIPS_PER_PERSON = 4  # more clips of one person do not make that person likelier
 PUBLISHED_BOOST = 2.5  # clips with a published score are drawn this much likelier
 FIRST_RENDERED = 100_000  # seeds from here on are for training, those below for tests and pictures
 WEIGHT_DECAY = 0.02
