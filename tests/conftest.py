@@ -173,3 +173,9 @@ def nothing_left_running():
         time.sleep(0.02)
     assert not running_ffmpegs()
     assert not set(suite_threads()) - before
+
+
+@pytest.fixture(scope="module")
+def long_clip(tmp_path_factory):
+    """A clip that ffmpeg has some work with."""
+    return clips.face_clip(tmp_path_factory.mktemp("long") / "long.mp4", seconds=4, size="1280x720")
