@@ -22,6 +22,7 @@ import torch
 
 from syncnet import MIN_FRAMES, WINDOW_FRAMES, media, reasons, scoring
 from syncnet.confidence import window_confidence
+from syncnet.containers import check_streams
 from syncnet.defaults import BATCH_SIZE, VSHIFT
 from syncnet.devices import in_lanes, select_device
 from syncnet.errors import MediaError, WeightsError
@@ -168,21 +169,21 @@ class SyncNetInstance:
     def _unpacked(self, clip, *, folder, batch_size):
         """Batches of a clip's frames; its sound is there with the first of them."""
         clear_scratch(folder, clip=clip.path)
-        try:
-            with (
-                media.start_frames(clip.path, folder) as pictures,
-                media.start_audio(clip.path, scratch_audio(folder), fill_gaps=True) as sound,
-            ):
-                sound.finish()
-                clip.hear(media.read_wav(scratch_audio(folder)))
-                # no window reaches the last frame
-                files = itertools.islice(growing_files(folder, pictures), max(0, clip.heard - 1))
-                frames = read_ahead(files, lambda path: checked_frame(read_frame(path), clip.path))
-                yield from self._frame_batches(frames, batch_size=batch_size)
-                pictures.finish()
-            clip.seen = len(frame_files(folder))
-        except MediaError as error:
-            raise without_sound(clip.path) or error from error
+        streams = check_streams(clip.path)
+        if not streams.audio:
+            raise MediaError(f"{clip.path}: {reasons.no_audio().text}", code=reasons.NO_AUDIO)
+        with (
+            media.start_frames(clip.path, folder) as pictures,
+            media.start_audio(clip.path, scratch_audio(folder), streams=streams) as sound,
+        ):
+            sound.finish()
+            clip.hear(media.read_wav(scratch_audio(folder)))
+            # no window reaches the last frame
+            files = itertools.islice(growing_files(folder, pictures), max(0, clip.heard - 1))
+            frames = read_ahead(files, lambda path: checked_frame(read_frame(path), clip.path))
+            yield from self._frame_batches(frames, batch_size=batch_size)
+            pictures.finish()
+        clip.seen = len(frame_files(folder))
 
     def _conclude(self, clip, *, batch_size, vshift, print_line):
         """Score and print a clip whose features are there: its ``SyncScore``, or the error."""
@@ -227,7 +228,7 @@ class SyncNetInstance:
         self._check_loaded()
         videofile = check_input(videofile)
         check_unicode(videofile, flag="--videofile")
-        media.check_streams(videofile)
+        check_streams(videofile)
         decoded = decode_frames(videofile)
         with contextlib.closing(read_ahead(decoded, lambda image: checked_frame(image, videofile))) as frames:
             windows = self._frame_batches(frames, batch_size=opt.batch_size)
@@ -258,19 +259,6 @@ class SyncNetInstance:
                 rows.append(part)
             self._heard = key, rows.tensor()
         return self._heard[1]
-
-
-def without_sound(path):
-    """The ``MediaError`` of a clip that has no sound or is none; None of others.
-
-    Asked only when something went wrong: most clips have sound, and a look at the streams costs a start of ffmpeg.
-    """
-    try:
-        if media.check_streams(path).audio:
-            return None
-    except MediaError as error:
-        return error
-    return MediaError(f"{path}: {reasons.no_audio().text}", code=reasons.NO_AUDIO)
 
 
 def checked_frame(image, clip):

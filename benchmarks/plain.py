@@ -22,8 +22,10 @@ import torch
 from detectors.s3fd import CANDIDATE_IOU, PIXEL_MEANS, SCALES_IOU, resize
 from detectors.s3fd.box_utils import SIZES, STEPS, VARIANCES, map_sizes
 from syncnet import FRAME_RATE, WINDOW_FRAMES, defaults, media, scoring
+from syncnet.containers import check_streams
 from syncnet.crops import CROP_SIZE, crop_face, cut_audio, smooth, video_writer
 from syncnet.faces import CONFIDENCE
+from syncnet.fingerprint import behaviour
 from syncnet.layout import (
     Layout,
     crop_audio_file,
@@ -87,7 +89,13 @@ def run_pipeline(videofile, layout, *, s3fd_weights, min_track):
     layout.clear()
     for folder in (layout.frames, layout.crops):
         make_folder(folder)
-    media.start_conversion(videofile, layout.video, streams=media.check_streams(videofile)).finish()
+    media.start_conversion(
+        videofile,
+        layout.video,
+        script=layout.crops / "rate.txt",
+        streams=check_streams(videofile),
+        keeps_gaps=behaviour().keeps_gaps,
+    ).finish()
     media.start_frames(layout.video, layout.frames, quality=media.PIPELINE_QUALITY).finish()
     media.start_audio(layout.video, layout.audio).finish()
     faces = []
@@ -124,7 +132,7 @@ def score(net, clip, folder):
     shutil.rmtree(folder, ignore_errors=True)
     make_folder(folder)
     media.start_frames(clip, folder).finish()
-    media.start_audio(clip, scratch_audio(folder), fill_gaps=True).finish()
+    media.start_audio(clip, scratch_audio(folder), streams=check_streams(clip)).finish()
     images = np.stack([cv2.imread(str(file)) for file in frame_files(folder)], axis=3)
     planes = torch.from_numpy(images.transpose(2, 3, 0, 1).astype(float)).float()  # channels x frames x rows x columns
     samples = media.read_wav(scratch_audio(folder))

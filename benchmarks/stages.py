@@ -17,7 +17,8 @@ import torch
 
 from detectors import S3FD
 from detectors.s3fd.nets import S3FDNet
-from syncnet import media, pipeline, sync
+from syncnet import pipeline, sync
+from syncnet.ffmpeg import ERRORS_ONLY, Ffmpeg
 from syncnet.layout import Layout
 from syncnet.networks import FastS3FD, FastSyncNet
 from SyncNetInstance import SyncNetInstance
@@ -100,7 +101,7 @@ def main(argv=None):
         scale = args.size.replace("x", ":")
         loop = ["-stream_loop", "-1", "-i", args.video, "-t", args.seconds]
         loop += ["-vf", f"scale={scale},setsar=1", "-r", "25"]
-        media.Ffmpeg([*loop, "-preset", "ultrafast", *media.ERRORS_ONLY, clip], source=args.video).finish()
+        Ffmpeg([*loop, "-preset", "ultrafast", *ERRORS_ONLY, clip], source=args.video).finish()
         torch.save(S3FDNet(args.width).state_dict(), s3fd)
         torch.save(S(width=args.width).state_dict(), syncnet)
         print(f"{args.seconds:g} s of {args.size}")

@@ -9,6 +9,7 @@ import numpy as np
 
 from syncnet import media
 from syncnet.errors import SyncNetError
+from syncnet.ffmpeg import absolute
 from syncnet.filters import median_filter
 from syncnet.frames import read_ahead, read_frame
 from syncnet.layout import crop_audio_file, crop_file, frame_file, silent_crop_file
@@ -63,7 +64,7 @@ def crop_face(image, *, s, x, y, crop_scale):
 def video_writer(path, *, frame_rate, width, height):
     """Yield a ``cv2.VideoWriter`` of an XVID AVI."""
     writer = cv2.VideoWriter(
-        media.absolute(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*CODEC), frame_rate, (width, height)
+        absolute(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*CODEC), frame_rate, (width, height)
     )
     try:
         if not writer.isOpened():

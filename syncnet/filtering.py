@@ -193,8 +193,11 @@ def score_missing(
     made_by = recipe.make_recipe(parameters)
     digest = recipe.digest(made_by)
 
+    names = [digest, *(old for old, new in journal.digests.items() if new == digest)]
+
     def needs_outputs(video):
-        return save_outputs and kept_origin(filter_layout.outputs(video.name)) != origin_of(video.path, digest)
+        current = [origin_of(video.path, name) for name in names]
+        return save_outputs and kept_origin(filter_layout.outputs(video.name)) not in current
 
     todo = to_score(
         videos, journal, recipe=digest, rescore=rescore, retry_failed=retry_failed, needs_outputs=needs_outputs

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from syncnet.batch import FAILED, STATUSES, SUCCESS
 from syncnet.errors import DiskFullError, SyncNetError, no_space
 from syncnet.layout import make_folder
+from syncnet.recipe import current_digest
 from syncnet.records import save_json
 
 try:
@@ -98,6 +99,8 @@ class Journal:
     Attributes:
         entries: ``Entry`` by absolute path of the video.
         recipes: recipes by digest.
+        digests: of the recipes on record, by the digests that lines name them by: earlier versions of the suite worked
+            some out differently.
 
     Raises:
         SyncNetError: it cannot be read or repaired.
@@ -107,7 +110,9 @@ class Journal:
         self.path, self.recipes_path = path, recipes_path
         self.entries = {}
         self.size = 0
-        self.recipes = read_recipes(recipes_path)
+        self.stored_recipes = read_recipes(recipes_path)
+        self.digests = {old: current_digest(recipe, old=old) for old, recipe in self.stored_recipes.items()}
+        self.recipes = {self.digests[old]: recipe for old, recipe in self.stored_recipes.items()}
         try:
             if path.exists():
                 repair(path)
@@ -130,6 +135,7 @@ class Journal:
                     break
                 try:
                     record = decode_head(line)
+                    record = self.with_digest(record)
                     self.entries[record["video_path"]] = Entry(self.size, *(record[key] for key in ENTRY_KEYS))
                 except (ValueError, KeyError, TypeError):
                     damaged += 1
@@ -137,11 +143,15 @@ class Journal:
         if damaged:
             logger.warning("%s: %d damaged lines: these videos count as not scored", self.path, damaged)
 
+    def with_digest(self, record):
+        """A line's record, naming its recipe by the digest of today."""
+        return {**record, "recipe": self.digests.get(record["recipe"], record["recipe"])}
+
     def add_recipe(self, digest, recipe):
         """Put on record what a recipe's digest stands for."""
         if digest not in self.recipes:
-            self.recipes[digest] = recipe
-            save_json(self.recipes, self.recipes_path)
+            self.recipes[digest] = self.stored_recipes[digest] = recipe
+            save_json(self.stored_recipes, self.recipes_path)
 
     def append(self, video, score, *, recipe):
         """Write a finished video's line to disk.
@@ -190,7 +200,7 @@ class Journal:
                     continue
                 if file.tell() != entry.position:
                     file.seek(entry.position)
-                yield decode(file.readline().decode())
+                yield self.with_digest(decode(file.readline().decode()))
 
     def finished(self, video, recipe, *, retry_failed=False):
         """Whether a ``Video`` need not be scored: it was, as it is now, by this recipe."""

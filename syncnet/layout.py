@@ -77,6 +77,10 @@ class Layout:
         return self.folder("pytmp")
 
     @property
+    def rate_script(self):
+        return self.tmp / "rate.txt"
+
+    @property
     def unfinished_video(self):
         return self.tmp / "video.avi"
 

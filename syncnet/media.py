@@ -1,207 +1,56 @@
-"""ffmpeg: the only place that starts it, and every conversion that the suite needs."""
+"""The conversions of the published pipeline, each by one ffmpeg."""
 
-import logging
-import re
-import shutil
-import subprocess
-import tempfile
 import wave
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 
 import cv2
 import numpy as np
 
-from syncnet import FRAME_RATE, SAMPLE_RATE, reasons
-from syncnet.errors import DiskFullError, MediaError, ToolError, tells_no_space
+from syncnet import FRAME_RATE, SAMPLE_RATE
+from syncnet.containers import indexed_frames, input_flags
+from syncnet.errors import MediaError
+from syncnet.ffmpeg import ERRORS_ONLY, Ffmpeg, absolute
+from syncnet.frame_rate import rate_filter
 from syncnet.layout import FRAME_PATTERN, new_file
 
-logger = logging.getLogger("syncnet")
-
-GLOBAL_FLAGS = ("-nostdin", "-hide_banner", "-y")
-# What `-async 1` stood for until ffmpeg 5: fill gaps, and start at time 0 whatever the first timestamp.
+# What `-async 1` stood for until ffmpeg 6: fill gaps, and start at time 0 whatever the first timestamp.
 ASYNC_FILTER = "aresample=async=1:first_pts=0"
+# Until ffmpeg 6 audio of up to 16 bits was resampled as such; from 7 on it is resampled as floating point.
+SHORT_FORMATS = ("u8", "s16", "u8p", "s16p")
+AS_SHORT = ":internal_sample_fmt=s16p"
+ONE_FRAME_EACH = ("-bsf:v", "setts=duration=1")  # or the AVI would end later in videos of a lower rate
 WAV_FLAGS = ("-ac", "1", "-vn", "-acodec", "pcm_s16le", "-ar", str(SAMPLE_RATE))
-STREAM_LINE = re.compile(r"^\s*Stream #\d+:\d+.*?: (Video|Audio): (.*)$", re.MULTILINE)
-ATTACHED_PICTURE = "(attached pic)"
-DETAIL_LENGTH = 200
-ERRORS_ONLY = ("-loglevel", "error")
 PIPELINE_QUALITY = ("-qscale:v", "2")
-MUXED_FRAMES = re.compile(r"^frame=\s*(\d+)", re.MULTILINE)
-
-
-@lru_cache
-def find_ffmpeg():
-    """Path of ffmpeg: the one on PATH, else the one that the package imageio-ffmpeg brings.
-
-    Raises:
-        ToolError: there is none.
-    """
-    found = shutil.which("ffmpeg")
-    if found:
-        return found
-    try:
-        import imageio_ffmpeg
-
-        return imageio_ffmpeg.get_ffmpeg_exe()
-    except (ImportError, RuntimeError) as error:
-        raise ToolError(
-            "ffmpeg: not found: install it (apt install ffmpeg) or its package (pip install imageio-ffmpeg)"
-        ) from error
-
-
-@lru_cache
-def ffmpeg_version():
-    """Version of ffmpeg as it names itself, such as ``5.1.9-0+deb12u1``."""
-    words = Ffmpeg(["-version"], source="ffmpeg").finish().split()
-    return words[2] if len(words) > 2 else "unknown"
-
-
-def absolute(path):
-    """The path as ffmpeg and OpenCV take it: absolute, so that no name looks like a flag or a protocol."""
-    return str(Path(path).absolute())
-
-
-class Ffmpeg:
-    """A running ffmpeg, on a list of arguments, without a shell and without standard input.
-
-    Args:
-        arguments: what follows the program's name.
-        source: the file that it works on, for the error.
-        cwd: folder to run in, where the output is a pattern (a ``%`` in a folder's name would be part of it).
-
-    Attributes:
-        complaint: the last line that it printed on stderr although it ended well; empty before ``finish``.
-
-    Raises:
-        ToolError: it cannot be started.
-    """
-
-    def __init__(self, arguments, *, source, cwd=None):
-        self.source, self.complaint = source, ""
-        # a file, not a pipe: nobody reads while it runs, and a damaged input can say a lot
-        self.log = tempfile.TemporaryFile()  # noqa: SIM115, closed by kill()
-        try:
-            self.process = subprocess.Popen(
-                [find_ffmpeg(), *GLOBAL_FLAGS, *map(str, arguments)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=self.log,
-                cwd=cwd,
-            )
-        except OSError as error:
-            raise ToolError(f"{find_ffmpeg()}: cannot be started ({error.strerror}): install ffmpeg") from error
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.kill()
-
-    @property
-    def running(self):
-        return self.process.poll() is None
-
-    @property
-    def succeeded(self):
-        return self.process.poll() == 0
-
-    def kill(self):
-        """End it if it still runs."""
-        if self.running:
-            self.process.kill()
-        self.process.wait()
-        self.process.stdout.close()
-        self.log.close()
-
-    def wait(self):
-        """Wait for its end, whatever that is: what it printed on stdout and on stderr."""
-        stdout = self.process.communicate()[0].decode(errors="replace")
-        self.log.seek(0)
-        return stdout, self.log.read().decode(errors="replace")
-
-    def finish(self, *, code=None):
-        """Wait for its end: what it printed on stdout.
-
-        Args:
-            code: of the ``MediaError`` where ffmpeg finds fault with its input.
-
-        Raises:
-            DiskFullError: there was no room for its output, whatever its exit code says of that.
-            MediaError: it failed; the message carries the end of its stderr.
-        """
-        try:
-            stdout, stderr = self.wait()
-        finally:
-            self.kill()
-        status = self.process.returncode
-        if tells_no_space(stderr):
-            raise DiskFullError(
-                f"{self.source}: no room for what ffmpeg makes of it ({last_line(stderr)}): free some and run it again"
-            )
-        if status < 0:
-            raise MediaError(f"{self.source}: ffmpeg was killed (signal {-status}) half-way: run the command again")
-        if status:
-            raise MediaError(f"{self.source}: ffmpeg failed: {last_line(stderr)}", code=code)
-        if stderr.strip():
-            self.complaint = last_line(stderr)
-            logger.debug("%s: ffmpeg: %s", self.source, self.complaint)
-        return stdout
-
-
-def last_line(text):
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:DETAIL_LENGTH] if lines else "it said nothing"
-
-
-@dataclass(frozen=True)
-class Streams:
-    """Which streams a media file has; a cover picture is no video."""
-
-    video: bool
-    audio: bool
-
-
-def probe(path):
-    """Which streams a file has.
-
-    Raises:
-        MediaError: ffmpeg cannot read it as media.
-    """
-    # without an output ffmpeg lists the streams and exits with 1: imageio-ffmpeg brings no ffprobe
-    with Ffmpeg(["-i", absolute(path)], source=path) as process:
-        stderr = process.wait()[1]
-    streams = STREAM_LINE.findall(stderr)
-    if not streams:
-        detail = last_line(stderr).removeprefix(f"{absolute(path)}: ")
-        raise MediaError(f"{path}: not a media file that ffmpeg can read ({detail})", code=reasons.NOT_MEDIA)
-    return Streams(
-        video=any(kind == "Video" and ATTACHED_PICTURE not in text for kind, text in streams),
-        audio=any(kind == "Audio" for kind, _ in streams),
-    )
-
-
-def check_streams(path):
-    """The streams of a file that has video.
-
-    Raises:
-        MediaError: no media, or no video in it.
-    """
-    streams = probe(path)
-    if not streams.video:
-        raise MediaError(f"{path}: has no video stream", code=reasons.NO_VIDEO)
-    return streams
 
 
 def async_filter(streams):
-    return ("-af", ASYNC_FILTER) if streams.audio else ()
+    """Arguments of ffmpeg that let audio start at time 0 and fill its gaps with silence."""
+    if not streams.audio:
+        return ()
+    return ("-af", ASYNC_FILTER + (AS_SHORT if streams.sample_format in SHORT_FORMATS else ""))
 
 
-def start_conversion(source, video, *, streams, frame_rate=FRAME_RATE):
-    """Start converting any video to an AVI of a constant frame rate (step 1 of run_pipeline)."""
-    flags = ("-qscale:v", "2", *async_filter(streams), "-r", frame_rate, "-f", "avi", *ERRORS_ONLY)
-    return Ffmpeg(["-i", absolute(source), *flags, absolute(video)], source=source)
+def rate_flags(source, script, *, keeps_gaps):
+    """Arguments of ffmpeg that convert a video to ``FRAME_RATE`` as published scores were.
+
+    Args:
+        script: path of a file to write the filter to: it may be longer than an argument can be, and ffmpeg up to
+            version 6 takes ``-vf`` beside ``-af`` for a mistake.
+        keeps_gaps: as in ``fingerprint.Behaviour``.
+    """
+    script.write_text(rate_filter(source), encoding="ascii")
+    if keeps_gaps:
+        return ("-filter_script:v", absolute(script), "-r", FRAME_RATE)
+    return ("-/filter:v", absolute(script), "-enc_time_base:v", f"1:{FRAME_RATE}", *ONE_FRAME_EACH)
+
+
+def start_conversion(source, video, *, script, streams, keeps_gaps):
+    """Start converting any video to an AVI of ``FRAME_RATE`` (step 1 of run_pipeline).
+
+    Args:
+        script, keeps_gaps: as in ``rate_flags``.
+    """
+    flags = (*PIPELINE_QUALITY, *async_filter(streams), *rate_flags(source, script, keeps_gaps=keeps_gaps))
+    return Ffmpeg([*input_flags(source), *flags, "-f", "avi", *ERRORS_ONLY, absolute(video)], source=source)
 
 
 def start_frames(video, folder, *, quality=()):
@@ -210,23 +59,23 @@ def start_frames(video, folder, *, quality=()):
     Args:
         quality: ``PIPELINE_QUALITY``, or nothing for ffmpeg's default, which SyncNet's scores depend on.
     """
-    return Ffmpeg(["-i", absolute(video), *ERRORS_ONLY, *frames_output(quality)], source=video, cwd=folder)
+    return Ffmpeg([*input_flags(video), *ERRORS_ONLY, *frames_output(quality)], source=video, cwd=folder)
 
 
-def start_audio(video, wav, *, fill_gaps=False):
-    """Start extracting the sound as 16 kHz mono.
+def start_audio(video, wav, *, streams=None):
+    """Start extracting the audio as 16 kHz mono.
 
     Args:
-        fill_gaps: start at time 0 and fill what is missing with silence.
+        streams: of the video, to start at time 0 and fill gaps with silence; None to take the audio as it is.
     """
-    flags = ("-af", ASYNC_FILTER) if fill_gaps else ()
-    return Ffmpeg(["-i", absolute(video), *ERRORS_ONLY, *flags, *audio_output(wav)], source=video)
+    flags = async_filter(streams) if streams else ()
+    return Ffmpeg([*input_flags(video), *ERRORS_ONLY, *flags, *audio_output(wav)], source=video)
 
 
 def start_unpacking(video, folder, wav, *, quality=()):
     """``start_frames`` and ``start_audio`` by one ffmpeg: starting it takes longer than the sound of a short video."""
     outputs = (*frames_output(quality), *audio_output(wav))
-    return Ffmpeg(["-i", absolute(video), *ERRORS_ONLY, *outputs], source=video, cwd=folder)
+    return Ffmpeg([*input_flags(video), *ERRORS_ONLY, *outputs], source=video, cwd=folder)
 
 
 def frames_output(quality):
@@ -258,13 +107,12 @@ def mux(video, audio, output, *, frames):
     Raises:
         MediaError: ffmpeg failed, or frames are missing (a full disk).
     """
-    inputs = ("-i", absolute(video), "-i", absolute(audio))
-    flags = ("-c:v", "copy", "-c:a", "copy", "-f", "avi", "-progress", "pipe:1", *ERRORS_ONLY)
+    flags = ("-c:v", "copy", "-c:a", "copy", "-f", "avi", *ERRORS_ONLY)
     with new_file(output) as aside:
-        progress = Ffmpeg([*inputs, *flags, absolute(aside)], source=output).finish()
-        written = MUXED_FRAMES.findall(progress)
-        if not written or int(written[-1]) != frames:
-            raise MediaError(f"{output}: {written[-1] if written else 0} of {frames} frames written: is the disk full?")
+        Ffmpeg([*input_flags(video), *input_flags(audio), *flags, absolute(aside)], source=output).finish()
+        written = indexed_frames(aside)
+        if written != frames:
+            raise MediaError(f"{output}: {written} of {frames} frames written: is the disk full?")
 
 
 def frame_count(video):

@@ -6,9 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from syncnet import FRAME_RATE, MIN_FRAMES, SAMPLES_PER_FRAME, defaults, media, reasons
+from syncnet.containers import check_streams
 from syncnet.crops import write_crops
 from syncnet.errors import MediaError
 from syncnet.faces import Summary, detect_faces, summarise
+from syncnet.fingerprint import behaviour
 from syncnet.frames import growing_files
 from syncnet.layout import check_input, discard, make_folder, new_file, new_folder
 from syncnet.progress import silent
@@ -93,7 +95,7 @@ def run(
     layout.check_outside(videofile)
     try:
         videofile = check_input(videofile)
-        streams = media.check_streams(videofile)
+        streams = check_streams(videofile)
         if not streams.audio:
             layout.clear()
             make_folder(layout.crops)
@@ -140,6 +142,7 @@ def run(
         reasons=explain(
             tracking,
             summary,
+            scenes=scenes,
             audio_frames=media.wav_length(layout.audio) // SAMPLES_PER_FRAME,
             min_track=min_track,
             min_face_size=min_face_size,
@@ -160,7 +163,13 @@ def convert(videofile, layout, *, streams, load_detector):
     An earlier run's results give way when both have worked, not before.
     """
     make_folder(layout.tmp)
-    with media.start_conversion(videofile, layout.unfinished_video, streams=streams) as conversion:
+    with media.start_conversion(
+        videofile,
+        layout.unfinished_video,
+        script=layout.rate_script,
+        streams=streams,
+        keeps_gaps=behaviour().keeps_gaps,
+    ) as conversion:
         detector = load_detector()
         conversion.finish(code=reasons.NOT_MEDIA)
     if conversion.complaint:
@@ -200,7 +209,7 @@ def look(layout, *, detector, facedet_scale, scene_threshold, progress, on_faces
     return faces, timecodes
 
 
-def explain(tracking, summary, *, audio_frames, min_track, min_face_size, facedet_scale):
+def explain(tracking, summary, *, scenes, audio_frames, min_track, min_face_size, facedet_scale):
     """Reasons why there is no track, or not to trust the tracks there are."""
     found = []
     if not tracking.tracks:
@@ -220,6 +229,9 @@ def explain(tracking, summary, *, audio_frames, min_track, min_face_size, facede
             if summary.largest <= min_face_size:
                 found.append(reasons.faces_too_small(largest=summary.largest, min_face_size=min_face_size))
             found.append(reasons.tracks_too_short(longest=tracking.longest, min_track=min_track))
+    left_out = summary.frames - scenes[-1].end
+    if left_out > reasons.SCENE_TOLERANCE:
+        found.append(reasons.scene_cut_short(frames=left_out, length=summary.frames - scenes[-1].start))
     if summary.frames - audio_frames > reasons.AUDIO_TOLERANCE:
         found.append(reasons.audio_short(video_frames=summary.frames, audio_frames=audio_frames))
     return found

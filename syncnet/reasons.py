@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from syncnet import MILLISECONDS_PER_FRAME
+from syncnet import FRAME_RATE, MILLISECONDS_PER_FRAME
 
 NOT_MEDIA = "not_media"
 NO_VIDEO = "no_video"
@@ -13,8 +13,10 @@ TRACKS_TOO_SHORT = "tracks_too_short"
 TOO_SHORT = "too_short"
 EDGE_OFFSET = "edge_offset"
 AUDIO_SHORT = "audio_short"
+SCENE_CUT_SHORT = "scene_cut_short"
 
 AUDIO_TOLERANCE = 5  # frames that the sound may end before the picture without a word
+SCENE_TOLERANCE = 5  # frames of the last scene that may be left out without a word
 
 
 @dataclass(frozen=True)
@@ -82,3 +84,12 @@ def audio_short(*, video_frames, audio_frames):
         "what lies after it is not scored"
     )
     return Reason(AUDIO_SHORT, text)
+
+
+def scene_cut_short(*, frames, length):
+    text = (
+        f"the last {frames} of the {length} frames of the last scene are left out, as published scores do with videos "
+        f"that are slower than {FRAME_RATE} frames a second or of variable rate: faces there have no track; to have "
+        f"them, convert the video to {FRAME_RATE} frames a second first (ffmpeg -i IN -vf fps={FRAME_RATE} OUT)"
+    )
+    return Reason(SCENE_CUT_SHORT, text)

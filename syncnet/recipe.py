@@ -5,16 +5,20 @@ Nothing here loads torch: the filter's own process hands all scoring to workers.
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, replace
 
 from syncnet import weights
+from syncnet.ffmpeg import PUBLISHED_FINGERPRINT
 from syncnet.report import versions, weights_record
 from syncnet.selection import absolute
 
 DIGEST_LENGTH = 16
 # These move a score by some 1e-5, so they are on record and no ground to score a million videos again.
 UNIMPORTANT = ("device", "batch_size")
-UNIMPORTANT_VERSIONS = ("torch", "numpy", "scipy")
+UNIMPORTANT_VERSIONS = ("torch", "numpy", "scipy", "ffmpeg_source")
+# Versions of ffmpeg whose fingerprint is the published one: recipes of earlier scores name nothing but the version.
+PUBLISHED_FFMPEG = re.compile(r"[nN]?(4\.[2-9]|[56]\.)")
 
 
 @dataclass(frozen=True)
@@ -66,9 +70,24 @@ def digest(recipe):
     matters = {key: value for key, value in recipe.items() if key not in UNIMPORTANT}
     for key in ("initial_model", "s3fd_weights"):
         matters[key] = recipe[key]["sha256"]
-    matters["versions"] = {k: v for k, v in recipe["versions"].items() if k not in UNIMPORTANT_VERSIONS}
+    versions = {k: v for k, v in recipe["versions"].items() if k not in UNIMPORTANT_VERSIONS}
+    versions["ffmpeg"] = versions.pop("ffmpeg_fingerprint", None) or assumed_fingerprint(versions["ffmpeg"])
+    matters["versions"] = versions
     text = json.dumps(matters, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
+
+
+def assumed_fingerprint(version):
+    """The fingerprint of an ffmpeg of which only the version is known; the version itself if that says nothing."""
+    return PUBLISHED_FINGERPRINT if PUBLISHED_FFMPEG.match(version) else version
+
+
+def current_digest(recipe, *, old):
+    """The digest of a recipe that was stored under an ``old`` one; the old one if the recipe is damaged."""
+    try:
+        return digest(recipe)
+    except (KeyError, TypeError, AttributeError):
+        return old
 
 
 def footnote(recipe):

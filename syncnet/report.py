@@ -15,13 +15,16 @@ def versions():
     """Versions of everything that changes a score."""
     import cv2
 
-    from syncnet.media import ffmpeg_version
+    from syncnet.ffmpeg import find_ffmpeg
+    from syncnet.fingerprint import behaviour
 
     # of what is installed: the filter's own process never loads torch
     installed = {name: metadata.version(name) for name in LIBRARIES}
     return {
         "syncnet": __version__,
-        "ffmpeg": ffmpeg_version(),
+        "ffmpeg": behaviour().version,
+        "ffmpeg_fingerprint": behaviour().fingerprint,
+        "ffmpeg_source": find_ffmpeg().source,
         "opencv": cv2.__version__,
         **installed,
     }

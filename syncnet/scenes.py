@@ -6,7 +6,7 @@ from scenedetect import ContentDetector, SceneManager, VideoOpenFailure, open_vi
 
 from syncnet.defaults import SCENE_THRESHOLD
 from syncnet.errors import MediaError
-from syncnet.media import absolute
+from syncnet.ffmpeg import absolute
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ def draw_face(image, face, *, speaks):
         green = max(0, min(face.conf * COLOUR_PER_CONFIDENCE, FULL_COLOUR))
         colour, text = (0, green, FULL_COLOUR - green), f"{text}, Conf {face.conf:.3f}"
     cv2.rectangle(image, corner, (int(x + s), int(y + s)), colour, LINE_WIDTH)
-    cv2.putText(image, text, corner, FONT, TEXT_SCALE, TEXT_COLOUR, TEXT_WIDTH)
+    cv2.putText(image, text, label_place(corner, text, image.shape), FONT, TEXT_SCALE, TEXT_COLOUR, TEXT_WIDTH)
     if speaks:
         (width, height), _ = cv2.getTextSize(SPEAKING, FONT, SPEAKING_SCALE, TEXT_WIDTH)
         bottom = min(int(y + s), image.shape[0] - 1)
@@ -133,3 +133,10 @@ def draw_face(image, face, *, speaks):
         cv2.rectangle(image, box, (box[0] + width + 2 * TEXT_MARGIN, bottom), SPEAKING_COLOUR, cv2.FILLED)
         place = (box[0] + TEXT_MARGIN, bottom - TEXT_MARGIN)
         cv2.putText(image, SPEAKING, place, FONT, SPEAKING_SCALE, TEXT_COLOUR, TEXT_WIDTH)
+
+
+def label_place(corner, text, shape):
+    """Where a track's label begins, at its lower left: the face's top left corner, moved into the frame."""
+    (width, height), below = cv2.getTextSize(text, FONT, TEXT_SCALE, TEXT_WIDTH)
+    x, y = corner
+    return max(0, min(x, shape[1] - width)), max(height, min(y, shape[0] - below))

@@ -13,8 +13,10 @@ import pytest
 import standins
 import torch
 
-from syncnet import media
+from syncnet.ffmpeg import ffmpeg_version, find_ffmpeg
+from syncnet.fingerprint import behaviour
 from syncnet.layout import Layout
+from syncnet.report import versions
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("SYNCNET_SHARED", ROOT.parent / "shared"))
@@ -114,34 +116,18 @@ def results(finished, tmp_path):
     return Layout(tmp_path / "data", "me")
 
 
+def forget():
+    """Forget which ffmpeg was found and what is known of it."""
+    for function in (find_ffmpeg, ffmpeg_version, behaviour, versions):
+        function.cache_clear()
+
+
 @pytest.fixture
 def forget_ffmpeg():
     """Forget which ffmpeg was found, before and after a test that changes it."""
-    media.find_ffmpeg.cache_clear()
-    media.ffmpeg_version.cache_clear()
+    forget()
     yield
-    media.find_ffmpeg.cache_clear()
-    media.ffmpeg_version.cache_clear()
-
-
-def packaged_ffmpeg():
-    """ffmpeg of the package imageio-ffmpeg."""
-    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
-    return imageio_ffmpeg.get_ffmpeg_exe()
-
-
-@pytest.fixture(params=["on PATH", "of imageio-ffmpeg"])
-def ffmpeg(request, tmp_path, monkeypatch, forget_ffmpeg):
-    """Path of one ffmpeg after the other, which the suite uses meanwhile."""
-    if request.param == "on PATH":
-        path = shutil.which("ffmpeg") or pytest.skip("no ffmpeg on PATH")
-    else:
-        path = packaged_ffmpeg()
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    (folder / "ffmpeg").symlink_to(path)
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-    return path
+    forget()
 
 
 def running_ffmpegs():

@@ -12,7 +12,9 @@ from checks import nothing_half_finished, nothing_to_use, one_error, scored_with
 from detectors import S3FD
 from syncnet import media
 from syncnet.faces import Summary
+from syncnet.fingerprint import behaviour
 from syncnet.pipeline import explain
+from syncnet.scenes import Scene
 from syncnet.tracks import Tracking
 
 pytestmark = pytest.mark.usefixtures("nothing_left_running")
@@ -159,7 +161,7 @@ def test_faces_too_small(pipeline, face_clip):
 def test_large_face_for_a_short_time_and_a_small_one_for_long():
     """What the long track measures is not what the largest face does."""
     seen = Summary(frames=50, frames_with_faces=50, most_faces=2, smallest=93.0, median=98.0, largest=192.0)
-    limits = {"min_track": 20, "min_face_size": 100, "facedet_scale": 0.25}
+    limits = {"scenes": [Scene(0, 50)], "min_track": 20, "min_face_size": 100, "facedet_scale": 0.25}
     [reason] = explain(Tracking(tracks=[], longest=50, largest=97.4), seen, audio_frames=50, **limits)
     assert reason.code == "faces_too_small"
     assert "those for more than --min_track 20 frames" in reason.text and "97.4 pixels" in reason.text
@@ -171,17 +173,12 @@ def test_large_face_for_a_short_time_and_a_small_one_for_long():
 def test_damaged_input_leaves_a_reason_and_nothing_old(pipeline, face_clip, monkeypatch):
     """ffmpeg knows what it is, and can make nothing of it."""
     pipeline(face_clip)
-    real = media.start_conversion
-
-    def broken(source, video, **options):
-        return real(source, video, **{**options, "frame_rate": "x"})
-
-    monkeypatch.setattr(media, "start_conversion", broken)
+    monkeypatch.setattr(media, "rate_flags", lambda *_, **__: ("-r", "x"))
     ran, layout = pipeline(face_clip)
     assert ran.code == 1 and len(ran.err) == 1
     report = json.loads(layout.scores.read_text())
     assert [reason["code"] for reason in report["reasons"]] == ["not_media"]
-    assert report["recipe"]["pipeline"]["versions"]["ffmpeg"] == media.ffmpeg_version()
+    assert report["recipe"]["pipeline"]["versions"]["ffmpeg"] == behaviour().version
     assert not layout.crops.exists()
 
 

@@ -1,13 +1,15 @@
 """ffmpeg missing or killed, devices that are not there, too little memory, weights without numbers."""
 
-import os
+import json
 import sys
+from dataclasses import asdict
 
 import pytest
 import torch
 from checks import nothing_half_finished, one_error
 
-from syncnet import media
+from syncnet.ffmpeg import find_ffmpeg
+from syncnet.fingerprint import behaviour, cache_file
 
 pytestmark = pytest.mark.usefixtures("nothing_left_running")
 
@@ -25,18 +27,12 @@ def test_ffmpeg_missing(run, results, face_clip, tmp_path, monkeypatch, forget_f
         assert results.scores.exists(), "nothing was replaced, because nothing was made"
 
 
-def test_packaged_ffmpeg_is_used_without_another(tmp_path, monkeypatch, forget_ffmpeg):
-    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert media.find_ffmpeg() == imageio_ffmpeg.get_ffmpeg_exe()
-
-
 def test_ffmpeg_that_does_not_start(pipeline, face_clip, tmp_path, monkeypatch, forget_ffmpeg):
     broken = tmp_path / "bin" / "ffmpeg"
     broken.parent.mkdir()
     broken.write_text("no program")
     broken.chmod(0o755)
-    monkeypatch.setenv("PATH", str(broken.parent))
+    monkeypatch.setenv("SYNCNET_FFMPEG", str(broken))
     one_error(pipeline(face_clip)[0], broken, "cannot be started")
 
 
@@ -57,34 +53,40 @@ exec "{ffmpeg}" "$@"
 
 @pytest.fixture
 def dying_ffmpeg(tmp_path, monkeypatch, forget_ffmpeg):
-    """Put an ffmpeg on PATH that is killed in the run that has a given argument."""
+    """Have the suite use an ffmpeg that is killed in the run that has a given argument."""
 
     def make(argument, delay=0.05):
-        wrapper = tmp_path / "bin" / "ffmpeg"
-        wrapper.parent.mkdir()
-        wrapper.write_text(KILLED.format(argument=argument, delay=delay, ffmpeg=media.find_ffmpeg()))
+        found = behaviour()
+        wrapper = tmp_path / "killed"
+        wrapper.write_text(KILLED.format(argument=argument, delay=delay, ffmpeg=find_ffmpeg().path))
         wrapper.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{wrapper.parent}{os.pathsep}{os.environ['PATH']}")
-        media.find_ffmpeg.cache_clear()
+        monkeypatch.setenv("SYNCNET_FFMPEG", str(wrapper))
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        find_ffmpeg.cache_clear()
+        cache_file().parent.mkdir(parents=True)
+        cache_file().write_text(json.dumps(asdict(found)), encoding="utf-8")
 
     return make
 
 
-# an argument that only one step's command has: the conversion, the pictures, the sound, the clips
-@pytest.mark.parametrize("argument", ["-r", "image2", "-vn", "pipe:1"])
+# an argument that only one step's command has
+CONVERSION, FRAMES, AUDIO, MUXING = "conversion", "image2", "-vn", "-c:v"
+
+
+@pytest.mark.parametrize("argument", [CONVERSION, FRAMES, AUDIO, MUXING])
 def test_ffmpeg_killed_in_run_pipeline(pipeline, long_clip, dying_ffmpeg, argument):
-    dying_ffmpeg(argument)
+    dying_ffmpeg(("-r" if behaviour().keeps_gaps else "-enc_time_base:v") if argument == CONVERSION else argument)
     ran, layout = pipeline(long_clip)
     one_error(ran, "killed (signal 9)", "run the command again")
     nothing_half_finished(layout)
     assert not layout.crops.exists()
     assert not layout.scores.exists()
-    if argument == "image2":
+    if argument == FRAMES:
         assert not layout.frames.exists()
         assert not layout.audio.exists()
 
 
-@pytest.mark.parametrize("argument", ["image2", "-ac"])
+@pytest.mark.parametrize("argument", [FRAMES, AUDIO])
 def test_ffmpeg_killed_in_run_syncnet(run, results, dying_ffmpeg, argument):
     dying_ffmpeg(argument, delay=0)
     ran = run("run_syncnet", "--data_dir", results.data_dir, "--reference", "me")
@@ -95,7 +97,7 @@ def test_ffmpeg_killed_in_run_syncnet(run, results, dying_ffmpeg, argument):
 
 
 def test_ffmpeg_killed_in_run_visualise(run, results, dying_ffmpeg):
-    dying_ffmpeg("pipe:1", delay=0)
+    dying_ffmpeg(MUXING, delay=0)
     one_error(run("run_visualise", "--data_dir", results.data_dir, "--reference", "me"), "killed (signal 9)")
     nothing_half_finished(results)
     assert not results.video_out.exists()

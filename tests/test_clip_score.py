@@ -11,7 +11,8 @@ import standins
 import torch
 from scipy.io import wavfile
 
-from syncnet import media, reasons
+from syncnet import reasons
+from syncnet.ffmpeg import Ffmpeg
 from syncnet.weights import load_syncnet
 from SyncNetInstance import SyncNetInstance
 from SyncNetModel import S
@@ -110,7 +111,7 @@ def test_clips_one_after_the_other(noisy, clip, tmp_path):
     missing, empty = tmp_path / "missing.avi", tmp_path / "empty.avi"
     empty.touch()
     silent, text = tmp_path / "silent.avi", tmp_path / "text.avi"
-    media.Ffmpeg(["-i", clip, "-an", "-c", "copy", silent], source=clip).finish()
+    Ffmpeg(["-i", clip, "-an", "-c", "copy", silent], source=clip).finish()
     text.write_text("no clip")
     lines = []
     all_of_them = [clip, silent, text, missing, empty, clip]

@@ -6,7 +6,7 @@ from scenedetect import ContentDetector, detect
 
 from syncnet import SAMPLE_RATE, SAMPLES_PER_FRAME
 from syncnet.defaults import MIN_FACE_SIZE, MIN_TRACK, SCENE_THRESHOLD
-from syncnet.media import Ffmpeg
+from syncnet.ffmpeg import Ffmpeg
 from training import make_sample
 from training.make_sample import GUEST, HOST, delay, main, render_sample, write_video
 from training.talking_face import Person, render_scene

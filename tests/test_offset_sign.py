@@ -11,6 +11,9 @@ import torch
 from scipy.io import wavfile
 
 from syncnet import FRAME_RATE, MILLISECONDS_PER_FRAME, SAMPLE_RATE, media, scoring
+from syncnet.containers import check_streams
+from syncnet.ffmpeg import find_ffmpeg
+from syncnet.fingerprint import behaviour
 from training.make_sample import delay, write_video
 
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -43,7 +46,10 @@ def sound_after_picture(video, audio, folder):
     """Milliseconds by which the sound of a video, converted as run_pipeline does, comes after its pictures."""
     converted, wav, pictures = folder / "converted.avi", folder / "audio.wav", folder / f"{video.stem} pictures"
     pictures.mkdir()
-    media.start_conversion(video, converted, streams=media.check_streams(video)).finish()
+    streams, keeps_gaps = check_streams(video), behaviour().keeps_gaps
+    media.start_conversion(
+        video, converted, script=folder / "rate.txt", streams=streams, keeps_gaps=keeps_gaps
+    ).finish()
     media.start_audio(converted, wav).finish()
     media.start_frames(converted, pictures).finish()
     seen = np.array([cv2.imread(str(path)).mean() for path in sorted(pictures.iterdir())])
@@ -56,7 +62,7 @@ def sound_after_picture(video, audio, folder):
 @pytest.fixture
 def ffmpeg_on_path(tmp_path, monkeypatch):
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "ffmpeg").symlink_to(media.find_ffmpeg())
+    (tmp_path / "bin" / "ffmpeg").symlink_to(find_ffmpeg().path)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
 
 

@@ -309,9 +309,9 @@ def test_ffmpeg_is_started_in_one_place():
         path.name
         for path in SOURCES
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.List) and node.elts and ast.unparse(node.elts[0]) in ("'ffmpeg'", "find_ffmpeg()")
+        if isinstance(node, ast.List) and node.elts and ast.unparse(node.elts[0]) in ("'ffmpeg'", "program")
     ]
-    assert starters == ["media.py"]
+    assert starters == ["ffmpeg.py"]
 
 
 def test_the_version_is_said_once_and_again():

@@ -14,19 +14,16 @@ import run_pipeline
 import run_syncnet
 from syncnet import weights as weights_module
 from syncnet.layout import Layout
-from syncnet.media import ffmpeg_version
 from syncnet.records import load_pickle
 from SyncNetInstance import SyncNetInstance
 
-GOLDEN_FFMPEG = "5."  # another one cuts sound and counts frames differently
 PIXELS = 0.05
-DISTANCE = 0.002
+DISTANCE = 0.003
+OTHER_LAME = 0.3  # of ffmpegs that encode MP3 differently
 GREY = 0.05
 
 
 def golden(shared, name):
-    if not ffmpeg_version().startswith(GOLDEN_FFMPEG):
-        pytest.skip(f"the figures are ffmpeg {GOLDEN_FFMPEG}x's, and this is {ffmpeg_version()}")
     return json.loads((shared / "reference/golden" / name).read_text())
 
 

@@ -22,6 +22,7 @@ from syncnet.layout import Layout, crop_file, crop_number, frame_file, frame_fil
 from syncnet.pipeline import explain
 from syncnet.records import load_json, load_pickle, save_json, save_pickle
 from syncnet.report import doubts
+from syncnet.scenes import Scene
 from syncnet.scoring import SyncScore
 from syncnet.speakers import NOBODY, Span, spans, speaking_tracks
 from syncnet.tracks import Tracking
@@ -127,6 +128,8 @@ def summary(frames, with_faces, largest):
 @pytest.mark.parametrize(
     ("tracking", "found", "audio_frames", "codes"),
     [
+        (Tracking([object()], 200, 150.0), summary(205, 200, 150), 205, []),
+        (Tracking([object()], 200, 150.0), summary(206, 200, 150), 206, ["scene_cut_short"]),
         (Tracking([object()], 200, 150.0), summary(200, 200, 150), 200, []),
         (Tracking([object()], 200, 150.0), summary(200, 200, 150), 195, []),
         (Tracking([object()], 200, 150.0), summary(200, 200, 150), 194, ["audio_short"]),
@@ -140,7 +143,13 @@ def summary(frames, with_faces, largest):
 )
 def test_reasons(tracking, found, audio_frames, codes):
     reasons_found = explain(
-        tracking, found, audio_frames=audio_frames, min_track=100, min_face_size=100, facedet_scale=0.25
+        tracking,
+        found,
+        scenes=[Scene(0, 90), Scene(90, 200)],
+        audio_frames=audio_frames,
+        min_track=100,
+        min_face_size=100,
+        facedet_scale=0.25,
     )
     assert [reason.code for reason in reasons_found] == codes
     for reason in reasons_found:

@@ -10,6 +10,7 @@ import scipy.signal
 
 from syncnet import media
 from syncnet.crops import CROP_SIZE, crop_face, cut_audio, smooth, write_crops
+from syncnet.ffmpeg import Ffmpeg
 from syncnet.scenes import Scene, detect_scenes, frame_numbers, new_manager
 from syncnet.tracks import Face, Track, iou, link_faces, track_faces
 
@@ -154,7 +155,7 @@ def test_smoothing():
 
 
 def convert(source, output, *flags):
-    media.Ffmpeg(["-i", source, *flags, output], source=source).finish()
+    Ffmpeg(["-i", source, *flags, output], source=source).finish()
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from training_fixtures import SECONDS, faces, loaded  # noqa: F401
 
-from syncnet import media
+from syncnet.ffmpeg import Ffmpeg
 from syncnet.frames import decode_frames
 from training import alignment, augment, clips, common, evaluate_syncnet, sync_loss, train_syncnet
 from training.talking_face import render_clip
@@ -50,7 +50,7 @@ def test_moved_sound_leaves_the_picture_where_it_is(faces, tmp_path):
     source, moved = tmp_path / "source.mp4", tmp_path / "moved.mkv"
     name = common.read_index(faces)[0]["clip"]
     codecs = ("-c:v", "libx264", "-bf", "2", "-c:a", "flac", "-strict", "-2")
-    media.Ffmpeg(["-i", faces / "clips" / name, *codecs, source], source=name).finish()
+    Ffmpeg(["-i", faces / "clips" / name, *codecs, source], source=name).finish()
     clips.move_sound(source, moved, 0)
     before, after = list(decode_frames(source)), list(decode_frames(moved))
     assert len(before) == len(after)

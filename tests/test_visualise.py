@@ -66,3 +66,20 @@ def test_scores_of_other_tracks(results):
     save_pickle([], results.distances)
     with pytest.raises(SyncNetError, match=r"run_syncnet\.py again"):
         visualise.run(results, frame_rate=25)
+
+
+@pytest.mark.parametrize(("x", "y"), [(100, 100), (10, 5), (195, 100), (5, 198), (-30, -30), (230, 230)])
+def test_label_can_be_read_wherever_the_face_is(x, y):
+    """As many of its pixels are drawn as in the middle of the frame."""
+
+    def label(x, y):
+        image = np.zeros((300, 400, 3), np.uint8)
+        visualise.draw_face(image, face(conf=None, s=40.0, x=x, y=y), speaks=False)
+        return int((image == 255).all(axis=2).sum())
+
+    def moved(value, middle):
+        return value if value < 100 else value + middle
+
+    there = label(200, 150)
+    assert there > 100
+    assert label(moved(x, 200), moved(y, 100)) == pytest.approx(there, rel=0.1)

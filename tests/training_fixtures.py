@@ -6,7 +6,8 @@ import pytest
 import torch
 from scipy.io import wavfile
 
-from syncnet import SAMPLE_RATE, media
+from syncnet import SAMPLE_RATE
+from syncnet.ffmpeg import Ffmpeg
 from training import clips, common
 from training.talking_face import render_clip
 
@@ -30,7 +31,7 @@ def faces(tmp_path_factory):
         clips.write_pictures(clip.frames, silent)
         wavfile.write(sound, SAMPLE_RATE, clip.audio)
         name = f"person-{seed}-0.avi"
-        media.Ffmpeg(["-i", silent, "-i", sound, "-c", "copy", folder / "clips" / name], source=name).finish()
+        Ffmpeg(["-i", silent, "-i", sound, "-c", "copy", folder / "clips" / name], source=name).finish()
         known = (4 + seed, 8 - seed)  # confidence and min dist, made up
         values = (name, "rendered", "MIT", "generated", f"person-{seed}", len(clip.frames), 1, 120, 0, 0, *known)
         rows.append(dict(zip(COLUMNS, map(str, values))))

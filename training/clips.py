@@ -19,6 +19,7 @@ from scipy.io import wavfile
 
 from syncnet import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME, WINDOW_FRAMES, media
 from syncnet.crops import CROP_SIZE, video_writer
+from syncnet.ffmpeg import Ffmpeg, absolute
 from syncnet.frames import decode_frames, read_frame
 from syncnet.layout import frame_files
 from syncnet.scoring import STEPS_PER_FRAME, WINDOW_STEPS
@@ -263,4 +264,4 @@ def move_sound(path, out, samples):
         sound = Path(folder) / "sound.wav"
         wavfile.write(sound, SAMPLE_RATE, audio)
         streams = ("-map", "0:v:0", "-map", "1:a:0", "-c", "copy")
-        media.Ffmpeg(["-i", media.absolute(path), "-i", sound, *streams, media.absolute(out)], source=path).finish()
+        Ffmpeg(["-i", absolute(path), "-i", sound, *streams, absolute(out)], source=path).finish()

@@ -18,8 +18,8 @@ import numpy as np
 
 from syncnet import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME
 from syncnet.errors import SyncNetError
+from syncnet.ffmpeg import ERRORS_ONLY, Ffmpeg, absolute
 from syncnet.layout import FRAME_PATTERN, new_file
-from syncnet.media import ERRORS_ONLY, Ffmpeg, absolute
 from training.clips import delayed
 from training.talking_face import Person, Voice, render_scene, speak
 

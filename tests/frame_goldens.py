@@ -1,0 +1,29 @@
+"""Make frame_goldens.json anew, with an ffmpeg 5.1 and its own ``-r 25``.
+
+SYNCNET_FFMPEG=/path/to/ffmpeg-5.1 python -m tests.frame_goldens
+"""
+
+import json
+import tempfile
+from pathlib import Path
+from unittest import mock
+
+from syncnet import media
+from tests import numbered
+
+
+def main():
+    lines = []
+    with mock.patch.object(media, "rate_flags", lambda source, script, keeps_gaps: ("-r", "25")):
+        for name, (suffix, arguments) in numbered.cases().items():
+            with tempfile.TemporaryDirectory() as folder:
+                source = numbered.write(Path(folder) / f"source{suffix}", **arguments)
+                numbers, count = numbered.converted(source, Path(folder))
+            golden = {"frames_in_avi": count, "numbers": numbers}
+            lines.append(f" {json.dumps(name)}: {json.dumps(golden, separators=(',', ':'))}")
+    text = "{\n" + ",\n".join(lines) + "\n}\n"
+    Path(__file__).with_suffix(".json").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

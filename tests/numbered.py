@@ -1,0 +1,126 @@
+"""Videos whose frames carry their number, with time stamps of any kind; made by PyAV, so alike with any ffmpeg."""
+
+from fractions import Fraction
+
+import av
+import cv2
+import numpy as np
+
+from syncnet import media
+from syncnet.containers import check_streams
+from syncnet.fingerprint import behaviour
+from syncnet.layout import frame_files
+
+BITS, BLOCK = 10, 16  # blocks of 16 x 16 pixels, black or white
+WIDTH, HEIGHT = BITS * BLOCK, 48
+AUDIO_RATE = 44100
+
+
+def frame(number):
+    """An image of a number: H x W, uint8."""
+    image = np.full((HEIGHT, WIDTH), 128, np.uint8)
+    for bit in range(BITS):
+        image[BLOCK : 2 * BLOCK, bit * BLOCK : (bit + 1) * BLOCK] = 235 if number >> bit & 1 else 16
+    return image
+
+
+def number_of(image):
+    """The number in an image of H x W or H x W x 3."""
+    middle = image[BLOCK + 4 : 2 * BLOCK - 4].reshape(BLOCK - 8, BITS, -1).mean(axis=(0, 2))
+    return sum(1 << bit for bit in range(BITS) if middle[bit] > 128)
+
+
+def write(path, times, *, time_base, rate, b_frames=0, codec="libx264"):
+    """Write a video with audio.
+
+    Args:
+        times: time stamp of every frame, in ticks.
+        time_base: seconds per tick.
+        rate: frames a second that the stream declares.
+        b_frames: how many frames at a time are stored out of order.
+    """
+    options = {"bf": str(b_frames), "qp": "10"} if codec == "libx264" else {"bf": str(b_frames), "q": "2"}
+    with av.open(str(path), "w") as container:
+        video = container.add_stream(codec, rate=rate, width=WIDTH, height=HEIGHT, pix_fmt="yuv420p", options=options)
+        video.time_base = video.codec_context.time_base = time_base
+        audio = container.add_stream("aac" if path.suffix != ".avi" else "libmp3lame", rate=AUDIO_RATE, layout="mono")
+        packets = []
+        for number, time in enumerate(times):
+            image = np.concatenate([frame(number), np.full((HEIGHT // 2, WIDTH), 128, np.uint8)])
+            picture = av.VideoFrame.from_ndarray(image, format="yuv420p")
+            picture.pts, picture.time_base = time, time_base
+            packets += video.encode(picture)
+        packets += video.encode(None)
+        seconds = float((max(times) + 1) * time_base) + 0.2
+        tone = (np.sin(np.arange(int(seconds * AUDIO_RATE)) / 16) * 8000).astype(np.int16)
+        sound = av.AudioFrame.from_ndarray(tone[None], format="s16", layout="mono")
+        sound.sample_rate, sound.pts, sound.time_base = AUDIO_RATE, 0, Fraction(1, AUDIO_RATE)
+        resampler = av.AudioResampler("fltp" if path.suffix != ".avi" else "s16p", "mono", AUDIO_RATE)
+        for part in resampler.resample(sound):
+            packets += audio.encode(part)
+        packets += audio.encode(None)
+        packets.sort(key=lambda packet: packet.dts * packet.time_base)
+        for packet in packets:
+            container.mux(packet)
+    return path
+
+
+def converted(source, folder):
+    """The numbers of the frames that run_pipeline's conversion makes of a video, in order, and the AVI's length."""
+    video, frames = folder / "video.avi", folder / "frames"
+    frames.mkdir()
+    streams, keeps_gaps = check_streams(source), behaviour().keeps_gaps
+    media.start_conversion(source, video, script=folder / "rate.txt", streams=streams, keeps_gaps=keeps_gaps).finish()
+    media.start_frames(video, frames, quality=media.PIPELINE_QUALITY).finish()
+    return [number_of(cv2.imread(str(file))) for file in frame_files(frames)], media.frame_count(video)
+
+
+def regular(rate, *, seconds=2, start=0):
+    """Time stamps of a constant rate, and their time base: one tick a frame."""
+    return [start + index for index in range(int(Fraction(rate) * seconds))], 1 / Fraction(rate)
+
+
+def jittery(rate, *, spread, drop=0.0, seconds=2, seed=0):
+    """Time stamps around a rate, each off by up to ``spread`` frames, and a share of frames left out."""
+    rng = np.random.default_rng(seed)
+    count = int(rate * seconds)
+    ticks = 60000
+    times = ((np.arange(count) + rng.uniform(-spread, spread, count)) / rate * ticks).round().astype(int)
+    times = np.unique(times[rng.random(count) >= drop])
+    return (times - times[0]).tolist(), Fraction(1, ticks)
+
+
+def cases():
+    """Name of a case -> (suffix, keyword arguments of ``write``)."""
+    found = {}
+    for rate in ("25/2", "15", "24000/1001", "24", "25", "30000/1001", "30", "48", "50", "60000/1001", "60"):
+        for suffix, b_frames in ((".mp4", 2), (".mp4", 0), (".mkv", 2)):
+            times, time_base = regular(rate)
+            name = f"{rate.replace('/', '-')}, b{b_frames}{suffix}"
+            found[name] = suffix, {"times": times, "time_base": time_base, "rate": Fraction(rate), "b_frames": b_frames}
+    for rate in ("15", "24", "30", "60"):
+        times, time_base = regular(rate)
+        for suffix in (".avi", ".ts"):
+            codec = "mpeg4" if suffix == ".avi" else "libx264"
+            found[f"{rate}{suffix}"] = (
+                suffix,
+                {"times": times, "time_base": time_base, "rate": Fraction(rate), "codec": codec},
+            )
+    varied = {
+        "variable 30": jittery(30, spread=0.3, drop=0.2),
+        "variable 60": jittery(60, spread=0.45, drop=0.3),
+        "variable 50": jittery(50, spread=0.3, drop=0.05),
+        "variable 12": jittery(12, spread=0.4, drop=0.3),
+        "fast, then slow": ([*range(0, 60000, 1000), *range(60000, 120000, 6000)], Fraction(1, 60000)),
+        "slow, then fast": ([*range(0, 60000, 6000), *range(60000, 120000, 1000)], Fraction(1, 60000)),
+        "late start": regular("30", start=17),
+        "start between frames": ([1001 + 2000 * index for index in range(60)], Fraction(1, 60000)),
+        "equal times": ([index // 2 * 4000 for index in range(60)], Fraction(1, 60000)),
+    }
+    for name, (times, time_base) in varied.items():
+        for suffix, b_frames in ((".mp4", 2), (".mp4", 0), (".mkv", 0)):
+            if name == "equal times" and suffix == ".mp4":
+                continue  # which it cannot hold
+            arguments = {"times": times, "time_base": time_base, "rate": Fraction(30), "b_frames": b_frames}
+            found[f"{name}, b{b_frames}{suffix}"] = suffix, arguments
+    return found
