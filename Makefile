@@ -1,6 +1,8 @@
 # make demo    fetch the published weights if possible, and take the sample video through all scripts
 # make test    lint, and every test
 # make bench   measure this machine
+# make test-ffmpeg   tests of everything that ffmpeg has a part in, with several versions of it, and a table of scores;
+#                    FFMPEG_TESTS="tests/test_parity.py" takes some of the tests
 #
 # Each makes .venv with the pinned requirements first. Variables:
 #   PYTHON=python3.12    another Python, 3.10 or newer
@@ -13,7 +15,15 @@ RUN = $(VENV)/bin/python
 SAMPLE = --videofile data/sample.mp4 --reference sample --data_dir data/work
 CONNECT_SECONDS = 5
 
-.PHONY: demo test lint bench install clean
+# Versions of the package imageio-ffmpeg, for ffmpeg 4.2.2, 7.0.2 and 9.0.2 on Linux; and Debian's 5.1, where it is
+FFMPEG_PACKAGES = 0.5.1 0.6.0 0.8.1
+SYSTEM_FFMPEG = $(wildcard /usr/bin/ffmpeg)
+FFMPEGS = $(SYSTEM_FFMPEG) $(FFMPEG_PACKAGES:%=$(VENV)/ffmpegs/%)
+FFMPEG_TESTS = $(addprefix tests/test_,$(addsuffix .py,ffmpeg frame_rates media scripts parity tracks bad_media \
+	bad_tools clip_score sample offset_sign make_sample filter_videos))
+FFMPEG_VIDEOS = data/sample.mp4
+
+.PHONY: demo test lint bench install clean test-ffmpeg
 
 demo: $(VENV)/requirements
 	@echo "== Published weights and demo clip (for the reference's own numbers)"
@@ -44,6 +54,17 @@ bench: $(VENV)/requirements
 	$(RUN) -m benchmarks.stages
 	$(RUN) -m benchmarks.processes
 	$(RUN) -m benchmarks.filter
+
+test-ffmpeg: $(VENV)/requirements-dev $(FFMPEG_PACKAGES:%=$(VENV)/ffmpegs/%)
+	@for ffmpeg in $(FFMPEGS); do \
+		program=$$(ls $$ffmpeg/imageio_ffmpeg/binaries/ffmpeg-* 2>/dev/null || echo $$ffmpeg); \
+		echo "== $$program"; \
+		SYNCNET_FFMPEG=$$program $(RUN) -m pytest -q $(FFMPEG_TESTS) || exit 1; \
+	done
+	$(RUN) -m benchmarks.ffmpeg_versions $(FFMPEGS) --videos $(FFMPEG_VIDEOS)
+
+$(VENV)/ffmpegs/%: | $(VENV)/bin/pip
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --target $@ imageio-ffmpeg==$*
 
 install: $(VENV)/requirements-dev
 

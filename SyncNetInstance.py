@@ -26,6 +26,7 @@ from syncnet.containers import check_streams
 from syncnet.defaults import BATCH_SIZE, VSHIFT
 from syncnet.devices import in_lanes, select_device
 from syncnet.errors import MediaError, WeightsError
+from syncnet.ffmpeg import reading_output_of
 from syncnet.frames import batches, decode_frames, growing_files, read_ahead, read_frame
 from syncnet.layout import check_input, check_unicode, clear_scratch, frame_files, scratch_audio, scratch_folder
 from syncnet.networks import FastSyncNet
@@ -181,7 +182,8 @@ class SyncNetInstance:
             # no window reaches the last frame
             files = itertools.islice(growing_files(folder, pictures), max(0, clip.heard - 1))
             frames = read_ahead(files, lambda path: checked_frame(read_frame(path), clip.path))
-            yield from self._frame_batches(frames, batch_size=batch_size)
+            with reading_output_of(pictures):
+                yield from self._frame_batches(frames, batch_size=batch_size)
             pictures.finish()
         clip.seen = len(frame_files(folder))
 

@@ -60,6 +60,11 @@ class Timing:
     duration: int
     frames: list
 
+    @property
+    def skipped(self):
+        """By how much ``audible_start`` is later than ``start``, in seconds."""
+        return self.audible_start - self.start
+
 
 def input_flags(path):
     """Arguments of ffmpeg for an input file, which keep it from opening anything else."""

@@ -4,6 +4,7 @@ Scores depend on the ffmpeg that made the frames and the audio, so everybody get
 package imageio-ffmpeg, whose version requirements.txt pins. The environment variable SYNCNET_FFMPEG chooses another.
 """
 
+import contextlib
 import logging
 import os
 import shutil
@@ -206,6 +207,16 @@ class Ffmpeg:
             self.complaint = last_line(stderr)
             logger.debug("%s: ffmpeg: %s", self.source, self.complaint)
         return stdout
+
+
+@contextlib.contextmanager
+def reading_output_of(process):
+    """Read what an ``Ffmpeg`` writes while it runs: where that is damaged, what went wrong with ffmpeg is the error."""
+    try:
+        yield
+    except MediaError:
+        process.finish()
+        raise
 
 
 def last_line(text):

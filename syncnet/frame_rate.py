@@ -15,18 +15,19 @@ thus never shown early, and up to 1.6 frames late: at 30, 50 and 60 frames a sec
 import numpy as np
 
 from syncnet import FRAME_RATE
-from syncnet.containers import read_timing
 
 # ffmpeg's own precision of times in the conversion. Half a tick is added, so that no time lies between two frames.
 ONE = 1 << 16
 TICKS_PER_SECOND = FRAME_RATE * ONE
-START_TOLERANCE = TICKS_PER_SECOND // 1000
 LATE, EARLY = -0.6, 0.6
 
 
-def rate_filter(video):
-    """State the rule for a video as a chain of ffmpeg's filters, which give each frame its index as its time."""
-    timing = read_timing(video)
+def rate_filter(timing):
+    """State the rule for a video as a chain of ffmpeg's filters, which give each frame its index as its time.
+
+    Args:
+        timing: the video's ``Timing``.
+    """
     next_index, time, margin, pts = "ld(0)", "ld(1)", "ld(2)", "ld(3)"
     update = f"if(gt({margin},{EARLY}),max({next_index},floor({time}+0.5)),{next_index})"
     durations = search_tree(exceptions(timing), f"{usual_duration(timing):.9g}")
@@ -41,11 +42,17 @@ def rate_filter(video):
 
 def correction(timing):
     """What an ffmpeg that takes another start of the container has to add to time stamps, as an expression."""
-    difference = rounded((timing.audible_start - timing.start) * TICKS_PER_SECOND)
+    difference = rounded(timing.skipped * TICKS_PER_SECOND)
     if not difference or not timing.frames:
         return "0"
     first = filter_time(timing.frames[0][0], timing, start=timing.audible_start)
-    return f"{difference}*lt(abs(STARTPTS-{first}),{START_TOLERANCE})"
+    return f"{difference}*lt(abs(STARTPTS-{first}),{difference // 2})"
+
+
+def audio_start_filter(timing):
+    """``correction`` for the audio, as a list of ffmpeg's filters: none where there is nothing to correct."""
+    skipped = float(timing.skipped)
+    return [f"asetpts='PTS+floor({skipped:.6f}/TB+0.5)*lt(STARTT,{skipped / 2:.6f})'"] if skipped else []
 
 
 def usual_duration(timing):

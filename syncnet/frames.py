@@ -1,5 +1,6 @@
 """Pictures of a video as a stream: read ahead by a thread, and as soon as ffmpeg has finished each."""
 
+import os
 import queue
 import threading
 import time
@@ -12,6 +13,7 @@ from syncnet.layout import frame_file
 
 POLL_SECONDS = 0.005
 FRAMES_AHEAD = 16
+END_OF_IMAGE = b"\xff\xd9"  # of a JPEG file
 
 
 def read_frame(path):
@@ -43,6 +45,9 @@ def growing_files(folder, writer):
     """Paths of a folder's frames in order, each as soon as ``writer`` (an ``Ffmpeg``) has finished it.
 
     Ends when ffmpeg ends, well or not: ``writer.finish()`` tells. The last picture of a failed one is left out.
+
+    Raises:
+        MediaError: a picture is cut off, though ffmpeg has gone on to the next.
     """
     index = 0
     while True:
@@ -50,12 +55,21 @@ def growing_files(folder, writer):
         path = frame_file(folder, index)
         # the picture is complete when the next one has been begun, or when there will be no more
         if frame_file(folder, index + 1).exists() or (writer.succeeded and path.exists()):
+            if not is_whole(path):
+                raise MediaError(f"{path}: was not written to its end: is the disk full?")
             yield path
             index += 1
         elif running:
             time.sleep(POLL_SECONDS)
         else:
             return
+
+
+def is_whole(path):
+    """Whether a JPEG file has its end."""
+    with path.open("rb") as file:
+        file.seek(-min(len(END_OF_IMAGE), path.stat().st_size), os.SEEK_END)
+        return file.read() == END_OF_IMAGE
 
 
 def read_ahead(items, function, *, ahead=FRAMES_AHEAD):

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 
 from syncnet import FRAME_RATE, SAMPLE_RATE
-from syncnet.containers import indexed_frames, input_flags
+from syncnet.containers import indexed_frames, input_flags, read_timing
 from syncnet.errors import MediaError
 from syncnet.ffmpeg import ERRORS_ONLY, Ffmpeg, absolute
-from syncnet.frame_rate import rate_filter
+from syncnet.frame_rate import audio_start_filter, rate_filter
 from syncnet.layout import FRAME_PATTERN, new_file
 
 # What `-async 1` stood for until ffmpeg 6: fill gaps, and start at time 0 whatever the first timestamp.
@@ -22,22 +22,28 @@ WAV_FLAGS = ("-ac", "1", "-vn", "-acodec", "pcm_s16le", "-ar", str(SAMPLE_RATE))
 PIPELINE_QUALITY = ("-qscale:v", "2")
 
 
-def async_filter(streams):
-    """Arguments of ffmpeg that let audio start at time 0 and fill its gaps with silence."""
+def async_flags(streams, *, before=()):
+    """Arguments of ffmpeg that let audio start at time 0 and fill its gaps with silence.
+
+    Args:
+        before: filters that come first.
+    """
     if not streams.audio:
         return ()
-    return ("-af", ASYNC_FILTER + (AS_SHORT if streams.sample_format in SHORT_FORMATS else ""))
+    resampling = ASYNC_FILTER + (AS_SHORT if streams.sample_format in SHORT_FORMATS else "")
+    return ("-af", ",".join([*before, resampling]))
 
 
-def rate_flags(source, script, *, keeps_gaps):
+def rate_flags(timing, script, *, keeps_gaps):
     """Arguments of ffmpeg that convert a video to ``FRAME_RATE`` as published scores were.
 
     Args:
+        timing: the video's ``Timing``.
         script: path of a file to write the filter to: it may be longer than an argument can be, and ffmpeg up to
             version 6 takes ``-vf`` beside ``-af`` for a mistake.
         keeps_gaps: as in ``fingerprint.Behaviour``.
     """
-    script.write_text(rate_filter(source), encoding="ascii")
+    script.write_text(rate_filter(timing), encoding="ascii")
     if keeps_gaps:
         return ("-filter_script:v", absolute(script), "-r", FRAME_RATE)
     return ("-/filter:v", absolute(script), "-enc_time_base:v", f"1:{FRAME_RATE}", *ONE_FRAME_EACH)
@@ -49,7 +55,12 @@ def start_conversion(source, video, *, script, streams, keeps_gaps):
     Args:
         script, keeps_gaps: as in ``rate_flags``.
     """
-    flags = (*PIPELINE_QUALITY, *async_filter(streams), *rate_flags(source, script, keeps_gaps=keeps_gaps))
+    timing = read_timing(source)
+    flags = (
+        *PIPELINE_QUALITY,
+        *async_flags(streams, before=audio_start_filter(timing)),
+        *rate_flags(timing, script, keeps_gaps=keeps_gaps),
+    )
     return Ffmpeg([*input_flags(source), *flags, "-f", "avi", *ERRORS_ONLY, absolute(video)], source=source)
 
 
@@ -68,7 +79,7 @@ def start_audio(video, wav, *, streams=None):
     Args:
         streams: of the video, to start at time 0 and fill gaps with silence; None to take the audio as it is.
     """
-    flags = async_filter(streams) if streams else ()
+    flags = async_flags(streams) if streams else ()
     return Ffmpeg([*input_flags(video), *ERRORS_ONLY, *flags, *audio_output(wav)], source=video)
 
 

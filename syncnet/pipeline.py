@@ -10,6 +10,7 @@ from syncnet.containers import check_streams
 from syncnet.crops import write_crops
 from syncnet.errors import MediaError
 from syncnet.faces import Summary, detect_faces, summarise
+from syncnet.ffmpeg import reading_output_of
 from syncnet.fingerprint import behaviour
 from syncnet.frames import growing_files
 from syncnet.layout import check_input, discard, make_folder, new_file, new_folder
@@ -193,13 +194,11 @@ def look(layout, *, detector, facedet_scale, scene_threshold, progress, on_faces
         cuts = pool.submit(detect_scenes, layout.video, manager)
         files = growing_files(folder, unpacking)
         faces = []
-        for found in progress(
-            detect_faces(files, detector, facedet_scale=facedet_scale),
-            total=media.frame_count(layout.video),
-            desc="faces",
-        ):
-            on_faces(len(faces), found)
-            faces.append(found)
+        found = detect_faces(files, detector, facedet_scale=facedet_scale)
+        with reading_output_of(unpacking):
+            for of_frame in progress(found, total=media.frame_count(layout.video), desc="faces"):
+                on_faces(len(faces), of_frame)
+                faces.append(of_frame)
         unpacking.finish()
         if not faces:
             raise MediaError(f"{layout.video}: no picture in it can be decoded", code=reasons.NOT_MEDIA)

@@ -14,7 +14,7 @@ from tests import numbered
 
 def main():
     lines = []
-    with mock.patch.object(media, "rate_flags", lambda source, script, keeps_gaps: ("-r", "25")):
+    with mock.patch.object(media, "rate_flags", lambda timing, script, keeps_gaps: ("-r", "25")):
         for name, (suffix, arguments) in numbered.cases().items():
             with tempfile.TemporaryDirectory() as folder:
                 source = numbered.write(Path(folder) / f"source{suffix}", **arguments)

@@ -7,12 +7,12 @@ frame_goldens.json holds, for every video of ``numbered.cases``, what ``ffmpeg 5
 import json
 from pathlib import Path
 
-import numbered
 import pytest
 
 from syncnet import frame_rate
 from syncnet.containers import read_timing
 from syncnet.frame_rate import exceptions
+from tests import numbered
 
 GOLDENS = json.loads((Path(__file__).parent / "frame_goldens.json").read_text(encoding="utf-8"))
 CASES = numbered.cases()
