@@ -12,6 +12,8 @@ from syncnet.frames import batches, growing_files, read_ahead, read_frame
 from syncnet.layout import frame_file
 from syncnet.tracks import Face
 
+WHOLE = b"a picture\xff\xd9"
+
 
 class Writer:
     """Stands in for an ffmpeg that writes pictures."""
@@ -27,7 +29,7 @@ def test_growing_files(tmp_path):
     """A picture is handed out when the next one has been begun, or when ffmpeg has ended."""
     writer, got = Writer(), []
     for index in range(2):
-        frame_file(tmp_path, index).touch()
+        frame_file(tmp_path, index).write_bytes(WHOLE)
 
     def collect():
         got.extend(growing_files(tmp_path, writer))
@@ -37,11 +39,23 @@ def test_growing_files(tmp_path):
     assert next(files) == frame_file(tmp_path, 0)
     thread.start()
     time.sleep(0.1)
-    frame_file(tmp_path, 2).touch()
+    frame_file(tmp_path, 2).write_bytes(WHOLE)
     time.sleep(0.1)
     writer.end()
     thread.join(5)
     assert got == [frame_file(tmp_path, index) for index in range(3)]
+
+
+@pytest.mark.parametrize("content", [b"", b"\xd9", WHOLE[:-1]])
+def test_a_picture_that_is_cut_off(tmp_path, content):
+    """Some versions of ffmpeg go on when the disk is full."""
+    writer = Writer()
+    for index, data in enumerate([WHOLE, content, WHOLE]):
+        frame_file(tmp_path, index).write_bytes(data)
+    files = growing_files(tmp_path, writer)
+    assert next(files) == frame_file(tmp_path, 0)
+    with pytest.raises(MediaError, match=r"000002\.jpg: was not written to its end: is the disk full"):
+        next(files)
 
 
 def test_growing_files_of_nothing(tmp_path):
@@ -53,7 +67,7 @@ def test_growing_files_of_nothing(tmp_path):
 def test_last_picture_of_a_failed_ffmpeg_is_not_trusted(tmp_path):
     writer = Writer()
     for index in range(2):
-        frame_file(tmp_path, index).touch()
+        frame_file(tmp_path, index).write_bytes(WHOLE)
     writer.end(succeeded=False)
     assert list(growing_files(tmp_path, writer)) == [frame_file(tmp_path, 0)]
 
