@@ -2,7 +2,7 @@
 # make test    lint, and every test
 # make bench   measure this machine
 # make test-ffmpeg   tests of everything that ffmpeg has a part in, with several versions of it, and a table of scores;
-#                    FFMPEG_TESTS="tests/test_parity.py" takes some of the tests
+#                    FFMPEG_TESTS="tests/steps/test_parity.py" takes some of the tests
 #
 # Each makes .venv with the pinned requirements first. Variables:
 #   PYTHON=python3.12    another Python, 3.10 or newer
@@ -19,8 +19,8 @@ CONNECT_SECONDS = 5
 FFMPEG_PACKAGES = 0.5.1 0.6.0 0.8.1
 SYSTEM_FFMPEG = $(wildcard /usr/bin/ffmpeg)
 FFMPEGS = $(SYSTEM_FFMPEG) $(FFMPEG_PACKAGES:%=$(VENV)/ffmpegs/%)
-FFMPEG_TESTS = $(addprefix tests/test_,$(addsuffix .py,ffmpeg frame_rates media scripts parity tracks bad_media \
-	bad_tools clip_score sample offset_sign make_sample filter_videos))
+FFMPEG_TESTS = tests/media tests/steps tests/faces tests/sync/test_clip_score.py tests/training/test_make_sample.py \
+	tests/filter/test_videos.py
 FFMPEG_VIDEOS = data/sample.mp4
 
 .PHONY: demo test lint bench install clean test-ffmpeg
@@ -29,7 +29,7 @@ demo: $(VENV)/requirements
 	@echo "== Published weights and demo clip (for the reference's own numbers)"
 	@SYNCNET_TIMEOUT=$(CONNECT_SECONDS) sh download_model.sh || \
 		echo "== Not downloaded: going on with the starter weights in data/starter"
-	@echo "== data/sample.mp4, made by training/make_sample.py: two people, one talks; then a cut to the other"
+	@echo "== data/sample.mp4, made by training/face/make_sample.py: two people, one talks; then a cut to the other"
 	$(RUN) run_pipeline.py $(SAMPLE)
 	$(RUN) run_syncnet.py $(SAMPLE)
 	$(RUN) run_visualise.py $(SAMPLE)

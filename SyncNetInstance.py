@@ -20,17 +20,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from syncnet import MIN_FRAMES, WINDOW_FRAMES, media, reasons, scoring
-from syncnet.confidence import window_confidence
-from syncnet.containers import check_streams
+from syncnet import reasons
+from syncnet.constants import MIN_FRAMES, WINDOW_FRAMES
 from syncnet.defaults import BATCH_SIZE, VSHIFT
-from syncnet.devices import in_lanes, select_device
 from syncnet.errors import MediaError, WeightsError
-from syncnet.ffmpeg import reading_output_of
-from syncnet.frames import batches, decode_frames, growing_files, read_ahead, read_frame
-from syncnet.layout import check_input, check_unicode, clear_scratch, frame_files, scratch_audio, scratch_folder
-from syncnet.networks import FastSyncNet
-from syncnet.weights import load_syncnet
+from syncnet.media import conversions
+from syncnet.media.containers import check_streams
+from syncnet.media.ffmpeg import reading_output_of
+from syncnet.media.frames import batches, decode_frames, growing_files, read_ahead, read_frame
+from syncnet.models.devices import in_lanes, select_device
+from syncnet.models.fast import FastSyncNet
+from syncnet.models.weights import load_syncnet
+from syncnet.results.layout import check_input, check_unicode, clear_scratch, frame_files, scratch_audio, scratch_folder
+from syncnet.sync import scoring
+from syncnet.sync.framewise import window_confidence
 from SyncNetModel import LIP_WINDOW
 
 FRAME_SHAPE = (*LIP_WINDOW[2:], LIP_WINDOW[0])
@@ -174,11 +177,11 @@ class SyncNetInstance:
         if not streams.audio:
             raise MediaError(f"{clip.path}: {reasons.no_audio().text}", code=reasons.NO_AUDIO)
         with (
-            media.start_frames(clip.path, folder) as pictures,
-            media.start_audio(clip.path, scratch_audio(folder), streams=streams) as sound,
+            conversions.start_frames(clip.path, folder) as pictures,
+            conversions.start_audio(clip.path, scratch_audio(folder), streams=streams) as sound,
         ):
             sound.finish()
-            clip.hear(media.read_wav(scratch_audio(folder)))
+            clip.hear(conversions.read_wav(scratch_audio(folder)))
             # no window reaches the last frame
             files = itertools.islice(growing_files(folder, pictures), max(0, clip.heard - 1))
             frames = read_ahead(files, lambda path: checked_frame(read_frame(path), clip.path))

@@ -8,7 +8,7 @@ Chung & Zisserman, "Out of time: automated lip sync in the wild", ACCV workshops
 
 from torch import nn
 
-from syncnet import WINDOW_FRAMES
+from syncnet.constants import WINDOW_FRAMES
 
 EMBEDDING_SIZE = 1024
 AUDIO_WINDOW = (1, 13, 20)  # channels, MFCC coefficients, MFCC steps (10 ms each)

@@ -21,10 +21,10 @@ def main(args):
     cli.check_libraries()
     from pathlib import Path
 
-    from syncnet.layout import check_input, clear_result, make_folder, scratch_folder
-    from syncnet.records import save_json
-    from syncnet.report import doubts
-    from syncnet.sync import single_report
+    from syncnet.results.layout import check_input, clear_result, make_folder, scratch_folder
+    from syncnet.results.scores_json import doubts
+    from syncnet.results.step_files import save_json
+    from syncnet.steps.score import single_report
     from SyncNetInstance import SyncNetInstance
 
     folder = scratch_folder(args.tmp_dir, args.reference)

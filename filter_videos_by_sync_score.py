@@ -31,9 +31,9 @@ class Given(argparse.Action):
 
 
 def get_parser():
-    from syncnet.filtering import CHANGED, RESCORE
-    from syncnet.quality import DEFAULT, PRESETS
-    from syncnet.transfer import COPY, KINDS
+    from syncnet.filter.placement import COPY, KINDS
+    from syncnet.filter.quality import DEFAULT, PRESETS
+    from syncnet.filter.run import CHANGED, RESCORE
 
     parser = cli.new_parser(__doc__, verbose="also a line per video")
     add = parser.add_argument
@@ -89,14 +89,15 @@ def add_engine(parser):
 
 @cli.script
 def main(args):
-    from syncnet.filter_layout import FilterLayout
-    from syncnet.journal import locked
+    from syncnet.filter.journal import locked
+    from syncnet.filter.layout import FilterLayout
 
     check(args)
     cli.check_libraries()
-    from syncnet import filtering, progress
-    from syncnet.filter_layout import scratch_root
-    from syncnet.selection import absolute
+    from syncnet import progress
+    from syncnet.filter import run as filter_run
+    from syncnet.filter.inputs import absolute
+    from syncnet.filter.layout import scratch_root
 
     filter_layout = FilterLayout(args.output_dir)
     videos = select(args, filter_layout)
@@ -104,7 +105,7 @@ def main(args):
     derivation = derivation_of(args, parameters)
     scratch = scratch_root(args.tmp_dir, filter_layout)
     with signals_interrupt(), locked(filter_layout.lock):
-        result = filtering.run(
+        result = filter_run.run(
             videos,
             filter_layout,
             derivation,
@@ -128,9 +129,9 @@ def check(args):
         UsageError: they do not.
     """
     from syncnet.errors import UsageError
-    from syncnet.filter_layout import FilterLayout
-    from syncnet.filtering import NEVER
-    from syncnet.selection import identity
+    from syncnet.filter.inputs import identity
+    from syncnet.filter.layout import FilterLayout
+    from syncnet.filter.run import NEVER
 
     if not (args.input_dir or args.input_list or args.rescore == NEVER):
         raise UsageError("--input_dir: name the folder of videos (or a list of them with --input_list)")
@@ -148,8 +149,8 @@ def check(args):
 
 def select(args, filter_layout):
     """The videos of this run; None for all that the journal knows."""
-    from syncnet.filtering import NEVER
-    from syncnet.selection import find_videos, read_list
+    from syncnet.filter.inputs import find_videos, read_list
+    from syncnet.filter.run import NEVER
 
     if args.input_list:
         return read_list(args.input_list, input_dir=args.input_dir or None)
@@ -180,13 +181,13 @@ def signals_interrupt():
 def parameters_of(args):
     from dataclasses import fields
 
-    from syncnet.recipe import Parameters
+    from syncnet.filter.recipe import Parameters
 
     return Parameters(**{field.name: getattr(args, field.name) for field in fields(Parameters)})
 
 
 def thresholds_of(args):
-    from syncnet.quality import PRESETS, Thresholds
+    from syncnet.filter.quality import PRESETS, Thresholds
 
     names = ("min_confidence", "max_abs_offset")
     preset = PRESETS.get(args.preset)
@@ -195,9 +196,9 @@ def thresholds_of(args):
 
 
 def derivation_of(args, parameters):
-    from syncnet.filtering import Derivation
-    from syncnet.results import settings_record
-    from syncnet.transfer import NONE
+    from syncnet.filter.outputs import settings_record
+    from syncnet.filter.placement import NONE
+    from syncnet.filter.run import Derivation
 
     thresholds = thresholds_of(args)
     transfer = NONE if args.keep_all else args.transfer
@@ -206,18 +207,18 @@ def derivation_of(args, parameters):
 
 def make_engine(args, filter_layout, scratch, parameters):
     """Where the work is done."""
-    from syncnet import batch
-    from syncnet.layout import make_folder
+    from syncnet.filter import scorer
+    from syncnet.results.layout import make_folder
 
     output_dir = filter_layout.output_dir if args.save_outputs else None
-    load = functools.partial(batch.load_scorer, parameters, output_dir=output_dir)
+    load = functools.partial(scorer.load_scorer, parameters, output_dir=output_dir)
     options = {"scratch": scratch, "max_workers": args.max_workers, "timeout": args.timeout}
     if args.engine == RAY:
-        from syncnet.ray_engine import RayEngine
+        from syncnet.filter.ray_engine import RayEngine
 
         address, gpus, cpus = args.ray_address or None, args.gpus_per_worker, args.cpus_per_worker
         return RayEngine(load, address=address, gpus=gpus, cpus=cpus, **options)
-    from syncnet.workers import LocalEngine
+    from syncnet.filter.local_engine import LocalEngine
 
     make_folder(scratch, flag="--tmp_dir" if args.tmp_dir else "--output_dir")
     return LocalEngine(load, **options)
@@ -229,10 +230,10 @@ def report(result, filter_layout, *, thresholds):
     Raises:
         KeyboardInterrupt, SyncNetError: what ended the scoring early.
     """
-    from syncnet import results
+    from syncnet.filter import outputs
 
     found = result.statistics
-    for line in results.summary(found, total=result.total, thresholds=thresholds, recipes=result.recipes):
+    for line in outputs.summary(found, total=result.total, thresholds=thresholds, recipes=result.recipes):
         cli.logger.info("%s", line)
     cli.logger.info("%s", filter_layout.results)
     if result.stopped:

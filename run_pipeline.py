@@ -23,8 +23,10 @@ def get_parser():
 def main(args):
     layout = cli.required_reference(args)
     cli.check_libraries()
-    from syncnet import pipeline, progress, weights
+    from syncnet import progress
     from syncnet.errors import WeightsError
+    from syncnet.models import weights
+    from syncnet.steps import pipeline
 
     def load_detector():
         from detectors import S3FD

@@ -18,12 +18,13 @@ def get_parser():
 def main(args):
     layout = cli.required_reference(args)
     cli.check_libraries()
-    from syncnet import progress, sync
+    from syncnet import progress
+    from syncnet.steps import score as score_step
     from SyncNetInstance import SyncNetInstance
 
     net = SyncNetInstance(args.device)
     net.loadParameters(args.initial_model)
-    result = sync.run(
+    result = score_step.run(
         layout,
         net,
         batch_size=args.batch_size,
@@ -36,7 +37,7 @@ def main(args):
 
 def report(result, layout):
     """Print who speaks when, and what is doubtful, on stderr."""
-    from syncnet.sync import warnings
+    from syncnet.steps.score import warnings
 
     spans = result.report["speakers"]
     if spans:

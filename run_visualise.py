@@ -18,7 +18,8 @@ def get_parser():
 def main(args):
     layout = cli.required_reference(args)
     cli.check_libraries()
-    from syncnet import progress, visualise
+    from syncnet import progress
+    from syncnet.steps import visualise
 
     def on_frame(index):
         if args.verbose:

@@ -45,7 +45,7 @@ def program_of(path):
 
 def examine(videos, min_track):
     """Work out everything of the ffmpeg that SYNCNET_FFMPEG names, and print it as JSON."""
-    from syncnet.fingerprint import behaviour
+    from syncnet.media.fingerprint import behaviour
 
     found = behaviour()
     with tempfile.TemporaryDirectory() as folder:
@@ -63,7 +63,7 @@ def differing_frames(folder):
     """How many of the numbered videos become other frames than ffmpeg 5.1 makes of them."""
     from tests import numbered
 
-    goldens = json.loads((ROOT / "tests/frame_goldens.json").read_text(encoding="utf-8"))
+    goldens = json.loads((ROOT / "tests/media/frame_goldens.json").read_text(encoding="utf-8"))
     count = 0
     for index, (name, (suffix, arguments)) in enumerate(numbered.cases().items()):
         place = folder / str(index)
@@ -84,9 +84,9 @@ def voice(rate, channels):
 
 def audio(folder):
     """Name and 16 kHz samples of every combination of codec, sample rate and channels."""
-    from syncnet import media
-    from syncnet.containers import check_streams
-    from syncnet.fingerprint import behaviour
+    from syncnet.media import conversions
+    from syncnet.media.containers import check_streams
+    from syncnet.media.fingerprint import behaviour
 
     for codec, suffix in CODECS.items():
         for rate in OPUS_RATES if codec == "libopus" else RATES:
@@ -94,9 +94,9 @@ def audio(folder):
                 source, video, wav = folder / f"source{suffix}", folder / "video.avi", folder / "audio.wav"
                 write_audio(source, codec, rate, layout)
                 options = {"script": folder / "rate.txt", "keeps_gaps": behaviour().keeps_gaps}
-                media.start_conversion(source, video, streams=check_streams(source), **options).finish()
-                media.start_audio(video, wav).finish()
-                yield f"{codec} {rate} {layout}", media.read_wav(wav)
+                conversions.start_conversion(source, video, streams=check_streams(source), **options).finish()
+                conversions.start_audio(video, wav).finish()
+                yield f"{codec} {rate} {layout}", conversions.read_wav(wav)
 
 
 def write_audio(path, codec, rate, layout):

@@ -18,8 +18,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from syncnet.weights import S3FD, SYNCNET, Default
-from syncnet.workers import cores
+from syncnet.filter.local_engine import cores
+from syncnet.models.weights import S3FD, SYNCNET, Default
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ("run_pipeline.py", "run_syncnet.py", "run_visualise.py")
@@ -47,8 +47,8 @@ def get_parser():
 
 
 def make_videos(folder, args):
-    from training.make_sample import write_video
-    from training.talking_face import render_scene
+    from training.face.make_sample import write_video
+    from training.face.talking_face import render_scene
 
     width, height = map(int, args.size.split("x"))
     for number in range(args.videos):

@@ -18,9 +18,9 @@ from benchmarks.plain import detect
 from detectors.s3fd import S3FD
 from detectors.s3fd.nets import S3FDNet
 from syncnet.defaults import FACEDET_SCALE
-from syncnet.devices import in_lanes, select_device
-from syncnet.faces import CONFIDENCE, batch_size
-from syncnet.networks import FastS3FD, FastSyncNet
+from syncnet.faces.detect import CONFIDENCE, batch_size
+from syncnet.models.devices import in_lanes, select_device
+from syncnet.models.fast import FastS3FD, FastSyncNet
 from SyncNetModel import LIP_WINDOW, S
 
 SEED = 0

@@ -21,12 +21,17 @@ import torch
 
 from detectors.s3fd import CANDIDATE_IOU, PIXEL_MEANS, SCALES_IOU, resize
 from detectors.s3fd.box_utils import SIZES, STEPS, VARIANCES, map_sizes
-from syncnet import FRAME_RATE, WINDOW_FRAMES, defaults, media, scoring
-from syncnet.containers import check_streams
-from syncnet.crops import CROP_SIZE, crop_face, cut_audio, smooth, video_writer
-from syncnet.faces import CONFIDENCE
-from syncnet.fingerprint import behaviour
-from syncnet.layout import (
+from syncnet import defaults
+from syncnet.constants import FRAME_RATE, WINDOW_FRAMES
+from syncnet.faces.crops import CROP_SIZE, crop_face, cut_audio, smooth, video_writer
+from syncnet.faces.detect import CONFIDENCE
+from syncnet.faces.scenes import detect_scenes, frame_numbers, new_manager
+from syncnet.faces.tracks import Face, iou, track_faces
+from syncnet.media import conversions
+from syncnet.media.containers import check_streams
+from syncnet.media.fingerprint import behaviour
+from syncnet.models.weights import load_s3fd, load_syncnet
+from syncnet.results.layout import (
     Layout,
     crop_audio_file,
     crop_file,
@@ -36,9 +41,7 @@ from syncnet.layout import (
     scratch_audio,
     silent_crop_file,
 )
-from syncnet.scenes import detect_scenes, frame_numbers, new_manager
-from syncnet.tracks import Face, iou, track_faces
-from syncnet.weights import load_s3fd, load_syncnet
+from syncnet.sync import scoring
 
 REFERENCE = "plain"
 
@@ -89,15 +92,15 @@ def run_pipeline(videofile, layout, *, s3fd_weights, min_track):
     layout.clear()
     for folder in (layout.frames, layout.crops):
         make_folder(folder)
-    media.start_conversion(
+    conversions.start_conversion(
         videofile,
         layout.video,
         script=layout.crops / "rate.txt",
         streams=check_streams(videofile),
         keeps_gaps=behaviour().keeps_gaps,
     ).finish()
-    media.start_frames(layout.video, layout.frames, quality=media.PIPELINE_QUALITY).finish()
-    media.start_audio(layout.video, layout.audio).finish()
+    conversions.start_frames(layout.video, layout.frames, quality=conversions.PIPELINE_QUALITY).finish()
+    conversions.start_audio(layout.video, layout.audio).finish()
     faces = []
     for index, file in enumerate(frame_files(layout.frames)):
         image = cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB)
@@ -124,18 +127,18 @@ def write_crop(number, track, layout):
             image = cv2.imread(str(frame_file(layout.frames, frame)))
             writer.write(crop_face(image, s=s, x=x, y=y, crop_scale=defaults.CROP_SCALE))
     cut_audio(layout.audio, sound, first=track.frame[0], last=track.frame[-1], frame_rate=FRAME_RATE)
-    media.mux(pictures, sound, crop_file(layout.crops, number), frames=len(track.frame))
+    conversions.mux(pictures, sound, crop_file(layout.crops, number), frames=len(track.frame))
 
 
 def score(net, clip, folder):
     """(offset, confidence) of one clip."""
     shutil.rmtree(folder, ignore_errors=True)
     make_folder(folder)
-    media.start_frames(clip, folder).finish()
-    media.start_audio(clip, scratch_audio(folder), streams=check_streams(clip)).finish()
+    conversions.start_frames(clip, folder).finish()
+    conversions.start_audio(clip, scratch_audio(folder), streams=check_streams(clip)).finish()
     images = np.stack([cv2.imread(str(file)) for file in frame_files(folder)], axis=3)
     planes = torch.from_numpy(images.transpose(2, 3, 0, 1).astype(float)).float()  # channels x frames x rows x columns
-    samples = media.read_wav(scratch_audio(folder))
+    samples = conversions.read_wav(scratch_audio(folder))
     sound = torch.from_numpy(scoring.audio_windows(samples))
     count = scoring.window_count(planes.shape[1], scoring.audio_frames(samples))
     video, audio = [], []

@@ -21,13 +21,13 @@ import torch
 
 from benchmarks.plain import REFERENCE
 from detectors.s3fd.nets import S3FDNet
-from syncnet.layout import Layout
+from syncnet.results.layout import Layout
 from SyncNetModel import S
 
 ROOT = Path(__file__).resolve().parent.parent
 SEED = 0
 SURE = 10.0  # log odds of a face
-TOLERANCE = 2e-3  # of confidences, as tests/test_parity.py has it
+TOLERANCE = 2e-3  # of confidences, as tests/steps/test_parity.py has it
 
 
 def get_parser():

@@ -17,10 +17,11 @@ import torch
 
 from detectors import S3FD
 from detectors.s3fd.nets import S3FDNet
-from syncnet import pipeline, sync
-from syncnet.ffmpeg import ERRORS_ONLY, Ffmpeg
-from syncnet.layout import Layout
-from syncnet.networks import FastS3FD, FastSyncNet
+from syncnet.media.ffmpeg import ERRORS_ONLY, Ffmpeg
+from syncnet.models.fast import FastS3FD, FastSyncNet
+from syncnet.results.layout import Layout
+from syncnet.steps import pipeline
+from syncnet.steps import score as score_step
 from SyncNetInstance import SyncNetInstance
 from SyncNetModel import S
 
@@ -113,7 +114,7 @@ def main(argv=None):
         def run_syncnet():
             net = SyncNetInstance("cpu")
             net.loadParameters(syncnet)
-            return sync.run(layout, net, print_line=lambda line: None)
+            return score_step.run(layout, net, print_line=lambda line: None)
 
         measure("run_pipeline", run_pipeline, networks)
         measure("run_syncnet", run_syncnet, networks)

@@ -9,9 +9,10 @@ import os
 import signal
 import sys
 
-from syncnet import FRAME_RATE, defaults
+from syncnet import defaults
+from syncnet.constants import FRAME_RATE
 from syncnet.errors import SyncNetError, ToolError, UsageError, out_of_memory
-from syncnet.weights import S3FD, SYNCNET, Default
+from syncnet.models.weights import S3FD, SYNCNET, Default
 
 logger = logging.getLogger("syncnet")
 
@@ -291,7 +292,7 @@ def required_reference(args):
     Raises:
         UsageError: a flag is missing or wrong.
     """
-    from syncnet.layout import Layout
+    from syncnet.results.layout import Layout
 
     if not args.reference:
         raise UsageError("--reference: name the video: results go to DATA_DIR/py*/REFERENCE")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from syncnet import FRAME_RATE, MILLISECONDS_PER_FRAME
+from syncnet.constants import FRAME_RATE, MILLISECONDS_PER_FRAME
 
 NOT_MEDIA = "not_media"
 NO_VIDEO = "no_video"

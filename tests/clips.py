@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from scipy.io import wavfile
 
-from syncnet.ffmpeg import Ffmpeg
+from syncnet.media.ffmpeg import Ffmpeg
 
 RED, WHITE, GREY = "red", "white", "gray"
 FACE = 100  # pixels: the side of a red square, which the detector of the tests takes for a face

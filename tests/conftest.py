@@ -13,10 +13,10 @@ import pytest
 import standins
 import torch
 
-from syncnet.ffmpeg import ffmpeg_version, find_ffmpeg
-from syncnet.fingerprint import behaviour
-from syncnet.layout import Layout
-from syncnet.report import versions
+from syncnet.media.ffmpeg import ffmpeg_version, find_ffmpeg
+from syncnet.media.fingerprint import behaviour
+from syncnet.results.layout import Layout
+from syncnet.results.scores_json import versions
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("SYNCNET_SHARED", ROOT.parent / "shared"))

@@ -6,7 +6,7 @@ import filter_stub
 import pytest
 
 import filter_videos_by_sync_score as script
-from syncnet import batch
+from syncnet.filter import scorer
 
 GOOD, POOR, EARLY, EDGE, FACELESS = "g.c7.2.o1.mp4", "p.c3.1.o0.mp4", "e.c9.o-6.mp4", "edge.c9.o15.mp4", "none.mp4"
 
@@ -17,7 +17,7 @@ def stub(monkeypatch, tmp_path):
     log = tmp_path / "log"
     log.touch()
     monkeypatch.setenv("STUB_LOG", str(log))
-    monkeypatch.setattr(batch, "load_scorer", filter_stub.load_scorer)
+    monkeypatch.setattr(scorer, "load_scorer", filter_stub.load_scorer)
     return lambda: log.read_text().splitlines()
 
 

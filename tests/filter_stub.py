@@ -15,9 +15,9 @@ import sys
 import time
 from pathlib import Path
 
-from syncnet import batch
-from syncnet.batch import NO_FACES, SUCCESS, VideoScore, timestamp
 from syncnet.errors import DiskFullError, SyncNetError
+from syncnet.filter import scorer
+from syncnet.filter.scorer import NO_FACES, SUCCESS, VideoScore, timestamp
 
 NUMBERS = re.compile(r"\.c(?P<confidence>-?[\d.]+)\.o(?P<offset>-?\d+)\.")
 SECONDS = 0.02
@@ -32,7 +32,7 @@ def track(index, confidence, offset, *, vshift=15):
 
 
 class StubScorer:
-    """As ``batch.Scorer``."""
+    """As ``scorer.Scorer``."""
 
     def __init__(self, scratch):
         self.scratch = scratch
@@ -68,7 +68,7 @@ class StubScorer:
 
 
 def load_scorer(parameters, *, output_dir, scratch, index, threads):
-    """As ``batch.load_scorer``."""
+    """As ``scorer.load_scorer``."""
     if parameters.device == "broken":
         raise SyncNetError("--device broken: not a device")
     if parameters.device == "dead":
@@ -77,7 +77,7 @@ def load_scorer(parameters, *, output_dir, scratch, index, threads):
 
 
 def install():
-    batch.load_scorer = load_scorer
+    scorer.load_scorer = load_scorer
 
 
 if __name__ == "__main__":

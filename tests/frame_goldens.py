@@ -8,13 +8,13 @@ import tempfile
 from pathlib import Path
 from unittest import mock
 
-from syncnet import media
+from syncnet.media import conversions
 from tests import numbered
 
 
 def main():
     lines = []
-    with mock.patch.object(media, "rate_flags", lambda timing, script, keeps_gaps: ("-r", "25")):
+    with mock.patch.object(conversions, "rate_flags", lambda timing, script, keeps_gaps: ("-r", "25")):
         for name, (suffix, arguments) in numbered.cases().items():
             with tempfile.TemporaryDirectory() as folder:
                 source = numbered.write(Path(folder) / f"source{suffix}", **arguments)
@@ -22,7 +22,7 @@ def main():
             golden = {"frames_in_avi": count, "numbers": numbers}
             lines.append(f" {json.dumps(name)}: {json.dumps(golden, separators=(',', ':'))}")
     text = "{\n" + ",\n".join(lines) + "\n}\n"
-    Path(__file__).with_suffix(".json").write_text(text, encoding="utf-8")
+    (Path(__file__).parent / "media" / "frame_goldens.json").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

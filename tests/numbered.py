@@ -6,10 +6,10 @@ import av
 import cv2
 import numpy as np
 
-from syncnet import media
-from syncnet.containers import check_streams
-from syncnet.fingerprint import behaviour
-from syncnet.layout import frame_files
+from syncnet.media import conversions
+from syncnet.media.containers import check_streams
+from syncnet.media.fingerprint import behaviour
+from syncnet.results.layout import frame_files
 
 BITS, BLOCK = 10, 16  # blocks of 16 x 16 pixels, black or white
 WIDTH, HEIGHT = BITS * BLOCK, 48
@@ -70,9 +70,11 @@ def converted(source, folder):
     video, frames = folder / "video.avi", folder / "frames"
     frames.mkdir()
     streams, keeps_gaps = check_streams(source), behaviour().keeps_gaps
-    media.start_conversion(source, video, script=folder / "rate.txt", streams=streams, keeps_gaps=keeps_gaps).finish()
-    media.start_frames(video, frames, quality=media.PIPELINE_QUALITY).finish()
-    return [number_of(cv2.imread(str(file))) for file in frame_files(frames)], media.frame_count(video)
+    conversions.start_conversion(
+        source, video, script=folder / "rate.txt", streams=streams, keeps_gaps=keeps_gaps
+    ).finish()
+    conversions.start_frames(video, frames, quality=conversions.PIPELINE_QUALITY).finish()
+    return [number_of(cv2.imread(str(file))) for file in frame_files(frames)], conversions.frame_count(video)
 
 
 def regular(rate, *, seconds=2, start=0):

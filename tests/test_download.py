@@ -296,7 +296,7 @@ def test_without_a_hash_tool_it_says_so(suite, download, tmp_path):
 
 
 def test_the_table_is_what_the_loader_expects():
-    from syncnet import weights
+    from syncnet.models import weights
 
     rows = [line.split() for line in SCRIPT.read_text().splitlines() if "http://$origin" in line]
     table = {path: (int(size), sha256) for path, size, sha256, *_ in rows}

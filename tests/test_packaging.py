@@ -13,16 +13,19 @@ import pytest
 
 import syncnet.defaults
 from syncnet import cli, reasons
-from syncnet.quality import PRESETS, Thresholds
+from syncnet.filter.quality import PRESETS, Thresholds
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py") if "def get_parser" in path.read_text(encoding="utf-8"))
 SOURCES = [
-    path
-    for folder in (".", "syncnet", "detectors", "detectors/s3fd", "training", "benchmarks")
-    for path in sorted((ROOT / folder).glob("*.py"))
+    *sorted(ROOT.glob("*.py")),
+    *(
+        path
+        for folder in ("syncnet", "detectors", "training", "benchmarks")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+    ),
 ]
 EVERY_SCRIPT = "Every script"
 ARGUMENTS = {  # that get a script as far as loading its libraries, where they are not a reference
@@ -135,9 +138,10 @@ def test_scripts_with_a_network_choose_the_device(script):
 
 
 def test_stages_have_the_flags_defaults():
-    from syncnet import pipeline, sync, visualise
+    from syncnet.steps import pipeline, visualise
+    from syncnet.steps import score as score_step
 
-    for script, stage in (("run_pipeline", pipeline), ("run_syncnet", sync), ("run_visualise", visualise)):
+    for script, stage in (("run_pipeline", pipeline), ("run_syncnet", score_step), ("run_visualise", visualise)):
         parameters = inspect.signature(stage.run).parameters.items()
         stages = {name: p.default for name, p in parameters if p.default is not p.empty}
         shared = stages.keys() & flags(script).keys()
@@ -179,7 +183,7 @@ def test_pages_name_only_files_that_exist():
     named |= set(re.findall(r"-r (requirements[\w-]*\.txt)", commands))
     modules = re.findall(r"python -m ((?:training|benchmarks)[\w.]+)", commands)
     named |= {f"{module.replace('.', '/')}.py" for module in modules}
-    assert {f"{script}.py" for script in SCRIPTS} | {"download_model.sh", "training/make_sample.py"} <= named
+    assert {f"{script}.py" for script in SCRIPTS} | {"download_model.sh", "training/face/make_sample.py"} <= named
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 

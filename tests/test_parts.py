@@ -15,17 +15,19 @@ import numpy as np
 import pytest
 import torch
 
-from syncnet import errors, faces, frames, reasons, scenes
-from syncnet.devices import select_device
+from syncnet import errors, reasons
 from syncnet.errors import DiskFullError, SyncNetError, UsageError
-from syncnet.layout import Layout, crop_file, crop_number, frame_file, frame_files, new_file
-from syncnet.pipeline import explain
-from syncnet.records import load_json, load_pickle, save_json, save_pickle
-from syncnet.report import doubts
-from syncnet.scenes import Scene
-from syncnet.scoring import SyncScore
-from syncnet.speakers import NOBODY, Span, spans, speaking_tracks
-from syncnet.tracks import Tracking
+from syncnet.faces import detect, scenes
+from syncnet.faces.scenes import Scene
+from syncnet.faces.tracks import Tracking
+from syncnet.media import frames
+from syncnet.models.devices import select_device
+from syncnet.results.layout import Layout, crop_file, crop_number, frame_file, frame_files, new_file
+from syncnet.results.scores_json import doubts
+from syncnet.results.step_files import load_json, load_pickle, save_json, save_pickle
+from syncnet.steps.pipeline import explain
+from syncnet.sync.scoring import SyncScore
+from syncnet.sync.speakers import NOBODY, Span, spans, speaking_tracks
 
 pytestmark = pytest.mark.usefixtures("nothing_left_running")
 
@@ -52,9 +54,9 @@ def test_forgotten_read_ahead_ends_its_thread():
 
 def test_batches_of_faces_stay_small():
     """Many small pictures, or large ones made small, do not pile up."""
-    assert faces.batch_size(64 * 64, 0.25) == faces.BATCH_FRAMES
-    assert faces.batch_size(3840 * 2160, 0.01) == faces.BATCH_FRAMES
-    assert faces.batch_size(3840 * 2160, 1) == 1
+    assert detect.batch_size(64 * 64, 0.25) == detect.BATCH_FRAMES
+    assert detect.batch_size(3840 * 2160, 0.01) == detect.BATCH_FRAMES
+    assert detect.batch_size(3840 * 2160, 1) == 1
 
 
 @pytest.mark.parametrize(
@@ -122,7 +124,7 @@ def test_damaged_json(tmp_path, text):
 
 
 def summary(frames, with_faces, largest):
-    return faces.Summary(frames, with_faces, min(with_faces, 1), largest, largest, largest)
+    return detect.Summary(frames, with_faces, min(with_faces, 1), largest, largest, largest)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +211,7 @@ def test_pictures_are_given_back_when_the_detector_fails(tmp_path):
         def detect_batch(self, *_, **__):
             raise ValueError("broken")
 
-    found = faces.detect_faces(itertools.cycle(frame_files(tmp_path)), Broken(), facedet_scale=1)
+    found = detect.detect_faces(itertools.cycle(frame_files(tmp_path)), Broken(), facedet_scale=1)
     with pytest.raises(ValueError, match="broken") as kept:
         next(found)
     assert threading.active_count() == before, kept

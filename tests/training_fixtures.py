@@ -6,10 +6,11 @@ import pytest
 import torch
 from scipy.io import wavfile
 
-from syncnet import SAMPLE_RATE
-from syncnet.ffmpeg import Ffmpeg
-from training import clips, common
-from training.talking_face import render_clip
+from syncnet.constants import SAMPLE_RATE
+from syncnet.media.ffmpeg import Ffmpeg
+from training import common
+from training.face.talking_face import render_clip
+from training.syncnet import clips
 
 SECONDS = 1.6
 WIDTH = 0.0625

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from syncnet.errors import SyncNetError
-from syncnet.layout import new_file
+from syncnet.results.layout import new_file
 
 HELD_OUT_SHARE = 0.2
 LONGEST_STEP = 30.0  # seconds; what is beyond was the machine asleep or the process stopped
@@ -37,7 +37,8 @@ def command(function):
             message, code = error, error.exit_code
         except OSError as error:
             message, code = f"{error.filename or 'system'}: {error.strerror or error}", 1
-        print(f"{Path(module.__file__).stem}: error: {message}", file=sys.stderr)
+        file = Path(module.__file__)
+        print(f"{file.parent.name}.{file.stem}: error: {message}", file=sys.stderr)
         return code
 
     return main

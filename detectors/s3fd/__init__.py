@@ -27,9 +27,9 @@ class S3FD:
     """
 
     def __init__(self, device="auto", weights=None):
-        from syncnet.devices import select_device
-        from syncnet.networks import FastS3FD
-        from syncnet.weights import load_s3fd
+        from syncnet.models.devices import select_device
+        from syncnet.models.fast import FastS3FD
+        from syncnet.models.weights import load_s3fd
 
         self.device = select_device(str(device))
         net, self.weights = load_s3fd(weights)
@@ -37,7 +37,7 @@ class S3FD:
 
     @classmethod
     def of(cls, net, device):
-        """A detector around an ``S3FDNet``, or ``networks.FastS3FD``, that is at hand and on the torch device."""
+        """A detector around an ``S3FDNet``, or ``fast.FastS3FD``, that is at hand and on the torch device."""
         detector = cls.__new__(cls)
         detector.net, detector.device, detector.weights = net, device, None
         return detector

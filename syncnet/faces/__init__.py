@@ -1,0 +1,1 @@
+"""From frames to face tracks: detection, cuts, tracking, cropping."""

@@ -1,0 +1,120 @@
+"""What an ffmpeg makes of a fixed tone and test image: two that make the same give the same scores.
+
+Worked out once for each ffmpeg of a machine, by the suite's own conversions, and kept in the user's cache folder.
+"""
+
+import contextlib
+import hashlib
+import json
+import tempfile
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import platformdirs
+
+from syncnet.errors import MediaError, SyncNetError, ToolError
+from syncnet.media import conversions
+from syncnet.media.containers import check_streams, indexed_frames, open_container
+from syncnet.media.ffmpeg import ffmpeg_version, find_ffmpeg
+from syncnet.media.frames import read_frame
+from syncnet.results.layout import frame_files, new_file
+
+DIGITS = 16
+FRAMES, SOURCE_RATE = 25, Fraction(25, 2)  # 2 s, below FRAME_RATE: every other frame of the result is a repetition
+WIDTH, HEIGHT = 96, 64
+SAMPLE_RATE, SAMPLES = 44100, 88200
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """What the suite has to know of an ffmpeg.
+
+    Attributes:
+        version: as it names itself.
+        fingerprint: of the frames and MP3 packets that it makes, in hexadecimal.
+        keeps_gaps: whether its own ``-r`` leaves gaps between frames, as versions up to 6 do, instead of filling them.
+    """
+
+    version: str
+    fingerprint: str
+    keeps_gaps: bool
+
+
+@lru_cache
+def behaviour():
+    """Look up the ``Behaviour`` of the ffmpeg in use, or work it out."""
+    path = cache_file()
+    try:
+        return Behaviour(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):  # not there yet, or damaged
+        found = examine()
+    with contextlib.suppress(OSError, SyncNetError):  # without a cache every process works it out
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with new_file(path) as temporary:
+            temporary.write_text(json.dumps(asdict(found)), encoding="utf-8")
+    return found
+
+
+def cache_file():
+    """Where the ``Behaviour`` of the ffmpeg in use is kept; another one after an update has another name."""
+    program = Path(find_ffmpeg().path).resolve()
+    state = program.stat()
+    key = (str(program), state.st_size, state.st_mtime_ns, cv2.__version__, av.__version__)
+    name = hashlib.sha256(repr(key).encode(errors="surrogateescape")).hexdigest()[:DIGITS]
+    return Path(platformdirs.user_cache_dir("syncnet", appauthor=False)) / f"ffmpeg-{name}.json"
+
+
+def examine():
+    """Work out the ``Behaviour`` of the ffmpeg in use."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, video, frames = (Path(folder) / name for name in ("test.nut", "test.avi", "frames"))
+        write_test_video(source)
+        keeps_gaps = convert(source, video, keeps_gaps=True)
+        if not (keeps_gaps or convert(source, video, keeps_gaps=False)):
+            raise ToolError(
+                f"{find_ffmpeg().path}: converts a test video to other frames than any known ffmpeg: choose another "
+                "one (unset SYNCNET_FFMPEG for the packaged one)"
+            )
+        frames.mkdir()
+        conversions.start_frames(video, frames).finish()
+        content = hashlib.sha256()
+        for file in frame_files(frames):
+            content.update(read_frame(file).tobytes())
+        with open_container(video) as container:
+            for packet in container.demux(audio=0):
+                content.update(bytes(packet))
+        return Behaviour(ffmpeg_version(), content.hexdigest()[:DIGITS], keeps_gaps)
+
+
+def convert(source, video, *, keeps_gaps):
+    """Convert the test video in one of the two ways: whether every frame is there once, and none repeated."""
+    options = {"script": video.with_suffix(".txt"), "streams": check_streams(source), "keeps_gaps": keeps_gaps}
+    with contextlib.suppress(MediaError):  # of a flag that it does not know
+        conversions.start_conversion(source, video, **options).finish()
+        return indexed_frames(video) == FRAMES
+    return False
+
+
+def write_test_video(path):
+    """Write the test image and tone, uncompressed: integers of a formula, the same on any machine."""
+    rows, columns, index = np.ogrid[:HEIGHT, :WIDTH, :FRAMES]
+    image = (rows * rows // 3 + columns * (5 + 2 * index) + rows * columns // 7 + 40 * index) % 256
+    at = np.arange(SAMPLES)
+    tone = (at * 37 % 200 - 100) * (at // 50 % 120) + (at * at // 97 % 64 - 32) * 20
+    with av.open(str(path), "w", format="nut") as container:
+        video = container.add_stream("rawvideo", rate=SOURCE_RATE, width=WIDTH, height=HEIGHT, pix_fmt="yuv420p")
+        audio = container.add_stream("pcm_s16le", rate=SAMPLE_RATE, layout="mono")
+        for number in range(FRAMES):
+            luma = image[:, :, number]
+            planes = np.concatenate([luma, luma[::2] // 2 + 64]).astype(np.uint8)  # chroma has half as many rows
+            container.mux(video.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
+        frame = av.AudioFrame.from_ndarray(tone.astype(np.int16)[None], format="s16", layout="mono")
+        frame.sample_rate = SAMPLE_RATE
+        container.mux(audio.encode(frame))
+        for stream in (video, audio):
+            container.mux(stream.encode(None))

@@ -1,0 +1,1 @@
+"""Networks: weights files, devices, and the architectures rearranged for inference."""

@@ -1,0 +1,1 @@
+"""Result files: where they lie, and their forms."""

@@ -1,0 +1,1 @@
+"""The steps of the published suite: each from files to files."""

@@ -1,0 +1,247 @@
+"""run_pipeline's work: from any video to face tracks with sound."""
+
+import contextlib
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from syncnet import defaults, reasons
+from syncnet.constants import FRAME_RATE, MIN_FRAMES, SAMPLES_PER_FRAME
+from syncnet.errors import MediaError
+from syncnet.faces.crops import write_crops
+from syncnet.faces.detect import Summary, detect_faces, summarise
+from syncnet.faces.scenes import detect_scenes, frame_numbers, new_manager
+from syncnet.faces.tracks import track_faces
+from syncnet.media import conversions
+from syncnet.media.containers import check_streams
+from syncnet.media.ffmpeg import reading_output_of
+from syncnet.media.fingerprint import behaviour
+from syncnet.media.frames import growing_files
+from syncnet.progress import silent
+from syncnet.results.layout import check_input, discard, make_folder, new_file, new_folder
+from syncnet.results.scores_json import pipeline_report, scores_report, versions, weights_record
+from syncnet.results.step_files import faces_record, save_json, save_pickle, tracks_record
+
+logger = logging.getLogger("syncnet")
+
+
+@dataclass(frozen=True)
+class PipelineResult:
+    """What ``run`` found.
+
+    Attributes:
+        recipe: every parameter that the tracks depend on.
+        faces: ``Summary`` of the faces; None where nothing was looked at.
+        scenes: list of ``Scene``.
+        tracks: list of ``Track``.
+        paths: list of ``Path2D``, where each track's crops lie.
+        reasons: list of ``Reason``: why there is no track, or why not to trust the tracks' scores.
+    """
+
+    recipe: dict
+    faces: Summary | None = None
+    scenes: list = field(default_factory=list)
+    tracks: list = field(default_factory=list)
+    paths: list = field(default_factory=list)
+    reasons: list = field(default_factory=list)
+
+
+def run(
+    videofile,
+    layout,
+    *,
+    load_detector,
+    find_weights=lambda: None,
+    facedet_scale=defaults.FACEDET_SCALE,
+    crop_scale=defaults.CROP_SCALE,
+    min_track=defaults.MIN_TRACK,
+    frame_rate=FRAME_RATE,
+    num_failed_det=defaults.NUM_FAILED_DET,
+    min_face_size=defaults.MIN_FACE_SIZE,
+    scene_threshold=defaults.SCENE_THRESHOLD,
+    progress=silent,
+    on_faces=lambda index, faces: None,
+):
+    """Find the face tracks of a video and write them, with everything that later steps need, to ``layout``.
+
+    Args:
+        videofile: path of the input.
+        layout: ``Layout``; its folders are replaced.
+        load_detector: returns the ``S3FD``; called while ffmpeg works.
+        find_weights: returns its ``Weights``, or None; called for the recipe of a video that it does not get to see.
+        facedet_scale: as in ``detect_faces``.
+        crop_scale, frame_rate: as in ``write_crops``.
+        min_track, num_failed_det, min_face_size: as in ``track_faces``.
+        scene_threshold: as in ``scenes.new_manager``.
+        progress: as in ``syncnet.progress``.
+        on_faces: called with every frame's index and its list of faces.
+
+    Returns:
+        ``PipelineResult``. Also in pipeline.json; and where there is no track, which is no error, in scores.json.
+
+    Raises:
+        MediaError: the input is no video. Where its content is to blame, scores.json says so too.
+    """
+    parameters = {
+        "facedet_scale": facedet_scale,
+        "crop_scale": crop_scale,
+        "min_track": min_track,
+        "frame_rate": frame_rate,
+        "num_failed_det": num_failed_det,
+        "min_face_size": min_face_size,
+        "scene_threshold": scene_threshold,
+    }
+
+    def without_tracks(reason):
+        return PipelineResult(recipe=make_recipe(parameters, weights=find_weights()), reasons=[reason])
+
+    layout.check_outside(videofile)
+    try:
+        videofile = check_input(videofile)
+        streams = check_streams(videofile)
+        if not streams.audio:
+            layout.clear()
+            make_folder(layout.crops)
+            return save(without_tracks(reasons.no_audio()), videofile, layout)
+        detector = convert(videofile, layout, streams=streams, load_detector=load_detector)
+        faces, timecodes = look(
+            layout,
+            detector=detector,
+            facedet_scale=facedet_scale,
+            scene_threshold=scene_threshold,
+            progress=progress,
+            on_faces=on_faces,
+        )
+    except MediaError as error:
+        if error.code:
+            layout.clear()
+            save(without_tracks(reasons.Reason(error.code, str(error))), videofile, layout)
+        raise
+    finally:
+        discard(layout.tmp)
+
+    scenes = frame_numbers(timecodes)
+    tracking = track_faces(
+        faces, scenes, min_track=min_track, num_failed_det=num_failed_det, min_face_size=min_face_size
+    )
+    with new_folder(layout.crops) as folder:
+        paths = write_crops(
+            tracking.tracks,
+            frames=layout.frames,
+            audio=layout.audio,
+            folder=folder,
+            crop_scale=crop_scale,
+            frame_rate=frame_rate,
+            progress=progress,
+        )
+        save_pickle(tracks_record(tracking.tracks, paths), layout.tracks)
+    summary = summarise(faces)
+    result = PipelineResult(
+        recipe={**make_recipe(parameters, weights=detector.weights), "device": str(detector.device)},
+        faces=summary,
+        scenes=scenes,
+        tracks=tracking.tracks,
+        paths=paths,
+        reasons=explain(
+            tracking,
+            summary,
+            scenes=scenes,
+            audio_frames=conversions.wav_length(layout.audio) // SAMPLES_PER_FRAME,
+            min_track=min_track,
+            min_face_size=min_face_size,
+            facedet_scale=facedet_scale,
+        ),
+    )
+    return save(result, videofile, layout)
+
+
+def make_recipe(parameters, *, weights):
+    """Everything on run_pipeline's side that a score depends on."""
+    return {**parameters, "s3fd_weights": weights and weights_record(weights), "versions": versions()}
+
+
+def convert(videofile, layout, *, streams, load_detector):
+    """Convert the input and load the detector meanwhile: the detector.
+
+    An earlier run's results give way when both have worked, not before.
+    """
+    make_folder(layout.tmp)
+    with conversions.start_conversion(
+        videofile,
+        layout.unfinished_video,
+        script=layout.rate_script,
+        streams=streams,
+        keeps_gaps=behaviour().keeps_gaps,
+    ) as conversion:
+        detector = load_detector()
+        conversion.finish(code=reasons.NOT_MEDIA)
+    if conversion.complaint:
+        logger.warning("%s: damaged? what can be read of it is used (ffmpeg: %s)", videofile, conversion.complaint)
+    layout.clear()
+    layout.unfinished_video.replace(layout.video)
+    return detector
+
+
+def look(layout, *, detector, facedet_scale, scene_threshold, progress, on_faces):
+    """Find faces and cuts in the converted video: per-frame lists of ``Face``, and the timecodes of the scenes."""
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(new_folder(layout.frames))
+        audio = stack.enter_context(new_file(layout.audio))
+        unpacking = stack.enter_context(
+            conversions.start_unpacking(layout.video, folder, audio, quality=conversions.PIPELINE_QUALITY)
+        )
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+        manager = new_manager(threshold=scene_threshold)
+        stack.callback(manager.stop)  # when the faces fail, nobody waits for the cuts
+        cuts = pool.submit(detect_scenes, layout.video, manager)
+        files = growing_files(folder, unpacking)
+        faces = []
+        found = detect_faces(files, detector, facedet_scale=facedet_scale)
+        with reading_output_of(unpacking):
+            for of_frame in progress(found, total=conversions.frame_count(layout.video), desc="faces"):
+                on_faces(len(faces), of_frame)
+                faces.append(of_frame)
+        unpacking.finish()
+        if not faces:
+            raise MediaError(f"{layout.video}: no picture in it can be decoded", code=reasons.NOT_MEDIA)
+        timecodes = cuts.result()
+    save_pickle(faces_record(faces), layout.faces)
+    save_pickle(timecodes, layout.scenes)
+    return faces, timecodes
+
+
+def explain(tracking, summary, *, scenes, audio_frames, min_track, min_face_size, facedet_scale):
+    """Reasons why there is no track, or not to trust the tracks there are."""
+    found = []
+    if not tracking.tracks:
+        if min(summary.frames, audio_frames) < MIN_FRAMES:
+            found.append(reasons.too_short(frames=min(summary.frames, audio_frames), needed=MIN_FRAMES))
+        if not summary.frames_with_faces:
+            found.append(reasons.no_face(facedet_scale=facedet_scale))
+        elif tracking.largest is not None and summary.largest > min_face_size:
+            found.append(
+                reasons.long_tracks_too_small(
+                    largest=tracking.largest, min_face_size=min_face_size, min_track=min_track
+                )
+            )
+        elif tracking.largest is not None:
+            found.append(reasons.faces_too_small(largest=tracking.largest, min_face_size=min_face_size))
+        else:
+            if summary.largest <= min_face_size:
+                found.append(reasons.faces_too_small(largest=summary.largest, min_face_size=min_face_size))
+            found.append(reasons.tracks_too_short(longest=tracking.longest, min_track=min_track))
+    left_out = summary.frames - scenes[-1].end
+    if left_out > reasons.SCENE_TOLERANCE:
+        found.append(reasons.scene_cut_short(frames=left_out, length=summary.frames - scenes[-1].start))
+    if summary.frames - audio_frames > reasons.AUDIO_TOLERANCE:
+        found.append(reasons.audio_short(video_frames=summary.frames, audio_frames=audio_frames))
+    return found
+
+
+def save(result, videofile, layout):
+    """Write pipeline.json and, where nothing is left to score, scores.json."""
+    report = pipeline_report(result, videofile=videofile, reference=layout.reference)
+    save_json(report, layout.pipeline)
+    if not result.tracks:
+        save_json(scores_report(report, reference=layout.reference, tracks=[], speakers=[], recipe=None), layout.scores)
+    return result

@@ -1,0 +1,142 @@
+"""run_visualise's work: the video with every face track, its confidence and the speaking face drawn in."""
+
+import contextlib
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from syncnet.defaults import SPEAKER_THRESHOLD
+from syncnet.errors import SyncNetError
+from syncnet.faces.crops import video_writer
+from syncnet.media import conversions
+from syncnet.media.frames import read_ahead, read_frame
+from syncnet.progress import silent
+from syncnet.results.layout import frame_files, new_file
+from syncnet.results.step_files import load_distances, load_pipeline, load_tracks
+from syncnet.sync.framewise import frame_confidence, speaking_confidence
+from syncnet.sync.speakers import speaking_tracks
+
+FULL_COLOUR = 255
+COLOUR_PER_CONFIDENCE = 25
+LINE_WIDTH = 3
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+TEXT_COLOUR = (255, 255, 255)
+TEXT_SCALE, SPEAKING_SCALE = 0.5, 0.6
+TEXT_WIDTH = 2
+UNKNOWN_COLOUR = (128, 128, 128)  # of a frame without sound
+SPEAKING = "speaking"
+SPEAKING_COLOUR = (0, 160, 0)
+TEXT_MARGIN = 8
+
+
+@dataclass(frozen=True)
+class DrawnFace:
+    """A track's face on one frame.
+
+    Attributes:
+        conf: confidence; None without sound.
+        s, x, y: half-size and centre, in pixels.
+    """
+
+    track: int
+    conf: float | None
+    s: float
+    x: float
+    y: float
+
+
+def run(
+    layout,
+    *,
+    frame_rate,
+    speaker_threshold=SPEAKER_THRESHOLD,
+    progress=silent,
+    on_frame=lambda index: None,
+):
+    """Draw the results of run_pipeline and run_syncnet into the video: video_only.avi, and video_out.avi with sound.
+
+    Args:
+        layout: ``Layout``.
+        frame_rate: frames a second of the result.
+        speaker_threshold: confidence that a speaking face is above.
+        progress: as in ``syncnet.progress``.
+        on_frame: called with the index of every frame.
+
+    Returns:
+        Path of video_out.avi.
+    """
+    if layout.pipeline.exists() and not layout.tracks.exists():
+        found = load_pipeline(layout.pipeline)
+        why = "; ".join(reason["text"] for reason in found["reasons"])
+        raise SyncNetError(f"{found['videofile']}: nothing to draw: {why}")
+    tracks = load_tracks(layout.tracks)
+    dists = load_distances(layout.distances)
+    if len(tracks) != len(dists):
+        raise SyncNetError(f"{layout.distances}: {len(dists)} scores of {len(tracks)} tracks: run run_syncnet.py again")
+    files = frame_files(layout.frames)
+    if not files:
+        raise SyncNetError(f"{layout.frames}: no pictures: run run_pipeline.py first")
+    confidences = [frame_confidence(d) if len(d) else np.zeros(0) for d in dists]
+    faces = faces_by_frame(tracks, confidences, count=len(files))
+    speaker = speaking_tracks(
+        [int(frames[0]) for frames, _ in tracks],
+        [speaking_confidence(d) if len(d) else np.zeros(0) for d in dists],
+        threshold=speaker_threshold,
+    )
+    height, width = read_frame(files[0]).shape[:2]
+    layout.video_out.unlink(missing_ok=True)
+    with new_file(layout.video_only) as aside:
+        with (
+            video_writer(aside, frame_rate=frame_rate, width=width, height=height) as writer,
+            contextlib.closing(read_ahead(files, read_frame)) as images,
+        ):
+            for index, image in enumerate(progress(images, total=len(files), desc="frames")):
+                on_frame(index)
+                for face in faces[index]:
+                    draw_face(image, face, speaks=index < len(speaker) and speaker[index] == face.track)
+                writer.write(image)
+        conversions.mux(aside, layout.audio, layout.video_out, frames=len(files))
+    return layout.video_out
+
+
+def faces_by_frame(tracks, confidences, *, count):
+    """What is to be drawn on each of ``count`` frames: lists of ``DrawnFace``.
+
+    Args:
+        tracks: per track its frame indices and its ``Path2D``.
+        confidences: per track those of its frames, as far as there is sound.
+    """
+    faces = [[] for _ in range(count)]
+    for number, ((frames, path), values) in enumerate(zip(tracks, confidences)):
+        for at, frame in enumerate(frames.tolist()):
+            if 0 <= frame < count:
+                conf = float(values[at]) if at < len(values) else None
+                faces[frame].append(DrawnFace(track=number, conf=conf, s=path.s[at], x=path.x[at], y=path.y[at]))
+    return faces
+
+
+def draw_face(image, face, *, speaks):
+    """Draw a square around a face, from red (unsure) to green, its track and confidence, and whether it speaks."""
+    s, x, y = face.s, face.x, face.y
+    corner = int(x - s), int(y - s)
+    colour, text = UNKNOWN_COLOUR, f"Track {face.track}"
+    if face.conf is not None:
+        green = max(0, min(face.conf * COLOUR_PER_CONFIDENCE, FULL_COLOUR))
+        colour, text = (0, green, FULL_COLOUR - green), f"{text}, Conf {face.conf:.3f}"
+    cv2.rectangle(image, corner, (int(x + s), int(y + s)), colour, LINE_WIDTH)
+    cv2.putText(image, text, label_place(corner, text, image.shape), FONT, TEXT_SCALE, TEXT_COLOUR, TEXT_WIDTH)
+    if speaks:
+        (width, height), _ = cv2.getTextSize(SPEAKING, FONT, SPEAKING_SCALE, TEXT_WIDTH)
+        bottom = min(int(y + s), image.shape[0] - 1)
+        box = (max(corner[0], 0), bottom - height - 2 * TEXT_MARGIN)
+        cv2.rectangle(image, box, (box[0] + width + 2 * TEXT_MARGIN, bottom), SPEAKING_COLOUR, cv2.FILLED)
+        place = (box[0] + TEXT_MARGIN, bottom - TEXT_MARGIN)
+        cv2.putText(image, SPEAKING, place, FONT, SPEAKING_SCALE, TEXT_COLOUR, TEXT_WIDTH)
+
+
+def label_place(corner, text, shape):
+    """Where a track's label begins, at its lower left: the face's top left corner, moved into the frame."""
+    (width, height), below = cv2.getTextSize(text, FONT, TEXT_SCALE, TEXT_WIDTH)
+    x, y = corner
+    return max(0, min(x, shape[1] - width)), max(height, min(y, shape[0] - below))

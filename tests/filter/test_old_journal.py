@@ -1,0 +1,106 @@
+# ruff: noqa: F811, fixtures are imported
+"""Scores that users have stay theirs: a journal that version 1.0.0 wrote with ffmpeg 5.1, whose recipes hold no more
+than a version of ffmpeg. old_journal/ is what it wrote, but for the folder's name."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from filter_fixtures import by_name, folder, run_filter, stub, weights_files  # noqa: F401
+
+from syncnet.filter import recipe
+from syncnet.filter.journal import Journal, with_checksum
+from syncnet.media.ffmpeg import PUBLISHED_FINGERPRINT
+from syncnet.media.fingerprint import Behaviour
+from syncnet.results import scores_json
+
+OLD = Path(__file__).parent / "old_journal"
+NAMES = ("g.c7.2.o1.mp4", "none.mp4", "p.c3.1.o0.mp4")
+WRITTEN = 1_700_000_000
+
+
+@pytest.fixture
+def published_ffmpeg(monkeypatch):
+    """Have an ffmpeg whose fingerprint is the published one, whichever there is."""
+    found = Behaviour(version="7.0.2-static", fingerprint=PUBLISHED_FINGERPRINT, keeps_gaps=False)
+    monkeypatch.setattr("syncnet.media.fingerprint.behaviour", lambda: found)
+    scores_json.versions.cache_clear()
+    yield
+    scores_json.versions.cache_clear()
+
+
+@pytest.fixture
+def old(folder, tmp_path):
+    """The videos and the output folder that the old version left."""
+    videos = folder(*NAMES)
+    for name in NAMES:
+        os.utime(videos / name, (WRITTEN, WRITTEN))
+    (tmp_path / "out").mkdir()
+    shutil.copy(OLD / "recipes.json", tmp_path / "out")
+    with (tmp_path / "out/results.jsonl").open("wb") as file:
+        for line in (OLD / "results.jsonl").read_text(encoding="utf-8").splitlines():
+            record = json.loads(line.replace("@FOLDER@", str(videos)))
+            del record["crc32"]
+            file.write(with_checksum(json.dumps(record)))
+    return videos
+
+
+def change_ffmpeg(output, version):
+    path = output / "recipes.json"
+    path.write_text(path.read_text().replace("5.1.9-0+deb12u1", version))
+
+
+@pytest.mark.parametrize("version", ["5.1.9-0+deb12u1", "4.2.2-static", "4.4.1", "6.1.1-3ubuntu5", "n5.0"])
+def test_finished_videos_stay_finished(run_filter, stub, old, tmp_path, published_ffmpeg, version):
+    change_ffmpeg(tmp_path / "out", version)
+    results, err = run_filter(old)
+    assert stub() == []
+    assert "3 of 3 videos are finished already" in err
+    assert by_name(results)["g.c7.2.o1.mp4"]["confidence"] == 7.2
+    [used] = results["recipes"]
+    assert used["videos"] == 2  # the third has no score
+    assert used["parameters"]["versions"]["ffmpeg"] == version
+
+
+@pytest.mark.parametrize("version", ["7.0.2-static", "n9.0.2-17-g2a571b6068-20260930", "4.1", "N-100000-gabcdef"])
+def test_scores_of_another_ffmpeg_are_made_anew(run_filter, stub, old, tmp_path, published_ffmpeg, version):
+    change_ffmpeg(tmp_path / "out", version)
+    run_filter(old)
+    assert sorted(stub()) == sorted(NAMES)
+
+
+def test_new_scores_join_the_old_ones(run_filter, stub, old, folder, tmp_path, published_ffmpeg):
+    """One recipe, though its digest is another today."""
+    folder("new.c8.o0.mp4")
+    results, _ = run_filter(old)
+    assert stub() == ["new.c8.o0.mp4"]
+    assert [used["videos"] for used in results["recipes"]] == [3]
+    journal = Journal(tmp_path / "out/results.jsonl", tmp_path / "out/recipes.json")
+    assert len(journal.entries) == 4
+    assert len({entry.recipe for entry in journal.entries.values()}) == 1
+    results, _ = run_filter(old, "--rescore", "never", "--min_confidence", "7.5")
+    assert results["good_quality"] == 1
+    assert "8e08043ab58e63ad" in json.loads((tmp_path / "out/recipes.json").read_text())
+
+
+def test_two_ffmpegs_of_one_fingerprint_are_one_recipe():
+    stored = json.loads((OLD / "recipes.json").read_text())["8e08043ab58e63ad"]
+
+    def digest(**versions):
+        return recipe.digest({**stored, "versions": {**stored["versions"], **versions}})
+
+    known = {"ffmpeg_fingerprint": PUBLISHED_FINGERPRINT, "ffmpeg_source": "PATH"}
+    assert digest() == digest(**known) == digest(ffmpeg="7.0.2-static", **known)
+    assert digest() != digest(ffmpeg_fingerprint="29656e88ec44ffd7")
+    assert digest(ffmpeg="9", ffmpeg_fingerprint="a") == digest(ffmpeg="10", ffmpeg_fingerprint="a")
+    assert digest() != digest(opencv="4.0")
+
+
+@pytest.mark.parametrize("damage", [{"8e08043ab58e63ad": []}, {"8e08043ab58e63ad": {"versions": 1}}, {}])
+def test_recipes_that_are_damaged(run_filter, stub, old, tmp_path, damage):
+    """What scores were made with is then not known."""
+    (tmp_path / "out/recipes.json").write_text(json.dumps(damage))
+    run_filter(old)
+    assert sorted(stub()) == sorted(NAMES)
