@@ -48,6 +48,7 @@ test: lint
 lint: $(VENV)/requirements-dev
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(VENV)/bin/lint-imports
 
 bench: $(VENV)/requirements
 	$(RUN) -m benchmarks.networks

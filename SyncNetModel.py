@@ -1,7 +1,7 @@
 """SyncNet: two networks that put 0.2 s of sound and five mouth frames into one space.
 
-The architecture and nothing else. Weights come from ``syncnet.weights``, fast inference from
-``syncnet.networks``, scores from ``SyncNetInstance``.
+The architecture and nothing else. Weights come from ``syncnet.models.weights``, fast inference from
+``syncnet.models.fast``, scores from ``SyncNetInstance``.
 
 Chung & Zisserman, "Out of time: automated lip sync in the wild", ACCV workshops 2016, section 2.
 """

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from benchmarks.plain import detect
-from detectors.s3fd import S3FD
+from detectors.s3fd import Detector
 from detectors.s3fd.nets import S3FDNet
 from syncnet.defaults import FACEDET_SCALE
 from syncnet.faces.detect import CONFIDENCE, batch_size
@@ -82,7 +82,7 @@ def main(argv=None):
 
     for name, size in FRAME_SIZES.items():
         frame = random.integers(0, 256, (*size, 3), dtype=np.uint8)
-        detector = S3FD.of(FastS3FD(S3FDNet(), device), device)
+        detector = Detector(FastS3FD(S3FDNet(), device), device)
         plain_net = S3FDNet().eval().to(device)
         images = np.stack([frame] * batch_size(size[0] * size[1], FACEDET_SCALE))
 

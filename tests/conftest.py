@@ -16,7 +16,7 @@ import torch
 from syncnet.media.ffmpeg import ffmpeg_version, find_ffmpeg
 from syncnet.media.fingerprint import behaviour
 from syncnet.results.layout import Layout
-from syncnet.results.scores_json import versions
+from syncnet.steps.versions import versions
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("SYNCNET_SHARED", ROOT.parent / "shared"))

@@ -18,32 +18,20 @@ SMALLEST_SIDE = 28  # pixels; of less the trunk's five poolings leave nothing
 SCALES_IOU = 0.1  # between the detections of all scales
 
 
-class S3FD:
-    """Faces of pictures.
+class Detector:
+    """Find faces with S3FD's network.
 
     Args:
-        device: ``auto``, ``cpu``, ``cuda``, ``mps`` or a torch device.
-        weights: path of the weights; None for the published file, else the starter.
+        net: an ``S3FDNet`` or its fast form, in inference mode, on the device.
+        device: the torch device.
+        weights: what the network was made from, for the record.
     """
 
-    def __init__(self, device="auto", weights=None):
-        from syncnet.models.devices import select_device
-        from syncnet.models.fast import FastS3FD
-        from syncnet.models.weights import load_s3fd
-
-        self.device = select_device(str(device))
-        net, self.weights = load_s3fd(weights)
-        self.net = FastS3FD(net, self.device)
-
-    @classmethod
-    def of(cls, net, device):
-        """A detector around an ``S3FDNet``, or ``fast.FastS3FD``, that is at hand and on the torch device."""
-        detector = cls.__new__(cls)
-        detector.net, detector.device, detector.weights = net, device, None
-        return detector
+    def __init__(self, net, device, weights=None):
+        self.net, self.device, self.weights = net, device, weights
 
     def detect_faces(self, image, conf_th=0.8, scales=(1,)):
-        """Faces of one picture.
+        """Find the faces of one image.
 
         Args:
             image: H x W x 3 array, uint8, RGB.
@@ -56,7 +44,7 @@ class S3FD:
         return self.detect_batch(image[None], conf_th=conf_th, scales=scales)[0]
 
     def detect_batch(self, images, conf_th=0.8, scales=(1,)):
-        """Faces of N pictures of one size: a list of what ``detect_faces`` returns for each."""
+        """Find the faces of N images of one size: a list of what ``detect_faces`` returns for each."""
         found = zip(*(self._candidates(images, conf_th, scale) for scale in scales))
         merged = (np.concatenate(parts) for parts in found)
         return [rows[nms(rows[:, :4], rows[:, 4], SCALES_IOU)] for rows in merged]

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import statistics
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import cv2
 
@@ -15,12 +16,36 @@ BATCH_PIXELS = 480 * 270  # of pictures that go through the network together
 BATCH_FRAMES = 32  # at most, however small they become: they wait in full size
 
 
+class Detector(Protocol):
+    """What finds faces for the pipeline: the whole contract of a face detector.
+
+    Attributes:
+        device: torch device; batches are detected in parallel streams if it is the CPU.
+        weights: ``models.weights.Weights`` for the recipe, or None.
+    """
+
+    device: Any
+    weights: Any
+
+    def detect_batch(self, images, conf_th, scales):
+        """Find the faces of images of one size.
+
+        Args:
+            images: N x H x W x 3 array, uint8, RGB.
+            conf_th: only faces with a higher score count.
+            scales: list of factors by which the images are resized before detection.
+
+        Returns:
+            List of N arrays of faces x 5: x1, y1, x2, y2 in pixels of the image, and score; best first.
+        """
+
+
 def detect_faces(files, detector, *, facedet_scale):
     """Faces of a video's pictures.
 
     Args:
         files: iterable of paths, in order; all pictures are of one size.
-        detector: an ``S3FD``.
+        detector: a ``Detector``.
         facedet_scale: factor by which the pictures are made smaller for the detector.
 
     Yields:

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from syncnet.filter.inputs import absolute
 from syncnet.media.ffmpeg import PUBLISHED_FINGERPRINT
 from syncnet.models import weights
-from syncnet.results.scores_json import versions, weights_record
+from syncnet.results.scores_json import weights_record
+from syncnet.steps.versions import versions
 
 DIGEST_LENGTH = 16
 # These move a score by some 1e-5, so they are on record and no ground to score a million videos again.

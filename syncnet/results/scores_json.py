@@ -1,34 +1,11 @@
 """scores.json and pipeline.json: results for programs, with the recipe that they were made by."""
 
 from dataclasses import asdict
-from functools import lru_cache
-from importlib import metadata
 
-from syncnet import __version__, reasons
+from syncnet import reasons
 from syncnet.constants import FRAME_RATE, MILLISECONDS_PER_FRAME
 
 SECONDS_DIGITS = 3
-LIBRARIES = ("torch", "scenedetect", "python_speech_features", "numpy", "scipy")  # OpenCV's distribution has many names
-
-
-@lru_cache
-def versions():
-    """Versions of everything that changes a score."""
-    import cv2
-
-    from syncnet.media.ffmpeg import find_ffmpeg
-    from syncnet.media.fingerprint import behaviour
-
-    # of what is installed: the filter's own process never loads torch
-    installed = {name: metadata.version(name) for name in LIBRARIES}
-    return {
-        "syncnet": __version__,
-        "ffmpeg": behaviour().version,
-        "ffmpeg_fingerprint": behaviour().fingerprint,
-        "ffmpeg_source": find_ffmpeg().source,
-        "opencv": cv2.__version__,
-        **installed,
-    }
 
 
 def weights_record(weights):

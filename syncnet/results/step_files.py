@@ -4,11 +4,11 @@ import io
 import json
 import pickle
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 
 from syncnet.errors import SyncNetError
-from syncnet.faces.tracks import Path2D
 from syncnet.results.layout import new_file
 
 PIPELINE, SYNC = "run_pipeline.py", "run_syncnet.py"  # what writes them
@@ -138,26 +138,42 @@ def load_tracks(path):
     """What ``tracks_record`` describes, as far as it is drawn.
 
     Returns:
-        Per track its frame indices, an array of N, and its ``Path2D``.
+        List of ``SavedTrack``.
 
     Raises:
         SyncNetError: missing, damaged or something else.
     """
     found = load_pickle(path, made_by=PIPELINE)
     with well_formed(path, made_by=PIPELINE):
-        return [(np.array(t["track"]["frame"], int), path2d(t["proc_track"], len(t["track"]["frame"]))) for t in found]
+        return [saved_track(record) for record in found]
 
 
-def path2d(record, count):
-    """A ``Path2D`` of ``count`` frames.
+@dataclass(frozen=True)
+class SavedTrack:
+    """A track as far as it is drawn.
+
+    Attributes:
+        frame: N frame indices, int.
+        s, x, y: half-size and centre of the face in each, in pixels, float.
+    """
+
+    frame: np.ndarray
+    s: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+
+
+def saved_track(record):
+    """Read a track of tracks.pckl.
 
     Raises:
-        ValueError: it is of another length, or of none.
+        ValueError: it is of two lengths, or of none.
     """
-    values = {name: np.array(record[name], float) for name in ("s", "x", "y")}
-    if not count or any(value.shape != (count,) for value in values.values()):
+    frame = np.array(record["track"]["frame"], int)
+    path = {name: np.array(record["proc_track"][name], float) for name in ("s", "x", "y")}
+    if not len(frame) or any(values.shape != frame.shape for values in path.values()):
         raise ValueError("a track of two lengths, or of none")
-    return Path2D(**values)
+    return SavedTrack(frame, **path)
 
 
 def load_distances(path):

@@ -19,8 +19,9 @@ from syncnet.media.fingerprint import behaviour
 from syncnet.media.frames import growing_files
 from syncnet.progress import silent
 from syncnet.results.layout import check_input, discard, make_folder, new_file, new_folder
-from syncnet.results.scores_json import pipeline_report, scores_report, versions, weights_record
+from syncnet.results.scores_json import pipeline_report, scores_report, weights_record
 from syncnet.results.step_files import faces_record, save_json, save_pickle, tracks_record
+from syncnet.steps.versions import versions
 
 logger = logging.getLogger("syncnet")
 
@@ -67,7 +68,7 @@ def run(
     Args:
         videofile: path of the input.
         layout: ``Layout``; its folders are replaced.
-        load_detector: returns the ``S3FD``; called while ffmpeg works.
+        load_detector: returns the ``faces.detect.Detector``; called while ffmpeg works.
         find_weights: returns its ``Weights``, or None; called for the recipe of a video that it does not get to see.
         facedet_scale: as in ``detect_faces``.
         crop_scale, frame_rate: as in ``write_crops``.

@@ -17,10 +17,10 @@ from syncnet.results.scores_json import (
     scores_report,
     span_record,
     track_record,
-    versions,
     weights_record,
 )
 from syncnet.results.step_files import load_pipeline, save_json, save_pickle
+from syncnet.steps.versions import versions
 from syncnet.sync.framewise import speaking_confidence
 from syncnet.sync.scoring import SyncScore
 from syncnet.sync.speakers import spans, speaking_tracks

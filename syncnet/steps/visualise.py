@@ -80,7 +80,7 @@ def run(
     confidences = [frame_confidence(d) if len(d) else np.zeros(0) for d in dists]
     faces = faces_by_frame(tracks, confidences, count=len(files))
     speaker = speaking_tracks(
-        [int(frames[0]) for frames, _ in tracks],
+        [int(track.frame[0]) for track in tracks],
         [speaking_confidence(d) if len(d) else np.zeros(0) for d in dists],
         threshold=speaker_threshold,
     )
@@ -104,15 +104,15 @@ def faces_by_frame(tracks, confidences, *, count):
     """What is to be drawn on each of ``count`` frames: lists of ``DrawnFace``.
 
     Args:
-        tracks: per track its frame indices and its ``Path2D``.
+        tracks: list of ``SavedTrack``.
         confidences: per track those of its frames, as far as there is sound.
     """
     faces = [[] for _ in range(count)]
-    for number, ((frames, path), values) in enumerate(zip(tracks, confidences)):
-        for at, frame in enumerate(frames.tolist()):
+    for number, (track, values) in enumerate(zip(tracks, confidences)):
+        for at, frame in enumerate(track.frame.tolist()):
             if 0 <= frame < count:
                 conf = float(values[at]) if at < len(values) else None
-                faces[frame].append(DrawnFace(track=number, conf=conf, s=path.s[at], x=path.x[at], y=path.y[at]))
+                faces[frame].append(DrawnFace(track=number, conf=conf, s=track.s[at], x=track.x[at], y=track.y[at]))
     return faces
 
 

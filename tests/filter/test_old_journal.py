@@ -14,7 +14,7 @@ from syncnet.filter import recipe
 from syncnet.filter.journal import Journal, with_checksum
 from syncnet.media.ffmpeg import PUBLISHED_FINGERPRINT
 from syncnet.media.fingerprint import Behaviour
-from syncnet.results import scores_json
+from syncnet.steps.versions import versions as all_versions
 
 OLD = Path(__file__).parent / "old_journal"
 NAMES = ("g.c7.2.o1.mp4", "none.mp4", "p.c3.1.o0.mp4")
@@ -26,9 +26,9 @@ def published_ffmpeg(monkeypatch):
     """Have an ffmpeg whose fingerprint is the published one, whichever there is."""
     found = Behaviour(version="7.0.2-static", fingerprint=PUBLISHED_FINGERPRINT, keeps_gaps=False)
     monkeypatch.setattr("syncnet.media.fingerprint.behaviour", lambda: found)
-    scores_json.versions.cache_clear()
+    all_versions.cache_clear()
     yield
-    scores_json.versions.cache_clear()
+    all_versions.cache_clear()
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ def test_failure_in_any_thread_is_one_line(pipeline, long_clip, monkeypatch, fai
     def fail(*_, **__):
         raise OSError(28, "No space left on device", "/some/file")
 
-    module = "syncnet.faces" if fails == "read_frame" else "syncnet.pipeline"
+    module = "syncnet.faces.detect" if fails == "read_frame" else "syncnet.steps.pipeline"
     monkeypatch.setattr(f"{module}.{fails}", fail)
     ran, layout = pipeline(long_clip)
     one_error(ran, "No space left on device")
@@ -69,7 +69,7 @@ def test_interrupted(pipeline, face_clip, monkeypatch, moment):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    module = "syncnet.weights" if moment == "load_s3fd" else "syncnet.pipeline"
+    module = "syncnet.models.weights" if moment == "load_s3fd" else "syncnet.steps.pipeline"
     monkeypatch.setattr(f"{module}.{moment}", interrupt)
     ran, layout = pipeline(face_clip)
     assert ran.code == 130

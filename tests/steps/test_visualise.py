@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from syncnet.errors import SyncNetError
-from syncnet.faces.tracks import Path2D
 from syncnet.media.conversions import frame_count
-from syncnet.results.step_files import load_pickle, save_pickle
+from syncnet.results.step_files import SavedTrack, load_pickle, save_pickle
 from syncnet.steps import visualise
 
 GREY = np.full((200, 200, 3), 128, np.uint8)
@@ -37,7 +36,7 @@ def test_speaking_face_is_marked():
 
 
 def test_confidence_belongs_to_its_frame():
-    track = np.arange(2, 6), Path2D(s=np.arange(4.0), x=np.arange(4.0), y=np.arange(4.0))
+    track = SavedTrack(np.arange(2, 6), s=np.arange(4.0), x=np.arange(4.0), y=np.arange(4.0))
     faces = visualise.faces_by_frame([track], [np.array([1.0, 2, 3])], count=5)
     assert [[f.conf for f in of_frame] for of_frame in faces] == [[], [], [1.0], [2.0], [3.0]]
     faces = visualise.faces_by_frame([track], [np.array([1.0])], count=7)  # the sound is shorter than the track

@@ -89,7 +89,7 @@ import os
 import numpy as np, torch
 from filter_program import peak_megabytes
 from syncnet.sync import scoring
-from syncnet.devices import keep_freed_memory
+from syncnet.models.devices import keep_freed_memory
 
 keep_freed_memory()
 torch.set_num_threads(1)

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from detectors import S3FD
+from detectors.s3fd import Detector
 from detectors.s3fd.nets import S3FDNet
 from syncnet.models.devices import keep_freed_memory
 from training import common
@@ -163,7 +163,7 @@ def held_out_score(state, frames, rendered, faceless):
     """A line with the held-out figures of weights (a state dict in half precision)."""
     net = S3FDNet(state["vgg.0.weight"].shape[0] / S3FDNet().vgg[0].out_channels)
     net.load_state_dict({name: tensor.float() for name, tensor in state.items()})
-    detector = S3FD.of(net.eval(), torch.device("cpu"))
+    detector = Detector(net.eval(), torch.device("cpu"))
     result = evaluate(detector, frames)
     wrong = len(false_detections(detector, faceless))
     own = evaluate(detector, rendered)
