@@ -276,6 +276,26 @@ def test_two_scenes(pipeline, tmp_path):
     assert tracks[1]["first_frame"] == pytest.approx(25, abs=2)
 
 
+@pytest.mark.parametrize(("rate", "left_out"), [("15", 20), ("25", 0), ("30", 0)])
+def test_last_scene_that_ends_early_is_said(pipeline, tmp_path, rate, left_out):
+    """Below 25 frames a second the published scene list ends with the frames that the decoder delivers."""
+    grey, white = (clips.canvas(seconds=1, rate=rate, colour=colour) for colour in ("gray", "white"))
+    joined = (
+        f"{grey}{clips.square(100, 60)},format=yuv420p[a];{white}{clips.square(100, 60)},format=yuv420p[b];[a][b]concat"
+    )
+    ran, layout = pipeline(clips.make(tmp_path / "cut.mp4", joined, clips.tone(seconds=2)))
+    assert ran.code == 0, ran
+    report = json.loads(layout.pipeline.read_text())
+    assert len(report["scenes"]) == 2
+    found = [reason for reason in report["reasons"] if reason["code"] == "scene_cut_short"]
+    assert bool(found) == bool(left_out)
+    for reason in found:
+        missing = report["faces"]["frames"] - report["scenes"][-1]["end"]
+        assert missing == pytest.approx(left_out, abs=2)
+        assert f"the last {missing} of the " in reason["text"] and "-vf fps=25" in reason["text"]
+        assert [line for line in ran.err if line.endswith(reason["text"])]
+
+
 def test_scene_threshold(pipeline, tmp_path):
     white = clips.canvas(seconds=1, colour="white")
     clip = clips.make(
