@@ -1,4 +1,4 @@
-"""What a user meets first: flags, their defaults, the README, requirements; and habits that must stay out."""
+"""Flags, their defaults, the documentation, requirements, and code patterns that are forbidden."""
 
 import ast
 import importlib
@@ -14,10 +14,14 @@ import pytest
 import syncnet.defaults
 from syncnet import cli, reasons
 from syncnet.filter.quality import PRESETS, Thresholds
+from syncnet.filter.scorer import STATUSES
 
 ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
+LINKING = [*PAGES, ROOT / "LICENSE.md", ROOT / "data/starter/MODEL_CARD.md"]
+LONGEST_README = 250  # lines
 SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py") if "def get_parser" in path.read_text(encoding="utf-8"))
 SOURCES = [
     *sorted(ROOT.glob("*.py")),
@@ -80,15 +84,16 @@ def flags(script):
     return {action.dest: action.default for action in parser._actions if action.dest != "help"}
 
 
-def readme_flags():
-    """Per heading of the README the flags in its tables: name -> default as it is printed."""
+def documented_flags():
+    """Return the flags in the tables of docs/flags.md per heading: name -> default as it is printed."""
     found, heading = {}, ""
-    for line in README.splitlines():
+    for line in (DOCS / "flags.md").read_text(encoding="utf-8").splitlines():
         if line.startswith("#"):
             heading = line.lstrip("# ").strip("`").removesuffix(".py")
         row = re.match(r"\| `--(\w+)` \|(.*?)\|", line)
         if row:
-            found.setdefault(heading, {})[row[1]] = row[2].strip(" `")
+            assert row[1] not in found.setdefault(heading, {})
+            found[heading][row[1]] = row[2].strip(" `")
     return found
 
 
@@ -158,19 +163,38 @@ def test_every_default_is_a_flags():
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_readme_lists_every_flag_with_its_default(script):
-    tables = readme_flags()
+def test_every_flag_is_documented_with_its_default(script):
+    tables = documented_flags()
     listed = {**tables[EVERY_SCRIPT], **tables[script]}
     assert listed == {name: as_printed(default) for name, default in flags(script).items()}
 
 
-def test_readme_explains_every_reason():
+def explained(page, heading):
+    """Return the words in the first column of the tables below a heading, each with an explanation in the second."""
+    below = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", page.read_text(encoding="utf-8"), re.M | re.S)[1]
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]*\w[^|]*) \|", below, re.MULTILINE)
+    return sorted(word for word, explanation in rows if explanation != "meaning")
+
+
+def test_every_reason_is_explained():
     codes = {
         value for name, value in vars(reasons).items() if name.isupper() and isinstance(value, str) and value.islower()
     }
     assert len(codes) > 5
-    listed = set(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE))
-    assert codes <= listed
+    assert explained(DOCS / "outputs.md", "Reasons") == sorted(codes)
+
+
+def test_every_status_of_the_filter_is_explained():
+    assert explained(DOCS / "filtering.md", "Results") == sorted(STATUSES)
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= LONGEST_README
+
+
+def test_the_readme_leads_to_every_page():
+    index = README.partition("## Where to go on")[2]
+    assert [page.name for page in PAGES[1:] if f"]({page.relative_to(ROOT).as_posix()})" not in index] == []
 
 
 def code_blocks(text, language=r"\w*"):
@@ -187,15 +211,34 @@ def test_pages_name_only_files_that_exist():
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_contributing_names_only_files_that_exist():
+    text = without_code_blocks((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    named = re.findall(r"`((?:\.?\w+/)+\w[\w.]*)/?`", text)
+    assert "syncnet/faces/detect.py" in named
+    named = [name for name in named if not name.startswith(".venv/")]
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def without_code_blocks(text):
+    return re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page):
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)", without_code_blocks(page.read_text(encoding="utf-8")), re.MULTILINE)
+    found = [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings]
+    assert len(set(found)) == len(found), f"{page}: two headings with one anchor"
+    return set(found)
+
+
+@pytest.mark.parametrize("page", LINKING, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
-    text = page.read_text(encoding="utf-8")
+    text = without_code_blocks(page.read_text(encoding="utf-8"))
     links = re.findall(r"\]\(([^)]+)\)", text) + re.findall(r'src="([^"]+)"', text)
     links = [link.partition("#") for link in links if "://" not in link]
     assert [path for path, _, _ in links if path and not (page.parent / path).exists()] == []
-    headings = re.findall(r"^#+ (.*)", text, re.MULTILINE)
-    anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
-    assert {anchor for path, _, anchor in links if anchor and not path} <= anchors
+    anchored = [(page.parent / path if path else page, anchor) for path, _, anchor in links if anchor]
+    assert [f"{target}#{anchor}" for target, anchor in anchored if anchor not in anchors(target)] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -207,20 +250,28 @@ def test_flags_in_commands_exist(page):
                 assert set(re.findall(r"--(\w+)", command[2])) <= set(flags(command[1])), line
 
 
-def test_readme_python_examples_compile():
-    blocks = code_blocks(README, "python")
-    assert blocks
-    for block in blocks:
+def examples(language):
+    """Return the code blocks of a language in all pages, as (name of the page, block)."""
+    return [(page.name, block) for page in PAGES for block in code_blocks(page.read_text(encoding="utf-8"), language)]
+
+
+def test_python_examples_compile():
+    blocks = examples("python")
+    assert {"README.md", "library.md"} <= {page for page, _ in blocks}
+    for page, block in blocks:
         for node in ast.walk(ast.parse(block)):
-            if isinstance(node, ast.ImportFrom):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    importlib.import_module(alias.name)
+            elif isinstance(node, ast.ImportFrom):
                 module = importlib.import_module(node.module)
-                assert all(hasattr(module, alias.name) for alias in node.names)
+                assert all(hasattr(module, alias.name) for alias in node.names), page
 
 
-def test_readme_json_examples_are_json():
-    blocks = code_blocks(README, "json")
-    assert blocks
-    for block in blocks:
+def test_json_examples_are_json():
+    blocks = examples("json")
+    assert "outputs.md" in {page for page, _ in blocks}
+    for _, block in blocks:
         json.loads(block)
 
 
@@ -322,11 +373,14 @@ def test_the_version_is_said_once_and_again():
     assert f'version = "{syncnet.__version__}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines()
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/filtering.md"])
-def test_presets_are_as_printed(page):
-    text = (ROOT / page).read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `(\w+)` \| ([\d.]+) \| (\d+) frames \|", text, re.MULTILINE)
-    assert {name: Thresholds(float(least), int(most)) for name, least, most in rows} == PRESETS
+def test_presets_are_as_printed():
+    tables = {}
+    for page in PAGES:
+        rows = re.findall(r"^\| `(\w+)` \| ([\d.]+) \| (\d+) frames \|", page.read_text(encoding="utf-8"), re.MULTILINE)
+        if rows:
+            tables[page.name] = {name: Thresholds(float(least), int(most)) for name, least, most in rows}
+    assert "filtering.md" in tables
+    assert all(table == PRESETS for table in tables.values()), tables
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py")))
@@ -335,5 +389,5 @@ def test_benchmarks_start(name):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert f"python -m benchmarks.{name}" in done.stdout
-    listed = README + (ROOT / "Makefile").read_text(encoding="utf-8")
+    listed = (DOCS / "speed.md").read_text(encoding="utf-8") + (ROOT / "Makefile").read_text(encoding="utf-8")
     assert name == "plain" or f"-m benchmarks.{name}" in listed  # which the other ones call
