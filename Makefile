@@ -18,7 +18,7 @@ CONNECT_SECONDS = 5
 # Versions of the package imageio-ffmpeg, for ffmpeg 4.2.2, 7.0.2 and 9.0.2 on Linux; and Debian's 5.1, where it is
 FFMPEG_PACKAGES = 0.5.1 0.6.0 0.8.1
 SYSTEM_FFMPEG = $(wildcard /usr/bin/ffmpeg)
-FFMPEGS = $(SYSTEM_FFMPEG) $(FFMPEG_PACKAGES:%=$(VENV)/ffmpegs/%)
+FFMPEGS = $(SYSTEM_FFMPEG) $(abspath $(FFMPEG_PACKAGES:%=$(VENV)/ffmpegs/%))
 FFMPEG_TESTS = tests/media tests/steps tests/faces tests/sync/test_clip_score.py tests/training/test_make_sample.py \
 	tests/filter/test_videos.py
 FFMPEG_VIDEOS = data/sample.mp4
