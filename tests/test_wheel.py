@@ -108,9 +108,9 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh virtual environment with the wheel, which also sees the libraries of this one."""
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, symlinks=True)
-    places = {name: sysconfig.get_path(name) for name in ("purelib", "platlib")}
-    own = Path(sysconfig.get_path("purelib", "venv", vars={"base": str(folder), "platbase": str(folder)}))
-    (own / "libraries.pth").write_text("\n".join(dict.fromkeys(places.values())) + "\n", encoding="utf-8")
+    places = dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib"))
+    (own,) = folder.glob("lib/python*/site-packages")
+    (own / "libraries.pth").write_text("\n".join(places) + "\n", encoding="utf-8")
     pip(folder / "bin/python", "install", wheel)
     return folder
 
@@ -199,6 +199,7 @@ def test_downloads_go_to_the_chosen_folder(command, tmp_path):
     for known in (weights.SYNCNET, weights.S3FD):
         assert f"{chosen / known.published}: not downloaded" in done.stderr
     assert "download_models: 3 missing" in done.stderr
+    assert [path.name for path in chosen.rglob("*") if path.is_file()] == ["syncnet_v2.model"]
 
 
 @pytest.mark.slow
