@@ -6,6 +6,7 @@ that comes with the suite. Choosing does not load torch: a program that hands th
 
 import hashlib
 import logging
+import os
 import pickle
 import warnings
 from dataclasses import dataclass
@@ -64,7 +65,30 @@ S3FD = Known(
     first_channels=64,
 )
 EMBEDDING_LAYER = "netfcaud.3.weight"
-HOW_TO_GET = "run `sh download_model.sh`"
+PACKAGED_STARTER = "syncnet/starter"  # where the wheel has data/starter
+
+
+def installed() -> bool:
+    """Return True if the suite is installed from a wheel, not used from a checkout."""
+    return (ROOT / PACKAGED_STARTER).is_dir()
+
+
+def home() -> Path:
+    """Return the folder that ``Known.published`` is relative to.
+
+    This is the checkout itself. An installed suite has SYNCNET_HOME or else the user's data folder.
+    """
+    if not installed():
+        return ROOT
+    chosen = os.environ.get("SYNCNET_HOME")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("syncnet", appauthor=False))
+
+
+HOW_TO_GET = "run `download_models`" if installed() else "run `sh download_model.sh`"
 
 
 class Default(str):
@@ -125,7 +149,9 @@ def choose(known, given=None):
     Raises:
         WeightsError: the named file cannot be read, or nothing is there to choose.
     """
-    published, starter = ROOT / known.published, ROOT / known.starter
+    published, starter = home() / known.published, ROOT / known.starter
+    if installed():
+        starter = ROOT / PACKAGED_STARTER / starter.name
     if given is not None and not isinstance(given, Default):
         in_suite = given == known.published and not Path(given).exists() and published.exists()
         return identify(published if in_suite else given, known)
@@ -143,8 +169,9 @@ def choose(known, given=None):
         raise WeightsError(
             f"{published}: no {known.network} weights: {HOW_TO_GET} or name other weights with {known.flag}"
         )
+    used, missing = (starter, published) if installed() else (known.starter, known.published)
     warn_once(
-        f"{known.network}: starter weights ({known.starter}), because the published ones are not at {known.published}: "
+        f"{known.network}: starter weights ({used}), because the published ones are not at {missing}: "
         f"scores are no LSE-C/LSE-D and must not be reported as such. For the published weights {HOW_TO_GET}"
     )
     return identify(starter, known)
