@@ -1,7 +1,7 @@
-"""SyncNet: two networks that put 0.2 s of sound and five mouth frames into one space.
+"""Architecture of SyncNet: two networks that embed 0.2 s of audio and five mouth frames in a common space.
 
-The architecture and nothing else. Weights come from ``syncnet.models.weights``, fast inference from
-``syncnet.models.fast``, scores from ``SyncNetInstance``.
+``syncnet.models.weights`` loads weights, ``syncnet.models.fast`` optimises inference, ``SyncNetInstance`` computes
+scores.
 
 Chung & Zisserman, "Out of time: automated lip sync in the wild", ACCV workshops 2016, section 2.
 """
@@ -16,7 +16,7 @@ LIP_WINDOW = (3, WINDOW_FRAMES, 224, 224)  # BGR channels, frames at 25 fps, hei
 
 
 def scaled(channels, width):
-    """Number of channels of a layer in a network made ``width`` times as wide (at least one)."""
+    """Return a layer's number of channels in a network ``width`` times as wide; at least 1."""
     return max(1, round(channels * width))
 
 
@@ -38,8 +38,8 @@ class S(nn.Module):
     """The two-stream network.
 
     Args:
-        num_layers_in_fc_layers: size of the embedding that both streams end in (the name is the published one).
-        width: factor on every hidden layer's channels; 1.0 is the published network.
+        num_layers_in_fc_layers: size of the embedding; the published code's name of this parameter.
+        width: factor for the number of channels of each hidden layer; 1.0 is the published network.
     """
 
     def __init__(self, num_layers_in_fc_layers=EMBEDDING_SIZE, width=1.0):
@@ -71,13 +71,34 @@ class S(nn.Module):
         self.netfclip = head(c512, num_layers_in_fc_layers)
 
     def forward_aud(self, x):
-        """N x 1 x 13 x 20 unscaled MFCCs -> N x 1024 audio features."""
+        """Compute audio features.
+
+        Args:
+            x: N x 1 x 13 x 20 unscaled MFCCs, float32.
+
+        Returns:
+            N x 1024.
+        """
         return self.netfcaud(self.netcnnaud(x).flatten(1))
 
     def forward_lip(self, x):
-        """N x 3 x 5 x 224 x 224 BGR pixels (0..255, float) -> N x 1024 video features."""
+        """Compute video features.
+
+        Args:
+            x: N x 3 x 5 x 224 x 224 BGR pixels from 0 to 255, float32.
+
+        Returns:
+            N x 1024.
+        """
         return self.netfclip(self.forward_lipfeat(x))
 
     def forward_lipfeat(self, x):
-        """N x 3 x 5 x 224 x 224 BGR pixels (0..255, float) -> N x 512 features before ``netfclip``."""
+        """Compute lip features, the input of ``netfclip``.
+
+        Args:
+            x: as in ``forward_lip``.
+
+        Returns:
+            N x 512.
+        """
         return self.netcnnlip(x).flatten(1)
