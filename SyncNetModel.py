@@ -6,29 +6,36 @@ scores.
 Chung & Zisserman, "Out of time: automated lip sync in the wild", ACCV workshops 2016, section 2.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from torch import nn
 
 from syncnet.constants import WINDOW_FRAMES
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EMBEDDING_SIZE = 1024
 AUDIO_WINDOW = (1, 13, 20)  # channels, MFCC coefficients, MFCC steps (10 ms each)
 LIP_WINDOW = (3, WINDOW_FRAMES, 224, 224)  # BGR channels, frames at 25 fps, height, width
 
 
-def scaled(channels, width):
+def scaled(channels: int, width: float) -> int:
     """Return a layer's number of channels in a network ``width`` times as wide; at least 1."""
     return max(1, round(channels * width))
 
 
-def conv2d(inputs, outputs, **kwargs):
+def conv2d(inputs: int, outputs: int, **kwargs: Any) -> list[nn.Module]:
     return [nn.Conv2d(inputs, outputs, **kwargs), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
 
 
-def conv3d(inputs, outputs, **kwargs):
+def conv3d(inputs: int, outputs: int, **kwargs: Any) -> list[nn.Module]:
     return [nn.Conv3d(inputs, outputs, **kwargs), nn.BatchNorm3d(outputs), nn.ReLU(inplace=True)]
 
 
-def head(features, outputs):
+def head(features: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(features, features), nn.BatchNorm1d(features), nn.ReLU(), nn.Linear(features, outputs)
     )
@@ -42,7 +49,7 @@ class S(nn.Module):
         width: factor for the number of channels of each hidden layer; 1.0 is the published network.
     """
 
-    def __init__(self, num_layers_in_fc_layers=EMBEDDING_SIZE, width=1.0):
+    def __init__(self, num_layers_in_fc_layers: int = EMBEDDING_SIZE, width: float = 1.0) -> None:
         super().__init__()
         c64, c96, c192, c256, c384, c512 = (scaled(c, width) for c in (64, 96, 192, 256, 384, 512))
         self.netcnnaud = nn.Sequential(
@@ -70,7 +77,7 @@ class S(nn.Module):
         self.netfcaud = head(c512, num_layers_in_fc_layers)
         self.netfclip = head(c512, num_layers_in_fc_layers)
 
-    def forward_aud(self, x):
+    def forward_aud(self, x: Tensor) -> Tensor:
         """Compute audio features.
 
         Args:
@@ -81,7 +88,7 @@ class S(nn.Module):
         """
         return self.netfcaud(self.netcnnaud(x).flatten(1))
 
-    def forward_lip(self, x):
+    def forward_lip(self, x: Tensor) -> Tensor:
         """Compute video features.
 
         Args:
@@ -92,7 +99,7 @@ class S(nn.Module):
         """
         return self.netfclip(self.forward_lipfeat(x))
 
-    def forward_lipfeat(self, x):
+    def forward_lipfeat(self, x: Tensor) -> Tensor:
         """Compute lip features, the input of ``netfclip``.
 
         Args:

@@ -3,7 +3,16 @@
 The pipeline accepts any implementation of ``syncnet.faces.detect.Detector``; the scripts use ``S3FD``.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from detectors.s3fd import Detector
+
+if TYPE_CHECKING:
+    import os
+
+    import torch
 
 __all__ = ["S3FD"]
 
@@ -20,7 +29,7 @@ class S3FD(Detector):
         WeightsError: the weights are missing or damaged.
     """
 
-    def __init__(self, device="auto", weights=None):
+    def __init__(self, device: str | torch.device = "auto", weights: str | os.PathLike[str] | None = None) -> None:
         # imported here, because these modules import the plain network from this package
         from syncnet.models.devices import select_device
         from syncnet.models.fast import FastS3FD

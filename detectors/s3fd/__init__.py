@@ -3,11 +3,18 @@
 Zhang et al., "S3FD: Single Shot Scale-invariant Face Detector", ICCV 2017.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import cv2
 import numpy as np
 import torch
 
 from .box_utils import decode, nms, prior_boxes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PIXEL_MEANS = (123.0, 117.0, 104.0)  # RGB
 CONFIDENCE_FLOOR = 0.05  # candidates with lower scores are dropped first
@@ -27,10 +34,10 @@ class Detector:
         weights: the network's ``syncnet.models.weights.Weights``, for the recipe, or None.
     """
 
-    def __init__(self, net, device, weights=None):
+    def __init__(self, net: torch.nn.Module, device: torch.device, weights: Any = None) -> None:
         self.net, self.device, self.weights = net, device, weights
 
-    def detect_faces(self, image, conf_th=0.8, scales=(1,)):
+    def detect_faces(self, image: np.ndarray, conf_th: float = 0.8, scales: Sequence[float] = (1,)) -> np.ndarray:
         """Detect faces in an image.
 
         Args:
@@ -43,7 +50,9 @@ class Detector:
         """
         return self.detect_batch(image[None], conf_th=conf_th, scales=scales)[0]
 
-    def detect_batch(self, images, conf_th=0.8, scales=(1,)):
+    def detect_batch(
+        self, images: np.ndarray, conf_th: float = 0.8, scales: Sequence[float] = (1,)
+    ) -> list[np.ndarray]:
         """Detect faces in a batch of images.
 
         Args:
@@ -59,7 +68,7 @@ class Detector:
         return [rows[nms(rows[:, :4], rows[:, 4], SCALES_IOU)] for rows in merged]
 
     @torch.inference_mode()
-    def _candidates(self, images, conf_th, scale):
+    def _candidates(self, images: np.ndarray, conf_th: float, scale: float) -> list[np.ndarray]:
         """Detect faces at a single scale; arguments and result as in ``detect_batch``."""
         height, width = images[0].shape[:2]
         if round(min(height, width) * scale) < SMALLEST_SIDE:
@@ -78,5 +87,5 @@ class Detector:
         return [r[nms(r[:, :4], r[:, 4], CANDIDATE_IOU, top_k=CANDIDATES)[:DETECTIONS]] for r in detections]
 
 
-def resize(image, scale):
+def resize(image: np.ndarray, scale: float) -> np.ndarray:
     return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)

@@ -1,5 +1,7 @@
 """Vectorised prior boxes, box decoding and non-maximum suppression of S3FD."""
 
+from __future__ import annotations
+
 from functools import lru_cache
 
 import cv2
@@ -11,7 +13,7 @@ SIZES = (16, 32, 64, 128, 256, 512)  # side length of the priors in pixels, per 
 VARIANCES = (0.1, 0.2)  # scale of the predicted centres and sizes
 
 
-def map_sizes(height, width):
+def map_sizes(height: int, width: int) -> list[tuple[int, int]]:
     """Return (rows, columns) of the six feature maps for an input of height x width pixels."""
     half = [(height, width)]
     for layer in range(5):
@@ -26,7 +28,7 @@ def map_sizes(height, width):
 
 
 @lru_cache(maxsize=8)
-def prior_boxes(height, width, device="cpu"):
+def prior_boxes(height: int, width: int, device: str = "cpu") -> torch.Tensor:
     """Return the priors for an input of height x width pixels.
 
     Returns:
@@ -41,7 +43,7 @@ def prior_boxes(height, width, device="cpu"):
     return torch.from_numpy(np.concatenate(priors).astype(np.float32)).to(device)
 
 
-def decode(locations, priors):
+def decode(locations: torch.Tensor, priors: torch.Tensor) -> torch.Tensor:
     """Decode predicted offsets.
 
     Args:
@@ -56,7 +58,7 @@ def decode(locations, priors):
     return torch.cat([centres - sizes / 2, centres + sizes / 2], dim=-1)
 
 
-def nms(boxes, scores, threshold, *, top_k=0):
+def nms(boxes: np.ndarray, scores: np.ndarray, threshold: float, *, top_k: int = 0) -> np.ndarray:
     """Apply non-maximum suppression.
 
     Args:
@@ -71,5 +73,5 @@ def nms(boxes, scores, threshold, *, top_k=0):
     corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     rectangles = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
     confidences = np.asarray(scores, np.float32)
-    kept = cv2.dnn.NMSBoxes(rectangles, confidences, 0.0, threshold, top_k=top_k)
+    kept = cv2.dnn.NMSBoxes(rectangles, confidences, 0.0, threshold, top_k=top_k)  # type: ignore[arg-type]
     return np.asarray(kept, dtype=int).reshape(-1)

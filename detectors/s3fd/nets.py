@@ -3,9 +3,18 @@
 Zhang et al., "S3FD: Single Shot Scale-invariant Face Detector", ICCV 2017, section 3.1.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from torch import Tensor
 
 POOL = "pool"
 POOL_CEIL = "pool, rounding sizes up"
@@ -17,7 +26,7 @@ HEAD_CHANNELS = (256, 512, 512, 1024, 512, 256)
 BACKGROUND_SCORES = 3  # of the finest map: max-out background label, section 3.3
 
 
-def scaled(channels, width):
+def scaled(channels: int, width: float) -> int:
     """Return a layer's number of channels in a network ``width`` times as wide; at least 1."""
     return max(1, round(channels * width))
 
@@ -32,17 +41,17 @@ class L2Norm(nn.Module):
 
     EPSILON = 1e-10
 
-    def __init__(self, channels, scale):
+    def __init__(self, channels: int, scale: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.full((channels,), float(scale)))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         norm = x.pow(2).sum(dim=1, keepdim=True).sqrt() + self.EPSILON
         return x / norm * self.weight[None, :, None, None]
 
 
-def vgg_layers(width):
-    layers = []
+def vgg_layers(width: float) -> list[nn.Module]:
+    layers: list[nn.Module] = []
     channels = 3
     for item in TRUNK:
         if isinstance(item, str):
@@ -64,7 +73,7 @@ class S3FDNet(nn.Module):
         width: factor for the number of channels of each layer; 1.0 is the published network.
     """
 
-    def __init__(self, width=1.0):
+    def __init__(self, width: float = 1.0) -> None:
         super().__init__()
         self.vgg = nn.ModuleList(vgg_layers(width))
         self.L2Norm3_3, self.L2Norm4_3, self.L2Norm5_3 = (
@@ -84,7 +93,7 @@ class S3FDNet(nn.Module):
         self.loc = nn.ModuleList(nn.Conv2d(c, 4, kernel_size=3, padding=1) for c in channels)
         self.conf = nn.ModuleList(nn.Conv2d(c, s, kernel_size=3, padding=1) for c, s in zip(channels, scores))
 
-    def sources(self, x):
+    def sources(self, x: Tensor) -> list[Tensor]:
         """Return the six feature maps of N x 3 x H x W images, the finest (H/4 x W/4) first."""
         norms = iter((self.L2Norm3_3, self.L2Norm4_3, self.L2Norm5_3))
         maps = []
@@ -99,12 +108,12 @@ class S3FDNet(nn.Module):
                 maps.append(x)
         return maps
 
-    def heads(self, x):
+    def heads(self, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the result of ``read_head`` for each feature map of N x 3 x H x W images."""
         for source, loc, conf in zip(self.sources(x), self.loc, self.conf):
             yield read_head(loc(source), conf(source))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Predict offsets and face scores.
 
         Args:
@@ -116,7 +125,7 @@ class S3FDNet(nn.Module):
         return merge_heads(self.heads(x))
 
 
-def read_head(locations, scores):
+def read_head(locations: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
     """Convert the outputs of a feature map's two heads.
 
     Args:
@@ -129,7 +138,7 @@ def read_head(locations, scores):
     return locations.permute(0, 2, 3, 1).flatten(1, 2), scores[:, -1] - scores[:, :-1].amax(dim=1)
 
 
-def merge_heads(heads):
+def merge_heads(heads: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Concatenate the predictions of all feature maps.
 
     Args:

@@ -1,15 +1,25 @@
 """Metadata of media files: streams, time stamps and index, read by PyAV without decoding."""
 
+from __future__ import annotations
+
 import contextlib
 from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import av
 
 from syncnet import reasons
 from syncnet.errors import MediaError
 from syncnet.media.ffmpeg import absolute
+
+if TYPE_CHECKING:
+    import os
+
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
 
 # Formats that contain their media. All others are refused, whatever the file's extension: playlists, session
 # descriptions and image sequences (HLS, DASH, ffconcat, SDP ...) make ffmpeg open other files and hosts.
@@ -60,21 +70,21 @@ class Timing:
     audible_start: Fraction
     rate: Fraction
     duration: int
-    frames: list
+    frames: list[tuple[int, int]]
 
     @property
-    def skipped(self):
+    def skipped(self) -> Fraction:
         """Difference between ``audible_start`` and ``start``, in seconds."""
         return self.audible_start - self.start
 
 
-def input_flags(path):
+def input_flags(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """Return ffmpeg's arguments for an input file, with options that keep it from opening any other file."""
     options = [part for name, value in INPUT_OPTIONS.items() for part in (f"-{name}", value)]
     return (*options, "-i", absolute(path))
 
 
-def open_container(path):
+def open_container(path: str | os.PathLike[str]) -> InputContainer:
     """Open a media file to read its packets.
 
     Returns:
@@ -92,7 +102,7 @@ def open_container(path):
         ) from error
 
 
-def probe(path):
+def probe(path: str | os.PathLike[str]) -> Streams:
     """Return the streams of a file.
 
     Raises:
@@ -107,7 +117,7 @@ def probe(path):
         )
 
 
-def check_streams(path):
+def check_streams(path: str | os.PathLike[str]) -> Streams:
     """Return the streams of a file that must have video.
 
     Raises:
@@ -119,39 +129,40 @@ def check_streams(path):
     return streams
 
 
-def video_streams(container):
+def video_streams(container: InputContainer) -> list[VideoStream]:
     cover = av.stream.Disposition.attached_pic
     return [stream for stream in container.streams.video if not stream.disposition & cover]
 
 
-def main_video(container):
+def main_video(container: InputContainer) -> VideoStream:
     """Return the video stream that ffmpeg selects: the default one, else the largest."""
     return max(video_streams(container), key=lambda s: s.width * s.height + preference(s))
 
 
-def main_audio(container):
+def main_audio(container: InputContainer) -> AudioStream | None:
     """Return the audio stream that ffmpeg selects: the default one, else the one with the most channels."""
     return max(container.streams.audio, key=lambda s: s.channels + preference(s), default=None)
 
 
-def preference(stream):
+def preference(stream: VideoStream | AudioStream) -> int:
     return DEFAULT_BONUS if stream.disposition & av.stream.Disposition.default else 0
 
 
-def sample_format(audio):
+def sample_format(audio: AudioStream | None) -> str:
     return audio.format.name if audio is not None and audio.format is not None else ""
 
 
-def read_timing(path):
+def read_timing(path: str | os.PathLike[str]) -> Timing:
     """Read the time stamps of a file's main video stream.
 
     Durations are those of ffmpeg 5.1, because published scores depend on its frame rate conversion: if an MP4 or MOV
     file stores frames out of order, each frame has the nominal duration, otherwise the duration in the file.
     """
-    frames = []
-    starts = {}
+    frames: list[tuple[int, int]] = []
+    starts: dict[object, Fraction] = {}
     with open_container(path) as container:
         stream, audio = main_video(container), main_audio(container)
+        assert stream.time_base is not None, "an input stream has one"
         own_durations = "mov" not in container.format.name
         with contextlib.suppress(av.FFmpegError, OSError):  # use the readable part of a damaged file
             for packet in container.demux([stream] if audio is None else [stream, audio]):
@@ -177,13 +188,13 @@ def read_timing(path):
         )
 
 
-def nominal_duration(stream):
+def nominal_duration(stream: VideoStream) -> int:
     """Return the frame duration at the stream's nominal rate, in ticks, rounded down; 0 if the rate is unknown."""
     rate = stream.codec_context.framerate or stream.base_rate
     return int(1 / (rate * stream.time_base)) if rate and stream.time_base else 0
 
 
-def indexed_frames(path):
+def indexed_frames(path: str | os.PathLike[str]) -> int:
     """Return the number of frames in a video file's index; 0 if the file is incomplete."""
     with open_container(path) as container:
         return len(container.streams.video[0].index_entries)

@@ -1,6 +1,9 @@
 """The ffmpeg conversions of the published pipeline."""
 
+from __future__ import annotations
+
 import wave
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -12,6 +15,13 @@ from syncnet.media.ffmpeg import ERRORS_ONLY, Ffmpeg, absolute
 from syncnet.media.frame_rate import audio_start_filter, rate_filter
 from syncnet.results.layout import FRAME_PATTERN, new_file
 
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from syncnet.media.containers import Streams, Timing
+
 # Equivalent of `-async 1` of ffmpeg up to 6: fill gaps, and start at time 0 whatever the first time stamp.
 ASYNC_FILTER = "aresample=async=1:first_pts=0"
 # ffmpeg up to 6 resamples audio of up to 16 bits as 16-bit integers; ffmpeg 7 and later as floating point.
@@ -22,7 +32,7 @@ WAV_FLAGS = ("-ac", "1", "-vn", "-acodec", "pcm_s16le", "-ar", str(SAMPLE_RATE))
 PIPELINE_QUALITY = ("-qscale:v", "2")
 
 
-def async_flags(streams, *, before=()):
+def async_flags(streams: Streams, *, before: Iterable[str] = ()) -> tuple[str, ...]:
     """Return ffmpeg's arguments that make audio start at time 0 and fill its gaps with silence.
 
     Args:
@@ -35,7 +45,7 @@ def async_flags(streams, *, before=()):
     return ("-af", ",".join([*before, resampling]))
 
 
-def rate_flags(timing, script, *, keeps_gaps):
+def rate_flags(timing: Timing, script: Path, *, keeps_gaps: bool) -> tuple[str, ...]:
     """Return ffmpeg's arguments that convert a video to ``FRAME_RATE`` as for the published scores.
 
     Args:
@@ -51,13 +61,13 @@ def rate_flags(timing, script, *, keeps_gaps):
 
 
 def start_conversion(
-    source,
-    video,
+    source: str | os.PathLike[str],
+    video: str | os.PathLike[str],
     *,
-    script,
-    streams,
-    keeps_gaps,
-):
+    script: Path,
+    streams: Streams,
+    keeps_gaps: bool,
+) -> Ffmpeg:
     """Start converting a video to an AVI file of ``FRAME_RATE`` (step 1 of run_pipeline).
 
     Args:
@@ -76,7 +86,7 @@ def start_conversion(
     return Ffmpeg([*input_flags(source), *flags, "-f", "avi", *ERRORS_ONLY, absolute(video)], source=source)
 
 
-def start_frames(video, folder, *, quality=()):
+def start_frames(video: str | os.PathLike[str], folder: Path, *, quality: tuple[str, ...] = ()) -> Ffmpeg:
     """Start extracting all frames of a video to ``000001.jpg``, ``000002.jpg`` and so on.
 
     Args:
@@ -87,7 +97,9 @@ def start_frames(video, folder, *, quality=()):
     return Ffmpeg([*input_flags(video), *ERRORS_ONLY, *frames_output(quality)], source=video, cwd=folder)
 
 
-def start_audio(video, wav, *, streams=None):
+def start_audio(
+    video: str | os.PathLike[str], wav: str | os.PathLike[str], *, streams: Streams | None = None
+) -> Ffmpeg:
     """Start extracting the audio of a video to a 16 kHz mono WAV file.
 
     Args:
@@ -99,7 +111,9 @@ def start_audio(video, wav, *, streams=None):
     return Ffmpeg([*input_flags(video), *ERRORS_ONLY, *flags, *audio_output(wav)], source=video)
 
 
-def start_unpacking(video, folder, wav, *, quality=()):
+def start_unpacking(
+    video: str | os.PathLike[str], folder: Path, wav: str | os.PathLike[str], *, quality: tuple[str, ...] = ()
+) -> Ffmpeg:
     """Start extracting frames and audio with a single ffmpeg, as ``start_frames`` and ``start_audio`` do.
 
     For a short video, starting a second ffmpeg takes longer than extracting the audio.
@@ -108,15 +122,15 @@ def start_unpacking(video, folder, wav, *, quality=()):
     return Ffmpeg([*input_flags(video), *ERRORS_ONLY, *outputs], source=video, cwd=folder)
 
 
-def frames_output(quality):
+def frames_output(quality: tuple[str, ...]) -> tuple[str, ...]:
     return (*quality, "-threads", "1", "-f", "image2", FRAME_PATTERN)
 
 
-def audio_output(wav):
+def audio_output(wav: str | os.PathLike[str]) -> tuple[str, ...]:
     return (*WAV_FLAGS, "-f", "wav", absolute(wav))
 
 
-def read_wav(wav):
+def read_wav(wav: str | os.PathLike[str]) -> np.ndarray:
     """Read a 16-bit mono WAV file.
 
     Returns:
@@ -126,13 +140,13 @@ def read_wav(wav):
         return np.frombuffer(file.readframes(file.getnframes()), np.int16)
 
 
-def wav_length(wav):
+def wav_length(wav: str | os.PathLike[str]) -> int:
     """Return the number of samples in a mono WAV file, from its header."""
     with wave.open(str(wav), "rb") as file:
         return file.getnframes()
 
 
-def mux(video, audio, output, *, frames):
+def mux(video: Path, audio: Path, output: Path, *, frames: int) -> None:
     """Combine a video file and an audio file into an AVI file, without re-encoding.
 
     Args:
@@ -155,7 +169,7 @@ def mux(video, audio, output, *, frames):
             )
 
 
-def frame_count(video):
+def frame_count(video: str | os.PathLike[str]) -> int | None:
     """Return the number of frames that a video's container states; None if it states none."""
     capture = cv2.VideoCapture(absolute(video), cv2.CAP_FFMPEG)
     count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))

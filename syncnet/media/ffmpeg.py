@@ -5,6 +5,8 @@ same one: the executable of the package imageio-ffmpeg, whose version requiremen
 SYNCNET_FFMPEG selects another one.
 """
 
+from __future__ import annotations
+
 import contextlib
 import logging
 import os
@@ -15,8 +17,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from syncnet.errors import DiskFullError, MediaError, ToolError, tells_no_space
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 logger = logging.getLogger("syncnet")
 
@@ -50,7 +56,7 @@ class Program:
 
 
 @lru_cache
-def find_ffmpeg():
+def find_ffmpeg() -> Program:
     """Find the ffmpeg to use.
 
     The first of: the one that SYNCNET_FFMPEG names (a path, or ``system`` for the one on PATH), the one that
@@ -81,7 +87,7 @@ def find_ffmpeg():
     return Program(found, ON_PATH)
 
 
-def program_from(variable, value):
+def program_from(variable: str, value: str) -> Program:
     """Find the ffmpeg that an environment variable names.
 
     Raises:
@@ -96,7 +102,7 @@ def program_from(variable, value):
     raise ToolError(f"{value}: not an executable program, but {variable} names it: correct or unset {variable}")
 
 
-def packaged_binary():
+def packaged_binary() -> str | None:
     """Return the path of the executable in the package imageio-ffmpeg; None if it has none for this platform.
 
     The package's own ``get_ffmpeg_exe`` starts the executable to test it, and silently falls back to any other ffmpeg.
@@ -109,13 +115,13 @@ def packaged_binary():
 
 
 @lru_cache
-def ffmpeg_version():
+def ffmpeg_version() -> str:
     """Return the version that ffmpeg reports, such as ``7.0.2-static``."""
     words = Ffmpeg(["-version"], source=PROGRAM).finish().split()
     return words[2] if len(words) > 2 else "unknown"
 
 
-def absolute(path):
+def absolute(path: str | os.PathLike[str]) -> str:
     """Return an absolute path for ffmpeg or OpenCV, which cannot be mistaken for a flag or a protocol."""
     return str(Path(path).absolute())
 
@@ -137,11 +143,11 @@ class Ffmpeg:
 
     def __init__(
         self,
-        arguments,
+        arguments: Iterable[str | os.PathLike[str]],
         *,
-        source,
-        cwd=None,
-    ):
+        source: str | os.PathLike[str],
+        cwd: str | os.PathLike[str] | None = None,
+    ) -> None:
         self.source, self.complaint = source, ""
         program = find_ffmpeg().path
         # a file, because a damaged input can fill a pipe, which nobody reads while ffmpeg runs
@@ -160,21 +166,21 @@ class Ffmpeg:
                 f"{program}: cannot be started ({error.strerror}): install ffmpeg, or set {CHOICE} to another one"
             ) from error
 
-    def __enter__(self):
+    def __enter__(self) -> Ffmpeg:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.kill()
 
     @property
-    def running(self):
+    def running(self) -> bool:
         return self.process.poll() is None
 
     @property
-    def succeeded(self):
+    def succeeded(self) -> bool:
         return self.process.poll() == 0
 
-    def kill(self):
+    def kill(self) -> None:
         """Kill the process if it still runs, and close its files."""
         if self.running:
             self.process.kill()
@@ -183,13 +189,13 @@ class Ffmpeg:
             self.process.stdout.close()
         self.log.close()
 
-    def wait(self):
+    def wait(self) -> tuple[str, str]:
         """Wait for the process to end, and return what it printed on stdout and on stderr."""
         stdout = self.process.communicate()[0].decode(errors="replace")
         self.log.seek(0)
         return stdout, self.log.read().decode(errors="replace")
 
-    def finish(self, *, code=None):
+    def finish(self, *, code: str | None = None) -> str:
         """Wait for the process to end, and check that it succeeded.
 
         Args:
@@ -223,7 +229,7 @@ class Ffmpeg:
 
 
 @contextlib.contextmanager
-def reading_output_of(process):
+def reading_output_of(process: Ffmpeg) -> Iterator[None]:
     """Read the output of a running ffmpeg in the block; if the output is damaged, raise ffmpeg's own error first."""
     try:
         yield
@@ -232,6 +238,6 @@ def reading_output_of(process):
         raise
 
 
-def last_line(text):
+def last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:DETAIL_LENGTH] if lines else "no error message"

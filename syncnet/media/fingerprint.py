@@ -3,6 +3,8 @@
 The suite's own conversions compute it once per ffmpeg executable, and the user's cache folder stores it.
 """
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import json
@@ -47,7 +49,7 @@ class Behaviour:
 
 
 @lru_cache
-def behaviour():
+def behaviour() -> Behaviour:
     """Return the properties of the ffmpeg in use, from the cache if it has them."""
     path = cache_file()
     try:
@@ -61,7 +63,7 @@ def behaviour():
     return found
 
 
-def cache_file():
+def cache_file() -> Path:
     """Return the cache file for the ffmpeg in use. Its name changes when ffmpeg, OpenCV or PyAV is updated."""
     program = Path(find_ffmpeg().path).resolve()
     state = program.stat()
@@ -70,7 +72,7 @@ def cache_file():
     return Path(platformdirs.user_cache_dir("syncnet", appauthor=False)) / f"ffmpeg-{name}.json"
 
 
-def examine():
+def examine() -> Behaviour:
     """Compute the properties of the ffmpeg in use by converting a test video.
 
     Raises:
@@ -96,7 +98,7 @@ def examine():
         return Behaviour(ffmpeg_version(), content.hexdigest()[:DIGITS], keeps_gaps)
 
 
-def convert(source, video, *, keeps_gaps):
+def convert(source: Path, video: Path, *, keeps_gaps: bool) -> bool:
     """Convert the test video, and return True if the result has each frame exactly once."""
     streams, script = check_streams(source), video.with_suffix(".txt")
     with contextlib.suppress(MediaError):  # this ffmpeg does not know the flags
@@ -105,7 +107,7 @@ def convert(source, video, *, keeps_gaps):
     return False
 
 
-def write_test_video(path):
+def write_test_video(path: Path) -> None:
     """Write an uncompressed test image and tone, computed in integers to be identical on all machines."""
     rows, columns, index = np.ogrid[:HEIGHT, :WIDTH, :FRAMES]
     image = (rows * rows // 3 + columns * (5 + 2 * index) + rows * columns // 7 + 40 * index) % 256

@@ -13,9 +13,18 @@ So no frame is ever shown early, and a frame is shown up to 1.6 frames late: at 
 about one frame.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from syncnet.constants import FRAME_RATE
+
+if TYPE_CHECKING:
+    from fractions import Fraction
+
+    from syncnet.media.containers import Timing
 
 # ffmpeg's own precision of times in the conversion. Half a tick is added so that no time is halfway between frames.
 ONE = 1 << 16
@@ -23,7 +32,7 @@ TICKS_PER_SECOND = FRAME_RATE * ONE
 LATE, EARLY = -0.6, 0.6
 
 
-def rate_filter(timing):
+def rate_filter(timing: Timing) -> str:
     """Return the rule for a video as an ffmpeg filter chain that sets each frame's time to its index.
 
     Args:
@@ -41,7 +50,7 @@ def rate_filter(timing):
     return f"settb=1/{TICKS_PER_SECOND},setpts='{expression}',select='not(isnan(pts))'"
 
 
-def correction(timing):
+def correction(timing: Timing) -> str:
     """Return an expression to add to time stamps, for an ffmpeg that computes another start time of the container."""
     difference = rounded(timing.skipped * TICKS_PER_SECOND)
     if not difference or not timing.frames:
@@ -50,17 +59,17 @@ def correction(timing):
     return f"{difference}*lt(abs(STARTPTS-{first}),{difference // 2})"
 
 
-def audio_start_filter(timing):
+def audio_start_filter(timing: Timing) -> list[str]:
     """Return ffmpeg filters that apply ``correction`` to the audio; empty if no correction is needed."""
     skipped = float(timing.skipped)
     return [f"asetpts='PTS+floor({skipped:.6f}/TB+0.5)*lt(STARTT,{skipped / 2:.6f})'"] if skipped else []
 
 
-def usual_duration(timing):
+def usual_duration(timing: Timing) -> float:
     return published_duration(timing.duration, timing)
 
 
-def irregular_frames(timing):
+def irregular_frames(timing: Timing) -> list[tuple[int, float]]:
     """Return the frames that get another index with their own duration than with the usual one.
 
     Returns:
@@ -83,7 +92,7 @@ def irregular_frames(timing):
     return found
 
 
-def search_tree(pairs, otherwise):
+def search_tree(pairs: list[tuple[int, float]], otherwise: str) -> str:
     """Return an expression for a frame's duration: a binary search by the frame's time.
 
     Args:
@@ -100,7 +109,7 @@ def search_tree(pairs, otherwise):
     return f"if(lt(ld(3),{ticks - 1}),{left},{right})"
 
 
-def place(time, duration, index):
+def place(time: float, duration: float, index: int) -> int | None:
     """Apply the rule to a single frame.
 
     Args:
@@ -117,7 +126,7 @@ def place(time, duration, index):
     return max(index, int(np.floor(time + 0.5))) if margin > EARLY else index
 
 
-def published_duration(ticks, timing):
+def published_duration(ticks: int, timing: Timing) -> float:
     """Return a frame's duration in units of 1/25 s as ffmpeg 5.1 computes it: rounded, unless that gives 0."""
     duration = round(float(np.float32(ticks * float(timing.time_base) * FRAME_RATE)))
     if duration > 0:
@@ -125,7 +134,7 @@ def published_duration(ticks, timing):
     return min(FRAME_RATE / float(timing.rate), 1.0) if timing.rate else 0.0
 
 
-def filter_time(pts, timing, *, start):
+def filter_time(pts: int, timing: Timing, *, start: Fraction) -> int:
     """Return a frame's time as ffmpeg's filters receive it, in ticks of 1/TICKS_PER_SECOND s, rounded like ffmpeg.
 
     Args:
@@ -136,7 +145,7 @@ def filter_time(pts, timing, *, start):
     return rounded((pts - rounded(start / timing.time_base)) * timing.time_base * TICKS_PER_SECOND)
 
 
-def rounded(value):
+def rounded(value: Fraction) -> int:
     """Round to the nearest integer, halves away from 0."""
     size = (2 * abs(value.numerator) + value.denominator) // (2 * value.denominator)
     return size if value >= 0 else -size

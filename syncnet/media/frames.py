@@ -1,9 +1,12 @@
 """Frames of a video as streams: read as soon as ffmpeg has written them, and ahead of use by a thread."""
 
+from __future__ import annotations
+
 import os
 import queue
 import threading
 import time
+from typing import TYPE_CHECKING, TypeVar
 
 import cv2
 import numpy as np
@@ -11,12 +14,21 @@ import numpy as np
 from syncnet.errors import MediaError
 from syncnet.results.layout import frame_file
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator
+    from pathlib import Path
+
+    from syncnet.media.ffmpeg import Ffmpeg
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
 POLL_SECONDS = 0.005
 FRAMES_AHEAD = 16
 END_OF_IMAGE = b"\xff\xd9"  # of a JPEG file
 
 
-def read_frame(path):
+def read_frame(path: str | os.PathLike[str]) -> np.ndarray:
     """Read a frame.
 
     Returns:
@@ -31,7 +43,7 @@ def read_frame(path):
     return image
 
 
-def decode_frames(video):
+def decode_frames(video: Path) -> Iterator[np.ndarray]:
     """Decode a video with OpenCV.
 
     Yields:
@@ -48,7 +60,7 @@ def decode_frames(video):
         capture.release()
 
 
-def growing_files(folder, writer):
+def growing_files(folder: Path, writer: Ffmpeg) -> Iterator[Path]:
     """Wait for the frames that an ffmpeg writes into a folder.
 
     Ends when ffmpeg ends, whether it succeeded or not; ``writer.finish()`` raises its error. The last frame of a failed
@@ -82,14 +94,16 @@ def growing_files(folder, writer):
             return
 
 
-def is_complete(path):
+def is_complete(path: Path) -> bool:
     """Return True if a JPEG file has its end marker."""
     with path.open("rb") as file:
         file.seek(-min(len(END_OF_IMAGE), path.stat().st_size), os.SEEK_END)
         return file.read() == END_OF_IMAGE
 
 
-def read_ahead(items, function, *, ahead=FRAMES_AHEAD):
+def read_ahead(
+    items: Iterable[Item], function: Callable[[Item], Result], *, ahead: int = FRAMES_AHEAD
+) -> Generator[Result, None, None]:
     """Apply a function to items in a thread, ahead of use.
 
     Exceptions of the thread are raised here. Closing the generator ends the thread.
@@ -102,17 +116,17 @@ def read_ahead(items, function, *, ahead=FRAMES_AHEAD):
     Yields:
         ``function(item)`` for each item, in order.
     """
-    results = queue.Queue(maxsize=ahead)
+    results: queue.Queue[tuple[Result] | BaseException] = queue.Queue(maxsize=ahead)
     stopped = threading.Event()
 
-    def put(result):
+    def put(result: tuple[Result] | BaseException) -> None:
         while not stopped.is_set():
             try:
                 return results.put(result, timeout=POLL_SECONDS * 20)
             except queue.Full:
                 continue
 
-    def work():
+    def work() -> None:
         try:
             for item in items:
                 if stopped.is_set():
@@ -137,7 +151,7 @@ def read_ahead(items, function, *, ahead=FRAMES_AHEAD):
         thread.join()
 
 
-def batches(frames, size, *, overlap=0):
+def batches(frames: Iterable[np.ndarray], size: int, *, overlap: int = 0) -> Iterator[np.ndarray]:
     """Group frames of equal size into batches.
 
     Args:
@@ -149,7 +163,7 @@ def batches(frames, size, *, overlap=0):
     Yields:
         N x H x W x 3 arrays.
     """
-    batch = []
+    batch: list[np.ndarray] = []
     new = 0
     for frame in frames:
         batch.append(frame)

@@ -1,17 +1,27 @@
 """Device selection, memory settings and parallel streams for the networks."""
 
+from __future__ import annotations
+
 import ctypes
 import os
 import sys
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from typing import TYPE_CHECKING, TypeVar
 
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # makes torch request huge pages; read when torch is loaded
 
 import torch
 
 from syncnet.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable
+    from concurrent.futures import Future
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 # parameters of glibc's mallopt (malloc.h)
@@ -22,7 +32,7 @@ TRIM_BYTES = 512 * 1024 * 1024
 MAX_WORKERS = 4  # each needs memory for a batch
 
 
-def select_device(name):
+def select_device(name: str) -> torch.device:
     """Return the torch device of a name.
 
     Args:
@@ -52,7 +62,7 @@ def select_device(name):
 
 
 @lru_cache
-def keep_freed_memory():
+def keep_freed_memory() -> None:
     """Make glibc keep large freed blocks. Otherwise allocating pages takes a third of the time of each batch."""
     if sys.platform != "linux":
         return
@@ -65,7 +75,9 @@ def keep_freed_memory():
     mallopt(M_TRIM_THRESHOLD, TRIM_BYTES)
 
 
-def in_lanes(function, items, device):
+def in_lanes(
+    function: Callable[[Item], Result], items: Iterable[Item], device: torch.device
+) -> Generator[Result, None, None]:
     """Apply a network to batches, on a CPU in parallel streams.
 
     On a CPU several workers each process a batch with an equal share of torch's threads. This uses the cores better
@@ -86,7 +98,7 @@ def in_lanes(function, items, device):
         return
     # set_num_threads applies to the calling thread only
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,)) as pool:
-        waiting = deque()
+        waiting: deque[Future[Result]] = deque()
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))

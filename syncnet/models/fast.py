@@ -10,6 +10,10 @@ Optimisations:
 - On CPUs, the most expensive convolutions use algorithms with fewer multiplications (``winograd``).
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
@@ -18,11 +22,20 @@ from detectors.s3fd.nets import merge_heads, read_head
 from syncnet.constants import WINDOW_FRAMES
 from syncnet.models.winograd import TIME_OUTPUTS, PlaneConvolution, StridedPlaneConvolution, TimeConvolution
 
-PLANE_CHANNEL_PAIRS = 64 * 128  # input times output channels above which ``winograd`` is faster
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import numpy as np
+    from torch import Tensor
+
+    from detectors.s3fd.nets import S3FDNet
+    from SyncNetModel import S
+
+PLANE_CHANNEL_PAIRS = 64 * 128  # input times output channels from which ``winograd`` is faster
 BOX_VALUES = 4
 
 
-def spatial(size):
+def spatial(size: Any) -> Any:
     """Return the rows and columns of a size given as (time, rows, columns); an int stays as it is."""
     return size[-2:] if isinstance(size, tuple) else size
 
@@ -34,7 +47,7 @@ class StackedConvolution(nn.Module):
         conv: 3-D convolution without padding; weight O x 3 x 5 x h x w.
     """
 
-    def __init__(self, conv):
+    def __init__(self, conv: nn.Conv3d) -> None:
         super().__init__()
         self.conv = nn.Conv2d(
             conv.in_channels * WINDOW_FRAMES,
@@ -46,7 +59,7 @@ class StackedConvolution(nn.Module):
         self.conv.weight = nn.Parameter(conv.weight.transpose(1, 2).reshape(self.conv.weight.shape))
         self.conv.bias = conv.bias
 
-    def forward(self, frames):
+    def forward(self, frames: Tensor) -> Tensor:
         """Convolve all windows of consecutive frames.
 
         Args:
@@ -64,7 +77,7 @@ class StackedConvolution(nn.Module):
         return self.conv(windows.contiguous(memory_format=torch.channels_last))
 
 
-def flat_convolution(conv):
+def flat_convolution(conv: nn.Conv2d | nn.Conv3d) -> nn.Conv2d | nn.Conv3d:
     """Convert a 3-D convolution with a temporal kernel of 1 to a 2-D one; return others unchanged."""
     if isinstance(conv, nn.Conv2d) or conv.kernel_size[0] > 1:
         return conv
@@ -74,9 +87,9 @@ def flat_convolution(conv):
     return flat
 
 
-def folded(layers):
+def folded(layers: Iterable[nn.Module]) -> nn.Sequential:
     """Optimise layers of S for inference, as the module's docstring describes."""
-    fast = []
+    fast: list[Any] = []  # Any: torch's fuse functions are typed per kind of layer
     for layer in layers:
         if isinstance(layer, nn.Conv2d | nn.Conv3d | nn.Linear):
             fast.append(layer)
@@ -94,12 +107,12 @@ def folded(layers):
     return nn.Sequential(*fast)
 
 
-def with_fewer_products(layers):
+def with_fewer_products(layers: Iterable[nn.Module]) -> nn.Sequential:
     """Replace expensive convolutions by those of ``winograd``, for CPUs."""
     return nn.Sequential(*(cheaper(layer) for layer in layers))
 
 
-def cheaper(layer):
+def cheaper(layer: nn.Module) -> nn.Module:
     if not isinstance(layer, nn.Conv2d) or layer.in_channels * layer.out_channels < PLANE_CHANNEL_PAIRS:
         return layer
     shape = layer.kernel_size, layer.stride, layer.padding
@@ -121,9 +134,10 @@ class FastSyncNet(nn.Module):
         group: number of windows that are computed together.
     """
 
-    def __init__(self, net, device):
+    def __init__(self, net: S, device: torch.device) -> None:
         super().__init__()
         conv, pool, *rest = folded(net.netcnnlip)
+        assert isinstance(conv, nn.Conv3d) and isinstance(pool, nn.MaxPool2d)
         self.aud, self.fcaud, self.fclip = map(folded, (net.netcnnaud, net.netfcaud, net.netfclip))
         if device.type == "cpu":
             self.lip = nn.Sequential(TimeConvolution(conv, pool), *with_fewer_products(rest))
@@ -133,10 +147,10 @@ class FastSyncNet(nn.Module):
             self.lip = nn.Sequential(StackedConvolution(conv), pool, *rest)
             self.group = 1
         self.device = device
-        self.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)
+        self.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
-    def audio_features(self, windows):
+    def audio_features(self, windows: np.ndarray) -> Tensor:
         """Compute audio features.
 
         Args:
@@ -148,7 +162,7 @@ class FastSyncNet(nn.Module):
         return self.fcaud(self.aud(torch.from_numpy(windows).to(self.device)).flatten(1))
 
     @torch.inference_mode()
-    def lip_features(self, frames):
+    def lip_features(self, frames: np.ndarray) -> Tensor:
         """Compute lip features, the input of ``netfclip``.
 
         Args:
@@ -160,7 +174,7 @@ class FastSyncNet(nn.Module):
         return self.lip(torch.from_numpy(frames).to(self.device).float()).flatten(1)
 
     @torch.inference_mode()
-    def video_features(self, frames):
+    def video_features(self, frames: np.ndarray) -> Tensor:
         """Compute video features.
 
         Args:
@@ -180,23 +194,28 @@ class FastS3FD(nn.Module):
         device: device to run on.
     """
 
-    def __init__(self, net, device):
+    def __init__(self, net: S3FDNet, device: torch.device) -> None:
         super().__init__()
         self.net = net
         # a single convolution computes both location and score of a feature map
         self.heads = nn.ModuleList(joined(loc, conf) for loc, conf in zip(net.loc, net.conf))
         if device.type == "cpu":
             net.vgg = nn.ModuleList(map(cheaper, net.vgg))
-        self.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)
+        self.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         maps = self.net.sources(x.contiguous(memory_format=torch.channels_last))
         outputs = (head(source) for head, source in zip(self.heads, maps))
         return merge_heads(read_head(output[:, :BOX_VALUES], output[:, BOX_VALUES:]) for output in outputs)
 
 
-def joined(first, second):
-    """Combine two ``nn.Conv2d`` with the same input into one, which concatenates their output channels."""
+def joined(first: Any, second: Any) -> nn.Conv2d:
+    """Combine two convolutions of the same input into one, which concatenates their output channels.
+
+    Args:
+        first: an ``nn.Conv2d``; ``nn.ModuleList`` does not type its elements.
+        second: an ``nn.Conv2d``.
+    """
     outputs = first.out_channels + second.out_channels
     conv = nn.Conv2d(first.in_channels, outputs, first.kernel_size, padding=first.padding, device="meta")
     conv.weight = nn.Parameter(torch.cat([first.weight, second.weight]))

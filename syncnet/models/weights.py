@@ -5,6 +5,8 @@ the starter weights that come with the suite. Selecting weights does not load to
 processes run the networks starts quickly.
 """
 
+from __future__ import annotations
+
 import hashlib
 import logging
 import pickle
@@ -12,8 +14,20 @@ import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from syncnet.errors import WeightsError
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
+    from torch import Tensor, nn
+
+    from detectors.s3fd.nets import S3FDNet
+    from SyncNetModel import S
+
+Net = TypeVar("Net", bound="nn.Module")
 
 logger = logging.getLogger("syncnet")
 
@@ -94,7 +108,7 @@ class Weights:
 
 
 @lru_cache
-def sha256_of(path, size, mtime):
+def sha256_of(path: str, size: int, mtime: int) -> str:
     """Return the SHA-256 of a file, in hexadecimal. Size and mtime are part of the cache key only."""
     digest = hashlib.sha256()
     with Path(path).open("rb") as file:
@@ -103,7 +117,7 @@ def sha256_of(path, size, mtime):
     return digest.hexdigest()
 
 
-def identify(path, spec):
+def identify(path: str | os.PathLike[str], spec: WeightsSpec) -> Weights:
     """Return name, path and checksum of a weights file.
 
     Raises:
@@ -121,7 +135,7 @@ def identify(path, spec):
     return Weights(name=path.name, path=str(path), sha256=digest, published=digest == spec.sha256)
 
 
-def choose(spec, given=None):
+def choose(spec: WeightsSpec, given: str | os.PathLike[str] | None = None) -> Weights:
     """Select the weights file to use. Log a warning, once, if it is the starter.
 
     Args:
@@ -161,11 +175,11 @@ def choose(spec, given=None):
 
 
 @lru_cache
-def warn_once(message):
+def warn_once(message: str) -> None:
     logger.warning(message)
 
 
-def load_state(weights, spec):
+def load_state(weights: Weights, spec: WeightsSpec) -> dict[str, Tensor]:
     """Load the parameters in a weights file.
 
     Returns:
@@ -196,7 +210,7 @@ def load_state(weights, spec):
     return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
 
 
-def is_parameter(name, value):
+def is_parameter(name: object, value: object) -> bool:
     """Return True if an entry of a weights file is a dense, real-valued CPU tensor with a name."""
     import torch
 
@@ -205,7 +219,7 @@ def is_parameter(name, value):
     return value.layout == torch.strided and value.device.type == "cpu" and not value.is_complex()
 
 
-def fill(net, state, weights, spec):
+def fill(net: Net, state: Mapping[str, Tensor], weights: Weights, spec: WeightsSpec) -> Net:
     """Load parameters into a network.
 
     Args:
@@ -229,7 +243,7 @@ def fill(net, state, weights, spec):
     return net.eval()
 
 
-def load_syncnet(given=None):
+def load_syncnet(given: str | os.PathLike[str] | None = None) -> tuple[S, Weights]:
     """Load SyncNet. Its width and embedding size are those of the weights.
 
     Args:
@@ -254,7 +268,7 @@ def load_syncnet(given=None):
     return fill(net, state, weights, SYNCNET), weights
 
 
-def load_s3fd(given=None):
+def load_s3fd(given: str | os.PathLike[str] | None = None) -> tuple[S3FDNet, Weights]:
     """Load S3FD's network. Its width is that of the weights.
 
     Args:

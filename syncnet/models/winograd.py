@@ -4,12 +4,20 @@ Cook-Toom algorithms, also called Winograd convolutions, compute m outputs of an
 instead of m * r: Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, section 4.
 """
 
+from __future__ import annotations
+
 from fractions import Fraction
 from math import lcm
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from torch import Tensor
 
 HALF, THREE_HALVES = Fraction(1, 2), Fraction(3, 2)
 ONE_POINT = 1  # index of the point 1, whose product has weight 1 in every output
@@ -21,7 +29,7 @@ PLANE_OUTPUTS = 4  # rows and columns of a tile
 CACHED_TILES = 320  # tiles that are computed together
 
 
-def cook_toom(outputs, taps, points):
+def cook_toom(outputs: int, taps: int, points: Sequence[int | Fraction]) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the matrices of y = AT ((G w) * (BT x)), where y[k] is the sum over t of w[t] x[k + t].
 
     Entries of BT are integers, so that transforming integers such as pixels is exact. The last non-zero entry in each
@@ -37,7 +45,7 @@ def cook_toom(outputs, taps, points):
     """
     size = outputs + taps - 1
 
-    def powers(columns):
+    def powers(columns: int) -> list[list[Fraction]]:
         finite = [[Fraction(p) ** j for j in range(columns)] for p in points]
         return [*finite, [Fraction(0)] * (columns - 1) + [Fraction(1)]]
 
@@ -50,7 +58,7 @@ def cook_toom(outputs, taps, points):
     return at, g, bt
 
 
-def inverse(matrix):
+def inverse(matrix: list[list[Fraction]]) -> list[list[Fraction]]:
     """Invert a square matrix of fractions exactly, by Gauss-Jordan elimination."""
     size = len(matrix)
     rows = [row + [Fraction(int(i == j)) for j in range(size)] for i, row in enumerate(matrix)]
@@ -75,8 +83,9 @@ class TimeConvolution(nn.Module):
         pool: the 2-D max pooling without padding that follows it; kernel size and stride are tuples.
     """
 
-    def __init__(self, conv, pool):
+    def __init__(self, conv: nn.Conv3d, pool: nn.MaxPool2d) -> None:
         super().__init__()
+        assert conv.bias is not None and isinstance(pool.kernel_size, tuple) and isinstance(pool.stride, tuple)
         self.taps, self.stride, self.pool = conv.kernel_size[0], conv.stride[1:], pool
         at, g, bt = cook_toom(TIME_OUTPUTS, self.taps, TIME_POINTS)
         kernels = torch.einsum("nt,octyx->nocyx", g, conv.weight.detach().double()).float()
@@ -88,7 +97,7 @@ class TimeConvolution(nn.Module):
         self.step = self.stride[0] * pool.stride[0]
         self.reach = self.stride[0] * (pool.kernel_size[0] - 1) + conv.kernel_size[1]
 
-    def forward(self, frames):
+    def forward(self, frames: Tensor) -> Tensor:
         """Convolve and pool all windows of consecutive frames.
 
         Args:
@@ -113,7 +122,7 @@ class TimeConvolution(nn.Module):
                 result[start : start + TIME_OUTPUTS, top:end] = self.strip(strip).permute(0, 2, 3, 1)
         return result[:count].permute(0, 3, 1, 2)
 
-    def strip(self, images):
+    def strip(self, images: Tensor) -> Tensor:
         """Compute some rows of six windows from the corresponding rows of ten transformed images."""
         products = [
             F.conv2d(image, kernel, bias, stride=self.stride).permute(0, 2, 3, 1)
@@ -123,7 +132,7 @@ class TimeConvolution(nn.Module):
         return self.pool(windows.view(TIME_OUTPUTS, *products[0].shape[1:]).permute(0, 3, 1, 2))
 
 
-def combine(matrix, inputs, outputs):
+def combine(matrix: list[list[float]], inputs: Sequence[Tensor] | Tensor, outputs: Iterable[Tensor] | Tensor) -> None:
     """Multiply a matrix by a vector of tensors. Sums are faster than a matrix product, because most entries are 0.
 
     Args:
@@ -147,7 +156,7 @@ class PlaneConvolution(nn.Module):
         bias: (O,).
     """
 
-    def __init__(self, weight, bias):
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
         at, g, bt = cook_toom(PLANE_OUTPUTS, weight.shape[-1], PLANE_POINTS)
         taps = weight.permute(3, 2, 1, 0).flatten(0, 1).flatten(1)  # columns first
@@ -155,11 +164,12 @@ class PlaneConvolution(nn.Module):
         self.bias, self.at, self.bt = bias, at.tolist(), bt.tolist()
 
     @classmethod
-    def of(cls, conv):
+    def of(cls, conv: nn.Conv2d) -> PlaneConvolution:
         """Convert a 3x3 convolution with stride and padding 1."""
+        assert conv.bias is not None
         return cls(conv.weight.detach(), conv.bias.detach())
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """Convolve N x C x H x W, channels-last, to N x O x H x W, channels-last."""
         count, _, height, width = x.shape
         m, outputs = PLANE_OUTPUTS, len(self.bias)
@@ -175,7 +185,7 @@ class PlaneConvolution(nn.Module):
                 self.convolve(strip, result[i : i + images, j : j + rows])
         return result.view(count, down * m, across * m, outputs)[:, :height, :width].permute(0, 3, 1, 2)
 
-    def convolve(self, images, result):
+    def convolve(self, images: Tensor, result: Tensor) -> None:
         """Convolve images into tiles.
 
         Args:
@@ -204,13 +214,14 @@ class StridedPlaneConvolution(nn.Module):
         conv: the convolution; its input must have even numbers of rows and columns.
     """
 
-    def __init__(self, conv):
+    def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
+        assert conv.bias is not None
         # pad the kernel to 6x6 by a row at the top and a column at the left, so that it covers three pairs of each
         weight = F.pad(conv.weight.detach(), (1, 0, 1, 0)).unflatten(3, (3, 2)).unflatten(2, (3, 2))
         self.plane = PlaneConvolution(weight.permute(0, 3, 5, 1, 2, 4).flatten(1, 3), conv.bias.detach())
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """Convolve N x C x 2H x 2W, channels-last, to N x O x (H - 1) x (W - 1)."""
         pairs = x.permute(0, 2, 3, 1).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))
         deep = pairs.permute(0, 1, 3, 2, 4, 5).flatten(3).permute(0, 3, 1, 2)
