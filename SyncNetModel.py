@@ -1,34 +1,41 @@
-"""SyncNet: two networks that put 0.2 s of sound and five mouth frames into one space.
+"""Architecture of SyncNet: two networks that embed 0.2 s of audio and five mouth frames in a common space.
 
-The architecture and nothing else. Weights come from ``syncnet.models.weights``, fast inference from
-``syncnet.models.fast``, scores from ``SyncNetInstance``.
+``syncnet.models.weights`` loads weights, ``syncnet.models.fast`` optimises inference, ``SyncNetInstance`` computes
+scores.
 
 Chung & Zisserman, "Out of time: automated lip sync in the wild", ACCV workshops 2016, section 2.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from torch import nn
 
 from syncnet.constants import WINDOW_FRAMES
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EMBEDDING_SIZE = 1024
 AUDIO_WINDOW = (1, 13, 20)  # channels, MFCC coefficients, MFCC steps (10 ms each)
 LIP_WINDOW = (3, WINDOW_FRAMES, 224, 224)  # BGR channels, frames at 25 fps, height, width
 
 
-def scaled(channels, width):
-    """Number of channels of a layer in a network made ``width`` times as wide (at least one)."""
+def scaled(channels: int, width: float) -> int:
+    """Return a layer's number of channels in a network ``width`` times as wide; at least 1."""
     return max(1, round(channels * width))
 
 
-def conv2d(inputs, outputs, **kwargs):
+def conv2d(inputs: int, outputs: int, **kwargs: Any) -> list[nn.Module]:
     return [nn.Conv2d(inputs, outputs, **kwargs), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
 
 
-def conv3d(inputs, outputs, **kwargs):
+def conv3d(inputs: int, outputs: int, **kwargs: Any) -> list[nn.Module]:
     return [nn.Conv3d(inputs, outputs, **kwargs), nn.BatchNorm3d(outputs), nn.ReLU(inplace=True)]
 
 
-def head(features, outputs):
+def head(features: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(features, features), nn.BatchNorm1d(features), nn.ReLU(), nn.Linear(features, outputs)
     )
@@ -38,11 +45,11 @@ class S(nn.Module):
     """The two-stream network.
 
     Args:
-        num_layers_in_fc_layers: size of the embedding that both streams end in (the name is the published one).
-        width: factor on every hidden layer's channels; 1.0 is the published network.
+        num_layers_in_fc_layers: size of the embedding; the published code's name of this parameter.
+        width: factor for the number of channels of each hidden layer; 1.0 is the published network.
     """
 
-    def __init__(self, num_layers_in_fc_layers=EMBEDDING_SIZE, width=1.0):
+    def __init__(self, num_layers_in_fc_layers: int = EMBEDDING_SIZE, width: float = 1.0) -> None:
         super().__init__()
         c64, c96, c192, c256, c384, c512 = (scaled(c, width) for c in (64, 96, 192, 256, 384, 512))
         self.netcnnaud = nn.Sequential(
@@ -70,14 +77,35 @@ class S(nn.Module):
         self.netfcaud = head(c512, num_layers_in_fc_layers)
         self.netfclip = head(c512, num_layers_in_fc_layers)
 
-    def forward_aud(self, x):
-        """N x 1 x 13 x 20 unscaled MFCCs -> N x 1024 audio features."""
+    def forward_aud(self, x: Tensor) -> Tensor:
+        """Compute audio features.
+
+        Args:
+            x: N x 1 x 13 x 20 unscaled MFCCs, float32.
+
+        Returns:
+            N x 1024.
+        """
         return self.netfcaud(self.netcnnaud(x).flatten(1))
 
-    def forward_lip(self, x):
-        """N x 3 x 5 x 224 x 224 BGR pixels (0..255, float) -> N x 1024 video features."""
+    def forward_lip(self, x: Tensor) -> Tensor:
+        """Compute video features.
+
+        Args:
+            x: N x 3 x 5 x 224 x 224 BGR pixels from 0 to 255, float32.
+
+        Returns:
+            N x 1024.
+        """
         return self.netfclip(self.forward_lipfeat(x))
 
-    def forward_lipfeat(self, x):
-        """N x 3 x 5 x 224 x 224 BGR pixels (0..255, float) -> N x 512 features before ``netfclip``."""
+    def forward_lipfeat(self, x: Tensor) -> Tensor:
+        """Compute lip features, the input of ``netfclip``.
+
+        Args:
+            x: as in ``forward_lip``.
+
+        Returns:
+            N x 512.
+        """
         return self.netcnnlip(x).flatten(1)

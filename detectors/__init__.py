@@ -1,26 +1,36 @@
 """Face detectors.
 
-The pipeline takes any object that fits ``syncnet.faces.detect.Detector``; the scripts hand it this one.
+The pipeline accepts any implementation of ``syncnet.faces.detect.Detector``; the scripts use ``S3FD``.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from detectors.s3fd import Detector
+
+if TYPE_CHECKING:
+    import os
+
+    import torch
 
 __all__ = ["S3FD"]
 
 
 class S3FD(Detector):
-    """S3FD with the weights at hand, on a device.
+    """The S3FD face detector, with weights, on a device.
 
     Args:
         device: ``auto``, ``cpu``, ``cuda``, ``mps`` or a torch device.
-        weights: path of the weights; None for the published file, else the starter.
+        weights: path of the weights; None for the published file if it exists, else the starter.
 
     Raises:
-        WeightsError: there are none, or they are damaged.
+        UsageError: the machine has no such device.
+        WeightsError: the weights are missing or damaged.
     """
 
-    def __init__(self, device="auto", weights=None):
-        # when it is made, not when this package is loaded: they load the plain network from it
+    def __init__(self, device: str | torch.device = "auto", weights: str | os.PathLike[str] | None = None) -> None:
+        # imported here, because these modules import the plain network from this package
         from syncnet.models.devices import select_device
         from syncnet.models.fast import FastS3FD
         from syncnet.models.weights import load_s3fd

@@ -1,44 +1,60 @@
-"""S3FD: the architecture and nothing else.
+"""Architecture of S3FD.
 
 Zhang et al., "S3FD: Single Shot Scale-invariant Face Detector", ICCV 2017, section 3.1.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from torch import Tensor
+
 POOL = "pool"
 POOL_CEIL = "pool, rounding sizes up"
+# output channels of the trunk's convolutions, and its pooling layers
 TRUNK = (64, 64, POOL, 128, 128, POOL, 256, 256, 256, POOL_CEIL, 512, 512, 512, POOL, 512, 512, 512, POOL)
-SOURCE_INDICES = (15, 22, 29)  # of the trunk's modules whose outputs, normalised, are the first three feature maps
-SOURCE_NORMS = ((256, 10.0), (512, 8.0), (512, 5.0))  # channels and initial scale of those three
+SOURCE_INDICES = (15, 22, 29)  # modules of the trunk whose normalised outputs are the first three feature maps
+SOURCE_NORMS = ((256, 10.0), (512, 8.0), (512, 5.0))  # channels and initial scale of these three
 HEAD_CHANNELS = (256, 512, 512, 1024, 512, 256)
-BACKGROUND_SCORES = 3  # of the finest map: its background score is the largest of three (section 3.3)
+BACKGROUND_SCORES = 3  # of the finest map: max-out background label, section 3.3
 
 
-def scaled(channels, width):
-    """Number of channels of a layer in a network made ``width`` times as wide (at least one)."""
+def scaled(channels: int, width: float) -> int:
+    """Return a layer's number of channels in a network ``width`` times as wide; at least 1."""
     return max(1, round(channels * width))
 
 
 class L2Norm(nn.Module):
-    """Scale each position's channels to unit length, then by a learned weight per channel."""
+    """Normalisation of the channels at each position to unit length, followed by a learned scale per channel.
+
+    Args:
+        channels: number of channels.
+        scale: initial scale.
+    """
 
     EPSILON = 1e-10
 
-    def __init__(self, channels, scale):
+    def __init__(self, channels: int, scale: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.full((channels,), float(scale)))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         norm = x.pow(2).sum(dim=1, keepdim=True).sqrt() + self.EPSILON
         return x / norm * self.weight[None, :, None, None]
 
 
-def vgg_layers(width):
-    layers, channels = [], 3
+def vgg_layers(width: float) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    channels = 3
     for item in TRUNK:
-        if item in (POOL, POOL_CEIL):
+        if isinstance(item, str):
             layers.append(nn.MaxPool2d(kernel_size=2, stride=2, ceil_mode=item == POOL_CEIL))
         else:
             outputs = scaled(item, width)
@@ -51,13 +67,13 @@ def vgg_layers(width):
 
 
 class S3FDNet(nn.Module):
-    """The detector's network.
+    """S3FD's network.
 
     Args:
-        width: factor on every layer's channels; 1.0 is the published network.
+        width: factor for the number of channels of each layer; 1.0 is the published network.
     """
 
-    def __init__(self, width=1.0):
+    def __init__(self, width: float = 1.0) -> None:
         super().__init__()
         self.vgg = nn.ModuleList(vgg_layers(width))
         self.L2Norm3_3, self.L2Norm4_3, self.L2Norm5_3 = (
@@ -77,8 +93,8 @@ class S3FDNet(nn.Module):
         self.loc = nn.ModuleList(nn.Conv2d(c, 4, kernel_size=3, padding=1) for c in channels)
         self.conf = nn.ModuleList(nn.Conv2d(c, s, kernel_size=3, padding=1) for c, s in zip(channels, scores))
 
-    def sources(self, x):
-        """N x 3 x H x W -> the six feature maps, finest (H/4 x W/4) first."""
+    def sources(self, x: Tensor) -> list[Tensor]:
+        """Return the six feature maps of N x 3 x H x W images, the finest (H/4 x W/4) first."""
         norms = iter((self.L2Norm3_3, self.L2Norm4_3, self.L2Norm5_3))
         maps = []
         for index, layer in enumerate(self.vgg):
@@ -92,25 +108,45 @@ class S3FDNet(nn.Module):
                 maps.append(x)
         return maps
 
-    def heads(self, x):
-        """N x 3 x H x W -> per feature map what ``read_head`` returns."""
+    def heads(self, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the result of ``read_head`` for each feature map of N x 3 x H x W images."""
         for source, loc, conf in zip(self.sources(x), self.loc, self.conf):
             yield read_head(loc(source), conf(source))
 
-    def forward(self, x):
-        """N x 3 x H x W RGB planes less their means -> what ``merge_heads`` returns."""
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Predict offsets and face scores.
+
+        Args:
+            x: N x 3 x H x W, RGB, with the pixel means subtracted, float32.
+
+        Returns:
+            As ``merge_heads``.
+        """
         return merge_heads(self.heads(x))
 
 
-def read_head(locations, scores):
-    """Outputs of a feature map's two heads -> offsets N x priors x 4 and log odds of face to background N x h x w."""
+def read_head(locations: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Convert the outputs of a feature map's two heads.
+
+    Args:
+        locations: N x 4 x h x w.
+        scores: N x classes x h x w; the last class is the face, all others are background.
+
+    Returns:
+        Offsets, N x (h * w) x 4, and log odds of face against background, N x h x w.
+    """
     return locations.permute(0, 2, 3, 1).flatten(1, 2), scores[:, -1] - scores[:, :-1].amax(dim=1)
 
 
-def merge_heads(heads):
-    """Offsets and log odds of all feature maps -> offsets N x P x 4 and face scores N x P (softmaxed).
+def merge_heads(heads: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Concatenate the predictions of all feature maps.
 
-    P priors: those of the finest map first, each map row by row (``box_utils.prior_boxes``).
+    Args:
+        heads: result of ``read_head`` for each feature map.
+
+    Returns:
+        Offsets, N x P x 4, and face probabilities, N x P, for P priors in the order of ``box_utils.prior_boxes``: the
+        finest map first, each map row by row.
     """
     offsets, odds = zip(*heads)
     return torch.cat(offsets, dim=1), torch.sigmoid(torch.cat([o.flatten(1) for o in odds], dim=1))

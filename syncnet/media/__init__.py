@@ -1,1 +1,1 @@
-"""Media files: ffmpeg and its conversions, what containers say of themselves, frames as streams."""
+"""Media files: running ffmpeg and its conversions, reading container metadata, streaming frames."""

@@ -1,9 +1,12 @@
-"""Media files as containers: their streams, time stamps and index, read by PyAV without decoding anything."""
+"""Metadata of media files: streams, time stamps and index, read by PyAV without decoding."""
+
+from __future__ import annotations
 
 import contextlib
 from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import av
 
@@ -11,7 +14,14 @@ from syncnet import reasons
 from syncnet.errors import MediaError
 from syncnet.media.ffmpeg import absolute
 
-# Formats that hold their media themselves. Everything else is refused, whatever a file's name: playlists, session
+if TYPE_CHECKING:
+    import os
+
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+
+# Formats that contain their media. All others are refused, whatever the file's extension: playlists, session
 # descriptions and image sequences (HLS, DASH, ffconcat, SDP ...) make ffmpeg open other files and hosts.
 FORMATS = (
     *("mov", "matroska", "avi", "mpegts", "mpeg", "flv", "asf", "ogg", "nut", "mxf", "gxf", "rm", "wtv", "dv", "nsv"),
@@ -20,17 +30,19 @@ FORMATS = (
     *("wav", "w64", "mp3", "aac", "flac", "aiff", "au", "caf", "amr", "ape", "ac3", "eac3", "dts", "tta", "wv"),
 )
 INPUT_OPTIONS = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
-DEFAULT_BONUS = 5_000_000  # what ffmpeg's choice of a stream adds for the default disposition
+DEFAULT_BONUS = 5_000_000  # ffmpeg adds this to a stream's rank for the default disposition
 MICROSECONDS = 1_000_000
 
 
 @dataclass(frozen=True)
 class Streams:
-    """Which streams a media file has; a cover image is no video.
+    """Streams of a media file. A cover image does not count as video.
 
     Attributes:
-        video, audio: whether there is one.
-        sample_format: of the decoded audio, as ffmpeg names it, such as ``s16`` or ``fltp``; empty without audio.
+        video: True if the file has a video stream.
+        audio: True if the file has an audio stream.
+        sample_format: ffmpeg's name of the decoded audio's sample format, such as ``s16`` or ``fltp``; empty without
+            audio.
     """
 
     video: bool
@@ -44,13 +56,13 @@ class Timing:
 
     Attributes:
         time_base: seconds per tick.
-        start: time at which the container starts, in seconds, as ffmpeg takes it up to version 7.
-        audible_start: the same as newer versions take it: in Matroska and WebM without what an audio decoder throws
-            away at its start.
-        rate: frames a second as the container suggests; 0 if it does not.
-        duration: of most frames, in ticks; 0 where unknown.
-        frames: presentation time and duration of every frame, in ticks, in order of time; empty where the durations
-            are not the frames' own.
+        start: start time of the container in seconds, as ffmpeg up to version 7 computes it.
+        audible_start: start time of the container in seconds, as newer versions compute it: in Matroska and WebM it
+            excludes the samples that an audio decoder discards at the start.
+        rate: nominal frames per second; 0 if unknown.
+        duration: most common frame duration in ticks; 0 if unknown.
+        frames: presentation time and duration of each frame in ticks, sorted by time; empty if the file does not
+            give reliable durations per frame.
     """
 
     time_base: Fraction
@@ -58,44 +70,43 @@ class Timing:
     audible_start: Fraction
     rate: Fraction
     duration: int
-    frames: list
+    frames: list[tuple[int, int]]
 
     @property
-    def skipped(self):
-        """By how much ``audible_start`` is later than ``start``, in seconds."""
+    def skipped(self) -> Fraction:
+        """Difference between ``audible_start`` and ``start``, in seconds."""
         return self.audible_start - self.start
 
 
-def input_flags(path):
-    """Arguments of ffmpeg for an input file, which keep it from opening anything else."""
+def input_flags(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Return ffmpeg's arguments for an input file, with options that keep it from opening any other file."""
     options = [part for name, value in INPUT_OPTIONS.items() for part in (f"-{name}", value)]
     return (*options, "-i", absolute(path))
 
 
-def open_container(path):
-    """Open a media file for reading its packets.
+def open_container(path: str | os.PathLike[str]) -> InputContainer:
+    """Open a media file to read its packets.
 
     Returns:
-        ``av.container.InputContainer``, to be used as a context.
+        The open container, a context manager.
 
     Raises:
-        MediaError: it is no media file, or none of ``FORMATS``.
+        MediaError: the file is not a media file, or its format is not in ``FORMATS``.
     """
     try:
         return av.open(absolute(path), options=INPUT_OPTIONS)
     except (av.FFmpegError, OSError, ValueError) as error:
         detail = getattr(error, "strerror", None) or str(error)
-        raise MediaError(f"{path}: not a media file that can be read ({detail})", code=reasons.NOT_MEDIA) from error
+        raise MediaError(
+            f"{path}: not a media file, or damaged or in an unsupported format ({detail})", code=reasons.NOT_MEDIA
+        ) from error
 
 
-def probe(path):
-    """Tell which streams a file has.
-
-    Returns:
-        ``Streams``.
+def probe(path: str | os.PathLike[str]) -> Streams:
+    """Return the streams of a file.
 
     Raises:
-        MediaError: it is no media file.
+        MediaError: the file is not a media file.
     """
     with open_container(path) as container:
         audio = main_audio(container)
@@ -106,14 +117,11 @@ def probe(path):
         )
 
 
-def check_streams(path):
-    """Tell which streams a file with video has.
-
-    Returns:
-        ``Streams``.
+def check_streams(path: str | os.PathLike[str]) -> Streams:
+    """Return the streams of a file that must have video.
 
     Raises:
-        MediaError: it is no media file, or has no video.
+        MediaError: the file is not a media file, or has no video stream.
     """
     streams = probe(path)
     if not streams.video:
@@ -121,43 +129,42 @@ def check_streams(path):
     return streams
 
 
-def video_streams(container):
+def video_streams(container: InputContainer) -> list[VideoStream]:
     cover = av.stream.Disposition.attached_pic
     return [stream for stream in container.streams.video if not stream.disposition & cover]
 
 
-def main_video(container):
-    """The video stream that ffmpeg chooses: the largest, and the default one before others."""
+def main_video(container: InputContainer) -> VideoStream:
+    """Return the video stream that ffmpeg selects: the default one, else the largest."""
     return max(video_streams(container), key=lambda s: s.width * s.height + preference(s))
 
 
-def main_audio(container):
-    """The audio stream that ffmpeg chooses: the one with most channels, and the default one before others; or None."""
+def main_audio(container: InputContainer) -> AudioStream | None:
+    """Return the audio stream that ffmpeg selects: the default one, else the one with the most channels."""
     return max(container.streams.audio, key=lambda s: s.channels + preference(s), default=None)
 
 
-def preference(stream):
+def preference(stream: VideoStream | AudioStream) -> int:
     return DEFAULT_BONUS if stream.disposition & av.stream.Disposition.default else 0
 
 
-def sample_format(audio):
+def sample_format(audio: AudioStream | None) -> str:
     return audio.format.name if audio is not None and audio.format is not None else ""
 
 
-def read_timing(path):
-    """Read the time stamps of a file's video.
+def read_timing(path: str | os.PathLike[str]) -> Timing:
+    """Read the time stamps of a file's main video stream.
 
-    Durations are those of ffmpeg 5.1, on whose rate conversion published scores depend: where frames of an MP4 or MOV
-    file are stored out of order, each counts as long as the nominal frame rate says, else as long as the file says.
-
-    Returns:
-        ``Timing``.
+    Durations are those of ffmpeg 5.1, because published scores depend on its frame rate conversion: if an MP4 or MOV
+    file stores frames out of order, each frame has the nominal duration, otherwise the duration in the file.
     """
-    frames, starts = [], {}
+    frames: list[tuple[int, int]] = []
+    starts: dict[object, Fraction] = {}
     with open_container(path) as container:
         stream, audio = main_video(container), main_audio(container)
+        assert stream.time_base is not None, "an input stream has one"
         own_durations = "mov" not in container.format.name
-        with contextlib.suppress(av.FFmpegError, OSError):  # a damaged file: what can be read counts
+        with contextlib.suppress(av.FFmpegError, OSError):  # use the readable part of a damaged file
             for packet in container.demux([stream] if audio is None else [stream, audio]):
                 if not packet.size or packet.pts is None:
                     continue
@@ -181,13 +188,13 @@ def read_timing(path):
         )
 
 
-def nominal_duration(stream):
-    """Duration of a frame at the stream's nominal rate, in ticks, rounded down; 0 if it has none."""
+def nominal_duration(stream: VideoStream) -> int:
+    """Return the frame duration at the stream's nominal rate, in ticks, rounded down; 0 if the rate is unknown."""
     rate = stream.codec_context.framerate or stream.base_rate
-    return int(1 / (rate * stream.time_base)) if rate else 0
+    return int(1 / (rate * stream.time_base)) if rate and stream.time_base else 0
 
 
-def indexed_frames(path):
-    """Count the frames that the index of a video file lists: 0 if it was not written to its end."""
+def indexed_frames(path: str | os.PathLike[str]) -> int:
+    """Return the number of frames in a video file's index; 0 if the file is incomplete."""
     with open_container(path) as container:
         return len(container.streams.video[0].index_entries)

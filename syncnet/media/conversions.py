@@ -1,6 +1,9 @@
-"""The conversions of the published pipeline, each by one ffmpeg."""
+"""The ffmpeg conversions of the published pipeline."""
+
+from __future__ import annotations
 
 import wave
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -12,21 +15,29 @@ from syncnet.media.ffmpeg import ERRORS_ONLY, Ffmpeg, absolute
 from syncnet.media.frame_rate import audio_start_filter, rate_filter
 from syncnet.results.layout import FRAME_PATTERN, new_file
 
-# What `-async 1` stood for until ffmpeg 6: fill gaps, and start at time 0 whatever the first timestamp.
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from syncnet.media.containers import Streams, Timing
+
+# Equivalent of `-async 1` of ffmpeg up to 6: fill gaps, and start at time 0 whatever the first time stamp.
 ASYNC_FILTER = "aresample=async=1:first_pts=0"
-# Until ffmpeg 6 audio of up to 16 bits was resampled as such; from 7 on it is resampled as floating point.
+# ffmpeg up to 6 resamples audio of up to 16 bits as 16-bit integers; ffmpeg 7 and later as floating point.
 SHORT_FORMATS = ("u8", "s16", "u8p", "s16p")
 AS_SHORT = ":internal_sample_fmt=s16p"
-ONE_FRAME_EACH = ("-bsf:v", "setts=duration=1")  # or the AVI would end later in videos of a lower rate
+ONE_FRAME_EACH = ("-bsf:v", "setts=duration=1")  # without it, videos of a lower rate give a longer AVI
 WAV_FLAGS = ("-ac", "1", "-vn", "-acodec", "pcm_s16le", "-ar", str(SAMPLE_RATE))
 PIPELINE_QUALITY = ("-qscale:v", "2")
 
 
-def async_flags(streams, *, before=()):
-    """Arguments of ffmpeg that let audio start at time 0 and fill its gaps with silence.
+def async_flags(streams: Streams, *, before: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return ffmpeg's arguments that make audio start at time 0 and fill its gaps with silence.
 
     Args:
-        before: filters that come first.
+        streams: streams of the input.
+        before: filters to apply first.
     """
     if not streams.audio:
         return ()
@@ -34,26 +45,37 @@ def async_flags(streams, *, before=()):
     return ("-af", ",".join([*before, resampling]))
 
 
-def rate_flags(timing, script, *, keeps_gaps):
-    """Arguments of ffmpeg that convert a video to ``FRAME_RATE`` as published scores were.
+def rate_flags(timing: Timing, script: Path, *, keeps_gaps: bool) -> tuple[str, ...]:
+    """Return ffmpeg's arguments that convert a video to ``FRAME_RATE`` as for the published scores.
 
     Args:
-        timing: the video's ``Timing``.
-        script: path of a file to write the filter to: it may be longer than an argument can be, and ffmpeg up to
-            version 6 takes ``-vf`` beside ``-af`` for a mistake.
+        timing: time stamps of the video.
+        script: file to write the filter to. The filter can exceed the length limit of an argument, and ffmpeg up to
+            version 6 rejects ``-vf`` together with ``-af``.
         keeps_gaps: as in ``fingerprint.Behaviour``.
     """
     script.write_text(rate_filter(timing), encoding="ascii")
     if keeps_gaps:
-        return ("-filter_script:v", absolute(script), "-r", FRAME_RATE)
+        return ("-filter_script:v", absolute(script), "-r", str(FRAME_RATE))
     return ("-/filter:v", absolute(script), "-enc_time_base:v", f"1:{FRAME_RATE}", *ONE_FRAME_EACH)
 
 
-def start_conversion(source, video, *, script, streams, keeps_gaps):
-    """Start converting any video to an AVI of ``FRAME_RATE`` (step 1 of run_pipeline).
+def start_conversion(
+    source: str | os.PathLike[str],
+    video: str | os.PathLike[str],
+    *,
+    script: Path,
+    streams: Streams,
+    keeps_gaps: bool,
+) -> Ffmpeg:
+    """Start converting a video to an AVI file of ``FRAME_RATE`` (step 1 of run_pipeline).
 
     Args:
-        script, keeps_gaps: as in ``rate_flags``.
+        source: the input video.
+        video: path of the AVI file.
+        script: as in ``rate_flags``.
+        streams: streams of the input video.
+        keeps_gaps: as in ``rate_flags``.
     """
     timing = read_timing(source)
     flags = (
@@ -64,70 +86,91 @@ def start_conversion(source, video, *, script, streams, keeps_gaps):
     return Ffmpeg([*input_flags(source), *flags, "-f", "avi", *ERRORS_ONLY, absolute(video)], source=source)
 
 
-def start_frames(video, folder, *, quality=()):
-    """Start writing every frame of a video into a folder, as 000001.jpg and so on.
+def start_frames(video: str | os.PathLike[str], folder: Path, *, quality: tuple[str, ...] = ()) -> Ffmpeg:
+    """Start extracting all frames of a video to ``000001.jpg``, ``000002.jpg`` and so on.
 
     Args:
-        quality: ``PIPELINE_QUALITY``, or nothing for ffmpeg's default, which SyncNet's scores depend on.
+        video: the input video.
+        folder: existing folder for the frames.
+        quality: ``PIPELINE_QUALITY``, or empty for ffmpeg's default, on which SyncNet's scores depend.
     """
     return Ffmpeg([*input_flags(video), *ERRORS_ONLY, *frames_output(quality)], source=video, cwd=folder)
 
 
-def start_audio(video, wav, *, streams=None):
-    """Start extracting the audio as 16 kHz mono.
+def start_audio(
+    video: str | os.PathLike[str], wav: str | os.PathLike[str], *, streams: Streams | None = None
+) -> Ffmpeg:
+    """Start extracting the audio of a video to a 16 kHz mono WAV file.
 
     Args:
-        streams: of the video, to start at time 0 and fill gaps with silence; None to take the audio as it is.
+        video: the input video.
+        wav: path of the WAV file.
+        streams: streams of the video, to start at time 0 and fill gaps with silence; None to keep the audio as it is.
     """
     flags = async_flags(streams) if streams else ()
     return Ffmpeg([*input_flags(video), *ERRORS_ONLY, *flags, *audio_output(wav)], source=video)
 
 
-def start_unpacking(video, folder, wav, *, quality=()):
-    """``start_frames`` and ``start_audio`` by one ffmpeg: starting it takes longer than the sound of a short video."""
+def start_unpacking(
+    video: str | os.PathLike[str], folder: Path, wav: str | os.PathLike[str], *, quality: tuple[str, ...] = ()
+) -> Ffmpeg:
+    """Start extracting frames and audio with a single ffmpeg, as ``start_frames`` and ``start_audio`` do.
+
+    For a short video, starting a second ffmpeg takes longer than extracting the audio.
+    """
     outputs = (*frames_output(quality), *audio_output(wav))
     return Ffmpeg([*input_flags(video), *ERRORS_ONLY, *outputs], source=video, cwd=folder)
 
 
-def frames_output(quality):
+def frames_output(quality: tuple[str, ...]) -> tuple[str, ...]:
     return (*quality, "-threads", "1", "-f", "image2", FRAME_PATTERN)
 
 
-def audio_output(wav):
+def audio_output(wav: str | os.PathLike[str]) -> tuple[str, ...]:
     return (*WAV_FLAGS, "-f", "wav", absolute(wav))
 
 
-def read_wav(wav):
-    """Samples of a 16-bit mono WAV file, int16."""
+def read_wav(wav: str | os.PathLike[str]) -> np.ndarray:
+    """Read a 16-bit mono WAV file.
+
+    Returns:
+        (samples,) array, int16.
+    """
     with wave.open(str(wav), "rb") as file:
         return np.frombuffer(file.readframes(file.getnframes()), np.int16)
 
 
-def wav_length(wav):
-    """How many samples a mono WAV file has; it need not be read for that."""
+def wav_length(wav: str | os.PathLike[str]) -> int:
+    """Return the number of samples in a mono WAV file, from its header."""
     with wave.open(str(wav), "rb") as file:
         return file.getnframes()
 
 
-def mux(video, audio, output, *, frames):
-    """Put a picture and a sound file into one AVI, both as they are.
+def mux(video: Path, audio: Path, output: Path, *, frames: int) -> None:
+    """Combine a video file and an audio file into an AVI file, without re-encoding.
 
     Args:
-        frames: how many frames of video there must be.
+        video: the video file.
+        audio: the audio file.
+        output: path of the AVI file.
+        frames: expected number of video frames.
 
     Raises:
-        MediaError: ffmpeg failed, or frames are missing (a full disk).
+        MediaError: ffmpeg failed, or the output has fewer or more frames than expected (for example on a full disk).
     """
     flags = ("-c:v", "copy", "-c:a", "copy", "-f", "avi", *ERRORS_ONLY)
-    with new_file(output) as aside:
-        Ffmpeg([*input_flags(video), *input_flags(audio), *flags, absolute(aside)], source=output).finish()
-        written = indexed_frames(aside)
+    with new_file(output) as temporary:
+        Ffmpeg([*input_flags(video), *input_flags(audio), *flags, absolute(temporary)], source=output).finish()
+        written = indexed_frames(temporary)
         if written != frames:
-            raise MediaError(f"{output}: {written} of {frames} frames written: is the disk full?")
+            raise MediaError(
+                f"{output}: {written} of {frames} frames written: is the disk full? Free some space and run the "
+                "command again"
+            )
 
 
-def frame_count(video):
-    """Frames that a video's container names; None where it names none."""
+def frame_count(video: str | os.PathLike[str]) -> int | None:
+    """Return the number of frames that a video's container states; None if it states none."""
     capture = cv2.VideoCapture(absolute(video), cv2.CAP_FFMPEG)
     count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     capture.release()

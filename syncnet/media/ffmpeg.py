@@ -1,8 +1,11 @@
-"""ffmpeg: which one is used, and the only place that starts it.
+"""Selection of the ffmpeg executable, and the only place that starts it.
 
-Scores depend on the ffmpeg that made the frames and the audio, so everybody gets the same one: the binary of the
-package imageio-ffmpeg, whose version requirements.txt pins. The environment variable SYNCNET_FFMPEG chooses another.
+Scores depend on the ffmpeg that extracts the frames and the audio. To make them reproducible, all installations use the
+same one: the executable of the package imageio-ffmpeg, whose version requirements.txt pins. The environment variable
+SYNCNET_FFMPEG selects another one.
 """
+
+from __future__ import annotations
 
 import contextlib
 import logging
@@ -14,8 +17,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from syncnet.errors import DiskFullError, MediaError, ToolError, tells_no_space
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 logger = logging.getLogger("syncnet")
 
@@ -26,7 +33,7 @@ PACKAGE_CHOICE = "IMAGEIO_FFMPEG_EXE"  # the package's own variable
 ON_PATH = "PATH"
 PROGRAM = "ffmpeg"
 
-# What ``fingerprint`` finds of ffmpeg 4.2 to 7.0 with LAME 3.100, on which published scores depend.
+# ``Behaviour.fingerprint`` of ffmpeg 4.2 to 7.0 with LAME 3.100, on which published scores depend.
 PUBLISHED_FINGERPRINT = "ab54d07542f79239"
 GLOBAL_FLAGS = ("-nostdin", "-hide_banner", "-y")
 ERRORS_ONLY = ("-loglevel", "error")
@@ -37,11 +44,11 @@ WITHOUT_CONVERTERS = {"GCONV_PATH": os.devnull}
 
 @dataclass(frozen=True)
 class Program:
-    """An ffmpeg.
+    """An ffmpeg executable.
 
     Attributes:
         path: absolute path of the executable.
-        source: where it comes from: ``PACKAGE``, ``ON_PATH``, or the environment variable that names it.
+        source: where it was found: ``PACKAGE``, ``ON_PATH``, or the environment variable that names it.
     """
 
     path: str
@@ -49,22 +56,19 @@ class Program:
 
 
 @lru_cache
-def find_ffmpeg():
-    """Choose the ffmpeg of this process.
+def find_ffmpeg() -> Program:
+    """Find the ffmpeg to use.
 
-    In this order: the one that SYNCNET_FFMPEG names (a path, or ``system`` for the one on PATH), the one that
-    IMAGEIO_FFMPEG_EXE names, the binary of the package imageio-ffmpeg, and where the package has none, the one on PATH.
-
-    Returns:
-        ``Program``.
+    The first of: the one that SYNCNET_FFMPEG names (a path, or ``system`` for the one on PATH), the one that
+    IMAGEIO_FFMPEG_EXE names, the executable of the package imageio-ffmpeg, the one on PATH.
 
     Raises:
-        ToolError: there is none.
+        ToolError: no ffmpeg was found.
     """
     for variable in (CHOICE, PACKAGE_CHOICE):
         value = os.environ.get(variable)
         if value:
-            return chosen(variable, value)
+            return program_from(variable, value)
     packaged = packaged_binary()
     if packaged:
         return Program(packaged, PACKAGE)
@@ -74,32 +78,34 @@ def find_ffmpeg():
             f"ffmpeg: not found: install its package (pip install {PACKAGE}) or the program (apt install ffmpeg)"
         )
     logger.warning(
-        "%s: used because the package %s has no ffmpeg here: scores may differ from those of other machines",
+        "%s: used because the package %s has no ffmpeg for this platform: scores may differ from those of other "
+        "machines; set %s to use another ffmpeg",
         found,
         PACKAGE,
+        CHOICE,
     )
     return Program(found, ON_PATH)
 
 
-def chosen(variable, value):
-    """Find the ``Program`` that an environment variable names.
+def program_from(variable: str, value: str) -> Program:
+    """Find the ffmpeg that an environment variable names.
 
     Raises:
-        ToolError: there is no such program.
+        ToolError: the executable does not exist.
     """
     on_path = variable == CHOICE and value == SYSTEM
     found = shutil.which(PROGRAM if on_path else value)
     if found:
         return Program(str(Path(found).absolute()), ON_PATH if on_path else variable)
     if on_path:
-        raise ToolError(f"ffmpeg: not on PATH, where {variable}={value} looks for it: install it, or unset {variable}")
-    raise ToolError(f"{value}: no program, but {variable} names it: correct or unset {variable}")
+        raise ToolError(f"ffmpeg: not on PATH, but {variable}={value} selects it: install ffmpeg or unset {variable}")
+    raise ToolError(f"{value}: not an executable program, but {variable} names it: correct or unset {variable}")
 
 
-def packaged_binary():
-    """Path of the binary in the package imageio-ffmpeg; None if it has none for this platform.
+def packaged_binary() -> str | None:
+    """Return the path of the executable in the package imageio-ffmpeg; None if it has none for this platform.
 
-    The package's own ``get_ffmpeg_exe`` starts the binary to try it, and falls back to any other ffmpeg silently.
+    The package's own ``get_ffmpeg_exe`` starts the executable to test it, and silently falls back to any other ffmpeg.
     """
     try:
         folder = resources.files("imageio_ffmpeg") / "binaries"
@@ -109,36 +115,42 @@ def packaged_binary():
 
 
 @lru_cache
-def ffmpeg_version():
-    """Version of ffmpeg as it names itself, such as ``7.0.2-static``."""
+def ffmpeg_version() -> str:
+    """Return the version that ffmpeg reports, such as ``7.0.2-static``."""
     words = Ffmpeg(["-version"], source=PROGRAM).finish().split()
     return words[2] if len(words) > 2 else "unknown"
 
 
-def absolute(path):
-    """The path as ffmpeg and OpenCV take it: absolute, so that no name looks like a flag or a protocol."""
+def absolute(path: str | os.PathLike[str]) -> str:
+    """Return an absolute path for ffmpeg or OpenCV, which cannot be mistaken for a flag or a protocol."""
     return str(Path(path).absolute())
 
 
 class Ffmpeg:
-    """A running ffmpeg, on a list of arguments, without a shell and without standard input.
+    """A running ffmpeg process, without a shell and without standard input.
 
     Args:
-        arguments: what follows the program's name.
-        source: the file that it works on, for the error.
-        cwd: folder to run in, where the output is a pattern (a ``%`` in a folder's name would be part of it).
+        arguments: command-line arguments.
+        source: the file being processed, for error messages.
+        cwd: folder to run in if the output is a file name pattern (a ``%`` in a folder name would be part of it).
 
     Attributes:
-        complaint: the last line that it printed on stderr although it ended well; empty before ``finish``.
+        complaint: last line that a successful ffmpeg printed on stderr; empty before ``finish``.
 
     Raises:
-        ToolError: it cannot be started.
+        ToolError: ffmpeg cannot be started.
     """
 
-    def __init__(self, arguments, *, source, cwd=None):
+    def __init__(
+        self,
+        arguments: Iterable[str | os.PathLike[str]],
+        *,
+        source: str | os.PathLike[str],
+        cwd: str | os.PathLike[str] | None = None,
+    ) -> None:
         self.source, self.complaint = source, ""
         program = find_ffmpeg().path
-        # a file, not a pipe: nobody reads while it runs, and a damaged input can say a lot
+        # a file, because a damaged input can fill a pipe, which nobody reads while ffmpeg runs
         self.log = tempfile.TemporaryFile()  # noqa: SIM115, closed by kill()
         try:
             self.process = subprocess.Popen(
@@ -150,45 +162,51 @@ class Ffmpeg:
                 env={**os.environ, **WITHOUT_CONVERTERS},
             )
         except OSError as error:
-            raise ToolError(f"{program}: cannot be started ({error.strerror}): install ffmpeg") from error
+            raise ToolError(
+                f"{program}: cannot be started ({error.strerror}): install ffmpeg, or set {CHOICE} to another one"
+            ) from error
 
-    def __enter__(self):
+    def __enter__(self) -> Ffmpeg:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.kill()
 
     @property
-    def running(self):
+    def running(self) -> bool:
         return self.process.poll() is None
 
     @property
-    def succeeded(self):
+    def succeeded(self) -> bool:
         return self.process.poll() == 0
 
-    def kill(self):
-        """End it if it still runs."""
+    def kill(self) -> None:
+        """Kill the process if it still runs, and close its files."""
         if self.running:
             self.process.kill()
         self.process.wait()
-        self.process.stdout.close()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
         self.log.close()
 
-    def wait(self):
-        """Wait for its end, whatever that is: what it printed on stdout and on stderr."""
+    def wait(self) -> tuple[str, str]:
+        """Wait for the process to end, and return what it printed on stdout and on stderr."""
         stdout = self.process.communicate()[0].decode(errors="replace")
         self.log.seek(0)
         return stdout, self.log.read().decode(errors="replace")
 
-    def finish(self, *, code=None):
-        """Wait for its end: what it printed on stdout.
+    def finish(self, *, code: str | None = None) -> str:
+        """Wait for the process to end, and check that it succeeded.
 
         Args:
-            code: of the ``MediaError`` where ffmpeg finds fault with its input.
+            code: reason code of the ``MediaError`` that is raised if ffmpeg rejects its input.
+
+        Returns:
+            What ffmpeg printed on stdout.
 
         Raises:
-            DiskFullError: there was no room for its output, whatever its exit code says of that.
-            MediaError: it failed; the message carries the end of its stderr.
+            DiskFullError: the disk is full, whatever ffmpeg's exit code.
+            MediaError: ffmpeg failed; the message contains the last line of its stderr.
         """
         try:
             stdout, stderr = self.wait()
@@ -197,10 +215,11 @@ class Ffmpeg:
         status = self.process.returncode
         if tells_no_space(stderr):
             raise DiskFullError(
-                f"{self.source}: no room for what ffmpeg makes of it ({last_line(stderr)}): free some and run it again"
+                f"{self.source}: no space for the output of ffmpeg ({last_line(stderr)}): free some and run the "
+                "command again"
             )
         if status < 0:
-            raise MediaError(f"{self.source}: ffmpeg was killed (signal {-status}) half-way: run the command again")
+            raise MediaError(f"{self.source}: ffmpeg was killed (signal {-status}): run the command again")
         if status:
             raise MediaError(f"{self.source}: ffmpeg failed: {last_line(stderr)}", code=code)
         if stderr.strip():
@@ -210,8 +229,8 @@ class Ffmpeg:
 
 
 @contextlib.contextmanager
-def reading_output_of(process):
-    """Read what an ``Ffmpeg`` writes while it runs: where that is damaged, what went wrong with ffmpeg is the error."""
+def reading_output_of(process: Ffmpeg) -> Iterator[None]:
+    """Read the output of a running ffmpeg in the block; if the output is damaged, raise ffmpeg's own error first."""
     try:
         yield
     except MediaError:
@@ -219,6 +238,6 @@ def reading_output_of(process):
         raise
 
 
-def last_line(text):
+def last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:DETAIL_LENGTH] if lines else "it said nothing"
+    return lines[-1][:DETAIL_LENGTH] if lines else "no error message"

@@ -1,7 +1,9 @@
-"""What an ffmpeg makes of a fixed tone and test image: two that make the same give the same scores.
+"""Fingerprint of an ffmpeg: a hash of its output for a fixed test video. Equal fingerprints give equal scores.
 
-Worked out once for each ffmpeg of a machine, by the suite's own conversions, and kept in the user's cache folder.
+The suite's own conversions compute it once per ffmpeg executable, and the user's cache folder stores it.
 """
+
+from __future__ import annotations
 
 import contextlib
 import hashlib
@@ -25,19 +27,20 @@ from syncnet.media.frames import read_frame
 from syncnet.results.layout import frame_files, new_file
 
 DIGITS = 16
-FRAMES, SOURCE_RATE = 25, Fraction(25, 2)  # 2 s, below FRAME_RATE: every other frame of the result is a repetition
+FRAMES, SOURCE_RATE = 25, Fraction(25, 2)  # 2 s at half of FRAME_RATE, so that every other output frame is a duplicate
 WIDTH, HEIGHT = 96, 64
 SAMPLE_RATE, SAMPLES = 44100, 88200
 
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What the suite has to know of an ffmpeg.
+    """Properties of an ffmpeg on which the suite depends.
 
     Attributes:
-        version: as it names itself.
-        fingerprint: of the frames and MP3 packets that it makes, in hexadecimal.
-        keeps_gaps: whether its own ``-r`` leaves gaps between frames, as versions up to 6 do, instead of filling them.
+        version: the version that ffmpeg reports.
+        fingerprint: hash of the decoded frames and MP3 packets that it produces, in hexadecimal.
+        keeps_gaps: True if its ``-r`` leaves gaps between frames, as in versions up to 6, and False if it fills them
+            with duplicates.
     """
 
     version: str
@@ -46,22 +49,22 @@ class Behaviour:
 
 
 @lru_cache
-def behaviour():
-    """Look up the ``Behaviour`` of the ffmpeg in use, or work it out."""
+def behaviour() -> Behaviour:
+    """Return the properties of the ffmpeg in use, from the cache if it has them."""
     path = cache_file()
     try:
         return Behaviour(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):  # not there yet, or damaged
+    except (OSError, ValueError, TypeError):  # missing or damaged
         found = examine()
-    with contextlib.suppress(OSError, SyncNetError):  # without a cache every process works it out
+    with contextlib.suppress(OSError, SyncNetError):  # if the cache cannot be written, each process computes it
         path.parent.mkdir(parents=True, exist_ok=True)
         with new_file(path) as temporary:
             temporary.write_text(json.dumps(asdict(found)), encoding="utf-8")
     return found
 
 
-def cache_file():
-    """Where the ``Behaviour`` of the ffmpeg in use is kept; another one after an update has another name."""
+def cache_file() -> Path:
+    """Return the cache file for the ffmpeg in use. Its name changes when ffmpeg, OpenCV or PyAV is updated."""
     program = Path(find_ffmpeg().path).resolve()
     state = program.stat()
     key = (str(program), state.st_size, state.st_mtime_ns, cv2.__version__, av.__version__)
@@ -69,8 +72,12 @@ def cache_file():
     return Path(platformdirs.user_cache_dir("syncnet", appauthor=False)) / f"ffmpeg-{name}.json"
 
 
-def examine():
-    """Work out the ``Behaviour`` of the ffmpeg in use."""
+def examine() -> Behaviour:
+    """Compute the properties of the ffmpeg in use by converting a test video.
+
+    Raises:
+        ToolError: this ffmpeg converts frame rates in an unknown way.
+    """
     with tempfile.TemporaryDirectory() as folder:
         source, video, frames = (Path(folder) / name for name in ("test.nut", "test.avi", "frames"))
         write_test_video(source)
@@ -91,17 +98,17 @@ def examine():
         return Behaviour(ffmpeg_version(), content.hexdigest()[:DIGITS], keeps_gaps)
 
 
-def convert(source, video, *, keeps_gaps):
-    """Convert the test video in one of the two ways: whether every frame is there once, and none repeated."""
-    options = {"script": video.with_suffix(".txt"), "streams": check_streams(source), "keeps_gaps": keeps_gaps}
-    with contextlib.suppress(MediaError):  # of a flag that it does not know
-        conversions.start_conversion(source, video, **options).finish()
+def convert(source: Path, video: Path, *, keeps_gaps: bool) -> bool:
+    """Convert the test video, and return True if the result has each frame exactly once."""
+    streams, script = check_streams(source), video.with_suffix(".txt")
+    with contextlib.suppress(MediaError):  # this ffmpeg does not know the flags
+        conversions.start_conversion(source, video, script=script, streams=streams, keeps_gaps=keeps_gaps).finish()
         return indexed_frames(video) == FRAMES
     return False
 
 
-def write_test_video(path):
-    """Write the test image and tone, uncompressed: integers of a formula, the same on any machine."""
+def write_test_video(path: Path) -> None:
+    """Write an uncompressed test image and tone, computed in integers to be identical on all machines."""
     rows, columns, index = np.ogrid[:HEIGHT, :WIDTH, :FRAMES]
     image = (rows * rows // 3 + columns * (5 + 2 * index) + rows * columns // 7 + 40 * index) % 256
     at = np.arange(SAMPLES)

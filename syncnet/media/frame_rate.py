@@ -1,47 +1,57 @@
-"""Which frames of a video become its frames at 25 a second: the rule of published scores, the same in every ffmpeg.
+"""Conversion of a video's frame rate to 25 fps by the rule of the published scores, identical in every ffmpeg.
 
-Published scores were made by ``ffmpeg -r 25`` of versions 4 to 6 into an AVI. Version 7 converts rates differently, so
-the rule is stated here, as an expression that every version evaluates. With the time t of a frame and its duration d,
-both in frames of 1/25 s, and the index n of the next frame of the result:
+Published scores were made by ``ffmpeg -r 25`` of versions 4 to 6 with AVI output. Version 7 converts frame rates
+differently, so this module writes the rule as a filter expression that every version evaluates. For a frame with time t
+and duration d, both in units of 1/25 s, and the index n of the next output frame:
 
-- the frame is dropped where t + d - n <= -0.6: it lies too far behind;
-- n becomes round(t), if that is more, where t + d - n > 0.6;
-- the frame gets index n, and n grows by 1.
+- the frame is dropped if t + d - n <= -0.6: it is too late;
+- n is set to round(t), if that is larger, when t + d - n > 0.6;
+- the frame gets index n, and n increases by 1.
 
-Indices that no frame gets stay empty in the AVI; they repeat the frame before when its frames are extracted. A frame is
-thus never shown early, and up to 1.6 frames late: at 30, 50 and 60 frames a second the video lags by about a frame.
+The AVI file has no frame at an index that was skipped; extracting its frames duplicates the previous frame there.
+So no frame is ever shown early, and a frame is shown up to 1.6 frames late: at 30, 50 and 60 fps the video lags by
+about one frame.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from syncnet.constants import FRAME_RATE
 
-# ffmpeg's own precision of times in the conversion. Half a tick is added, so that no time lies between two frames.
+if TYPE_CHECKING:
+    from fractions import Fraction
+
+    from syncnet.media.containers import Timing
+
+# ffmpeg's own precision of times in the conversion. Half a tick is added so that no time is halfway between frames.
 ONE = 1 << 16
 TICKS_PER_SECOND = FRAME_RATE * ONE
 LATE, EARLY = -0.6, 0.6
 
 
-def rate_filter(timing):
-    """State the rule for a video as a chain of ffmpeg's filters, which give each frame its index as its time.
+def rate_filter(timing: Timing) -> str:
+    """Return the rule for a video as an ffmpeg filter chain that sets each frame's time to its index.
 
     Args:
-        timing: the video's ``Timing``.
+        timing: time stamps of the video.
     """
     next_index, time, margin, pts = "ld(0)", "ld(1)", "ld(2)", "ld(3)"
     update = f"if(gt({margin},{EARLY}),max({next_index},floor({time}+0.5)),{next_index})"
-    durations = search_tree(exceptions(timing), f"{usual_duration(timing):.9g}")
+    durations = search_tree(irregular_frames(timing), f"{usual_duration(timing):.9g}")
     expression = (
         f"st(3,PTS+{correction(timing)});"
         f"st(1,({pts}+gt({pts},0)-0.5)/{ONE});"
         f"st(2,{time}-{next_index}+{durations});"
-        f"if(gt({margin},{LATE}),(st(0,1+{update})-1)*{ONE},sqrt(-1))"  # not a number: no time
+        f"if(gt({margin},{LATE}),(st(0,1+{update})-1)*{ONE},sqrt(-1))"  # NaN: the frame is dropped
     )
     return f"settb=1/{TICKS_PER_SECOND},setpts='{expression}',select='not(isnan(pts))'"
 
 
-def correction(timing):
-    """What an ffmpeg that takes another start of the container has to add to time stamps, as an expression."""
+def correction(timing: Timing) -> str:
+    """Return an expression to add to time stamps, for an ffmpeg that computes another start time of the container."""
     difference = rounded(timing.skipped * TICKS_PER_SECOND)
     if not difference or not timing.frames:
         return "0"
@@ -49,18 +59,22 @@ def correction(timing):
     return f"{difference}*lt(abs(STARTPTS-{first}),{difference // 2})"
 
 
-def audio_start_filter(timing):
-    """``correction`` for the audio, as a list of ffmpeg's filters: none where there is nothing to correct."""
+def audio_start_filter(timing: Timing) -> list[str]:
+    """Return ffmpeg filters that apply ``correction`` to the audio; empty if no correction is needed."""
     skipped = float(timing.skipped)
     return [f"asetpts='PTS+floor({skipped:.6f}/TB+0.5)*lt(STARTT,{skipped / 2:.6f})'"] if skipped else []
 
 
-def usual_duration(timing):
+def usual_duration(timing: Timing) -> float:
     return published_duration(timing.duration, timing)
 
 
-def exceptions(timing):
-    """Frames whose own duration, other than the usual one, makes a difference: list of (time in ticks, duration)."""
+def irregular_frames(timing: Timing) -> list[tuple[int, float]]:
+    """Return the frames that get another index with their own duration than with the usual one.
+
+    Returns:
+        Time of each frame, in ticks of 1/TICKS_PER_SECOND s, and its duration, in units of 1/25 s; sorted by time.
+    """
     usual = usual_duration(timing)
     if all(published_duration(ticks, timing) == usual for ticks in {duration for _, duration in timing.frames}):
         return []
@@ -78,12 +92,12 @@ def exceptions(timing):
     return found
 
 
-def search_tree(pairs, otherwise):
-    """Write the durations of frames as an expression.
+def search_tree(pairs: list[tuple[int, float]], otherwise: str) -> str:
+    """Return an expression for a frame's duration: a binary search by the frame's time.
 
     Args:
-        pairs: what ``exceptions`` found.
-        otherwise: the duration of all other frames.
+        pairs: result of ``irregular_frames``.
+        otherwise: duration of all other frames.
     """
     if not pairs:
         return otherwise
@@ -95,15 +109,16 @@ def search_tree(pairs, otherwise):
     return f"if(lt(ld(3),{ticks - 1}),{left},{right})"
 
 
-def place(time, duration, index):
-    """Apply the rule to one frame.
+def place(time: float, duration: float, index: int) -> int | None:
+    """Apply the rule to a single frame.
 
     Args:
-        time, duration: of the frame, in frames of 1/25 s.
-        index: of the next frame of the result.
+        time: time of the frame, in units of 1/25 s.
+        duration: duration of the frame, in units of 1/25 s.
+        index: index of the next output frame.
 
     Returns:
-        The index that the frame gets; None if it is dropped.
+        The frame's output index; None if the frame is dropped.
     """
     margin = time + duration - index
     if margin <= LATE:
@@ -111,24 +126,26 @@ def place(time, duration, index):
     return max(index, int(np.floor(time + 0.5))) if margin > EARLY else index
 
 
-def published_duration(ticks, timing):
-    """Duration of a frame in frames of 1/25 s, as ffmpeg 5.1 takes it: rounded, except where that gives nothing."""
-    rounded = round(float(np.float32(ticks * float(timing.time_base) * FRAME_RATE)))
-    if rounded > 0:
-        return float(rounded)
+def published_duration(ticks: int, timing: Timing) -> float:
+    """Return a frame's duration in units of 1/25 s as ffmpeg 5.1 computes it: rounded, unless that gives 0."""
+    duration = round(float(np.float32(ticks * float(timing.time_base) * FRAME_RATE)))
+    if duration > 0:
+        return float(duration)
     return min(FRAME_RATE / float(timing.rate), 1.0) if timing.rate else 0.0
 
 
-def filter_time(pts, timing, *, start):
-    """Time of a frame as the filters see it, in ticks of 1/TICKS_PER_SECOND s, rounded as ffmpeg does.
+def filter_time(pts: int, timing: Timing, *, start: Fraction) -> int:
+    """Return a frame's time as ffmpeg's filters receive it, in ticks of 1/TICKS_PER_SECOND s, rounded like ffmpeg.
 
     Args:
-        start: of the container, in seconds.
+        pts: presentation time stamp, in ticks of the stream.
+        timing: time stamps of the video.
+        start: start time of the container, in seconds.
     """
     return rounded((pts - rounded(start / timing.time_base)) * timing.time_base * TICKS_PER_SECOND)
 
 
-def rounded(value):
-    """The nearest integer of a Fraction, halves away from 0."""
+def rounded(value: Fraction) -> int:
+    """Round to the nearest integer, halves away from 0."""
     size = (2 * abs(value.numerator) + value.denominator) // (2 * value.denominator)
     return size if value >= 0 else -size

@@ -1,1 +1,1 @@
-"""Networks: weights files, devices, and the architectures rearranged for inference."""
+"""Networks: weights files, devices, and the architectures optimised for inference."""

@@ -1,4 +1,6 @@
-"""Where the networks run, and how much memory their tensors cost there."""
+"""Device selection, memory settings and parallel streams for the networks."""
+
+from __future__ import annotations
 
 import ctypes
 import os
@@ -6,30 +8,39 @@ import sys
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from typing import TYPE_CHECKING, TypeVar
 
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch then asks for huge pages, and reads this when it is loaded
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # makes torch request huge pages; read when torch is loaded
 
 import torch
 
 from syncnet.errors import UsageError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable
+    from concurrent.futures import Future
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
 DEVICES = ("auto", "cpu", "cuda", "mps")
-# glibc's mallopt (malloc.h): keep freed blocks instead of handing them back to the kernel
+# parameters of glibc's mallopt (malloc.h)
 M_TRIM_THRESHOLD = -1
 M_MMAP_MAX = -4
 M_ARENA_MAX = -8
 TRIM_BYTES = 512 * 1024 * 1024
-MOST_LANES = 4  # each needs memory for a batch of its own
+MAX_WORKERS = 4  # each needs memory for a batch
 
 
-def select_device(name):
-    """The torch device of a name.
+def select_device(name: str) -> torch.device:
+    """Return the torch device of a name.
 
     Args:
-        name: ``auto`` (CUDA, else Apple's MPS, else the CPU), ``cpu``, ``cuda``, ``mps`` or one with a number.
+        name: ``auto`` (CUDA, else Apple's MPS, else the CPU), ``cpu``, ``cuda``, ``mps``, or one of the latter three
+            with an index, such as ``cuda:1``.
 
     Raises:
-        UsageError: the machine has no such device.
+        UsageError: the name is invalid, or the machine has no such device.
     """
     mps = torch.backends.mps.is_available()
     if name == "auto":
@@ -40,51 +51,58 @@ def select_device(name):
         device = None
     if device is None or device.type not in DEVICES:
         raise UsageError(f"--device {name}: not a device: choose one of {', '.join(DEVICES)}")
-    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(mps)}[device.type]
-    if (device.index or 0) >= there:
-        raise UsageError(f"--device {name}: this machine has none that torch {torch.__version__} can use: try auto")
+    available = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(mps)}[device.type]
+    if (device.index or 0) >= available:
+        raise UsageError(
+            f"--device {name}: torch {torch.__version__} finds no such device on this machine: use --device auto"
+        )
     if device.type == "cpu":
         keep_freed_memory()
     return device
 
 
 @lru_cache
-def keep_freed_memory():
-    """Let glibc keep large freed blocks: otherwise every batch pays for fresh pages, a third of the time."""
+def keep_freed_memory() -> None:
+    """Make glibc keep large freed blocks. Otherwise allocating pages takes a third of the time of each batch."""
     if sys.platform != "linux":
         return
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
-        return  # another C library: slower, nothing worse
-    mallopt(M_ARENA_MAX, 1)  # a thread's own arena would hand its blocks back
+        return  # another C library: only slower
+    mallopt(M_ARENA_MAX, 1)  # per-thread arenas would return their blocks to the kernel
     mallopt(M_MMAP_MAX, 0)
     mallopt(M_TRIM_THRESHOLD, TRIM_BYTES)
 
 
-def in_lanes(function, items, device):
-    """Yield ``function(item)`` of every item, in order.
+def in_lanes(
+    function: Callable[[Item], Result], items: Iterable[Item], device: torch.device
+) -> Generator[Result, None, None]:
+    """Apply a network to batches, on a CPU in parallel streams.
 
-    On a CPU several items are worked on at once, each by its share of torch's threads: that keeps the cores busier
-    than sharing out every layer of one batch.
+    On a CPU several workers each process a batch with an equal share of torch's threads. This uses the cores better
+    than splitting each layer of a single batch among all threads.
 
     Args:
-        function: a network on a batch.
-        items: iterable of batches.
-        device: torch device of the network.
+        function: runs the network on a batch.
+        items: the batches.
+        device: device of the network.
+
+    Yields:
+        ``function(item)`` for each item, in order.
     """
     threads = torch.get_num_threads() if device.type == "cpu" else 1
-    lanes = min(threads, MOST_LANES)
-    if lanes == 1:
+    workers = min(threads, MAX_WORKERS)
+    if workers == 1:
         yield from map(function, items)
         return
-    # torch counts threads per thread that asks
-    with ThreadPoolExecutor(lanes, initializer=torch.set_num_threads, initargs=(threads // lanes,)) as pool:
-        waiting = deque()
+    # set_num_threads applies to the calling thread only
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,)) as pool:
+        waiting: deque[Future[Result]] = deque()
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))
-                if len(waiting) > lanes:
+                if len(waiting) > workers:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

@@ -1,10 +1,18 @@
-"""The same networks, arranged to run fast: equal numbers (to about 1e-5) from less work.
+"""The networks optimised for inference. Results equal those of the plain modules to about 1e-5.
 
-Batch norm is folded into the convolutions, pooling comes before ReLU (they commute, and ReLU then sees a quarter of
-the values), tensors are channels-last, the lip network's 3-D convolutions run as 2-D ones (every temporal kernel but
-the first is 1, and five frames of three channels are one picture of 15), and on CPUs the convolutions that cost most
-take fewer multiplications (``winograd``).
+Optimisations:
+
+- Batch norm is folded into the convolutions.
+- Pooling precedes ReLU: the two commute, and ReLU then processes a quarter of the values.
+- Tensors are channels-last.
+- The lip network's 3-D convolutions run as 2-D ones: all temporal kernels except the first have size 1, and the first
+  treats five frames of three channels as an image of 15 channels.
+- On CPUs, the most expensive convolutions use algorithms with fewer multiplications (``winograd``).
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -14,23 +22,32 @@ from detectors.s3fd.nets import merge_heads, read_head
 from syncnet.constants import WINDOW_FRAMES
 from syncnet.models.winograd import TIME_OUTPUTS, PlaneConvolution, StridedPlaneConvolution, TimeConvolution
 
-PLANE_CHANNEL_PAIRS = 64 * 128  # inputs times outputs from which fewer multiplications outweigh the additions for them
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import numpy as np
+    from torch import Tensor
+
+    from detectors.s3fd.nets import S3FDNet
+    from SyncNetModel import S
+
+PLANE_CHANNEL_PAIRS = 64 * 128  # input times output channels from which ``winograd`` is faster
 BOX_VALUES = 4
 
 
-def spatial(size):
-    """The rows and columns of a size in time, rows and columns."""
+def spatial(size: Any) -> Any:
+    """Return the rows and columns of a size given as (time, rows, columns); an int stays as it is."""
     return size[-2:] if isinstance(size, tuple) else size
 
 
 class StackedConvolution(nn.Module):
-    """The lip network's first layer, on windows of five frames stacked to 15 channels.
+    """The lip network's first layer, as a 2-D convolution of five frames stacked to 15 channels.
 
     Args:
-        conv: 3-D convolution, O x 3 x 5 x h x w, without padding.
+        conv: 3-D convolution without padding; weight O x 3 x 5 x h x w.
     """
 
-    def __init__(self, conv):
+    def __init__(self, conv: nn.Conv3d) -> None:
         super().__init__()
         self.conv = nn.Conv2d(
             conv.in_channels * WINDOW_FRAMES,
@@ -42,19 +59,26 @@ class StackedConvolution(nn.Module):
         self.conv.weight = nn.Parameter(conv.weight.transpose(1, 2).reshape(self.conv.weight.shape))
         self.conv.bias = conv.bias
 
-    def forward(self, frames):
-        """(N + 4) x H x W x 3 -> N x O x H' x W'."""
+    def forward(self, frames: Tensor) -> Tensor:
+        """Convolve all windows of consecutive frames.
+
+        Args:
+            frames: (N + 4) x H x W x 3, float32.
+
+        Returns:
+            N x O x H' x W'.
+        """
         frames = frames.permute(0, 3, 1, 2).contiguous()
         count, channels, height, width = frames.shape
-        # overlapping windows are views: frame i's three planes are followed by those of frame i + 1
+        # Windows are overlapping views, because the planes of frame i + 1 follow those of frame i in memory.
         windows = frames.as_strided(
             (count - WINDOW_FRAMES + 1, WINDOW_FRAMES * channels, height, width), frames.stride()
         )
         return self.conv(windows.contiguous(memory_format=torch.channels_last))
 
 
-def flat_convolution(conv):
-    """A 3-D convolution with a temporal kernel of 1 as a 2-D one; others as they are."""
+def flat_convolution(conv: nn.Conv2d | nn.Conv3d) -> nn.Conv2d | nn.Conv3d:
+    """Convert a 3-D convolution with a temporal kernel of 1 to a 2-D one; return others unchanged."""
     if isinstance(conv, nn.Conv2d) or conv.kernel_size[0] > 1:
         return conv
     kernel, stride, padding = map(spatial, (conv.kernel_size, conv.stride, conv.padding))
@@ -63,9 +87,9 @@ def flat_convolution(conv):
     return flat
 
 
-def folded(layers):
-    """Layers of S for inference: see the module's first paragraph."""
-    fast = []
+def folded(layers: Iterable[nn.Module]) -> nn.Sequential:
+    """Optimise layers of S for inference, as the module's docstring describes."""
+    fast: list[Any] = []  # Any: torch's fuse functions are typed per kind of layer
     for layer in layers:
         if isinstance(layer, nn.Conv2d | nn.Conv3d | nn.Linear):
             fast.append(layer)
@@ -83,12 +107,12 @@ def folded(layers):
     return nn.Sequential(*fast)
 
 
-def with_fewer_products(layers):
-    """Layers for CPUs: convolutions that cost much are computed by ``winograd``."""
+def with_fewer_products(layers: Iterable[nn.Module]) -> nn.Sequential:
+    """Replace expensive convolutions by those of ``winograd``, for CPUs."""
     return nn.Sequential(*(cheaper(layer) for layer in layers))
 
 
-def cheaper(layer):
+def cheaper(layer: nn.Module) -> nn.Module:
     if not isinstance(layer, nn.Conv2d) or layer.in_channels * layer.out_channels < PLANE_CHANNEL_PAIRS:
         return layer
     shape = layer.kernel_size, layer.stride, layer.padding
@@ -100,76 +124,100 @@ def cheaper(layer):
 
 
 class FastSyncNet(nn.Module):
-    """``S`` for inference.
+    """``S`` optimised for inference.
 
     Args:
         net: the network, in evaluation mode.
-        device: torch device to run on.
+        device: device to run on.
 
     Attributes:
-        group: windows are computed in groups of so many.
+        group: number of windows that are computed together.
     """
 
-    def __init__(self, net, device):
+    def __init__(self, net: S, device: torch.device) -> None:
         super().__init__()
         conv, pool, *rest = folded(net.netcnnlip)
+        assert isinstance(conv, nn.Conv3d) and isinstance(pool, nn.MaxPool2d)
         self.aud, self.fcaud, self.fclip = map(folded, (net.netcnnaud, net.netfcaud, net.netfclip))
         if device.type == "cpu":
-            self.lip, self.group = nn.Sequential(TimeConvolution(conv, pool), *with_fewer_products(rest)), TIME_OUTPUTS
+            self.lip = nn.Sequential(TimeConvolution(conv, pool), *with_fewer_products(rest))
             self.aud = with_fewer_products(self.aud)
+            self.group = TIME_OUTPUTS
         else:
-            self.lip, self.group = nn.Sequential(StackedConvolution(conv), pool, *rest), 1
+            self.lip = nn.Sequential(StackedConvolution(conv), pool, *rest)
+            self.group = 1
         self.device = device
-        self.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)
+        self.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
-    def audio_features(self, windows):
-        """N x 1 x 13 x 20 MFCCs (float32 array) -> N x 1024 features on the device."""
+    def audio_features(self, windows: np.ndarray) -> Tensor:
+        """Compute audio features.
+
+        Args:
+            windows: N x 1 x 13 x 20 MFCCs, float32.
+
+        Returns:
+            N x 1024 features on the device.
+        """
         return self.fcaud(self.aud(torch.from_numpy(windows).to(self.device)).flatten(1))
 
     @torch.inference_mode()
-    def lip_features(self, frames):
-        """N + 4 consecutive frames -> N x 512 features before ``netfclip``.
+    def lip_features(self, frames: np.ndarray) -> Tensor:
+        """Compute lip features, the input of ``netfclip``.
 
         Args:
-            frames: (N + 4) x 224 x 224 x 3 array, uint8, BGR.
+            frames: (N + 4) x 224 x 224 x 3 consecutive frames, uint8, BGR.
+
+        Returns:
+            N x 512 features on the device.
         """
         return self.lip(torch.from_numpy(frames).to(self.device).float()).flatten(1)
 
     @torch.inference_mode()
-    def video_features(self, frames):
-        """N + 4 consecutive frames (as ``lip_features``) -> N x 1024 features on the device."""
+    def video_features(self, frames: np.ndarray) -> Tensor:
+        """Compute video features.
+
+        Args:
+            frames: as in ``lip_features``.
+
+        Returns:
+            N x 1024 features on the device.
+        """
         return self.fclip(self.lip_features(frames))
 
 
 class FastS3FD(nn.Module):
-    """``S3FDNet`` for inference: takes and returns the same.
+    """``S3FDNet`` optimised for inference, with the same inputs and outputs.
 
     Args:
-        net: the network, which becomes part of this one.
-        device: torch device to run on.
+        net: the network; it is modified and becomes part of this one.
+        device: device to run on.
     """
 
-    def __init__(self, net, device):
+    def __init__(self, net: S3FDNet, device: torch.device) -> None:
         super().__init__()
         self.net = net
-        # location and score of a map come from one convolution
+        # a single convolution computes both location and score of a feature map
         self.heads = nn.ModuleList(joined(loc, conf) for loc, conf in zip(net.loc, net.conf))
         if device.type == "cpu":
             net.vgg = nn.ModuleList(map(cheaper, net.vgg))
-        self.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)
+        self.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         maps = self.net.sources(x.contiguous(memory_format=torch.channels_last))
         outputs = (head(source) for head, source in zip(self.heads, maps))
         return merge_heads(read_head(output[:, :BOX_VALUES], output[:, BOX_VALUES:]) for output in outputs)
 
 
-def joined(*convs):
-    """Convolutions of one input as one, their outputs one after the other."""
-    first = convs[0]
-    outputs = sum(conv.out_channels for conv in convs)
-    whole = nn.Conv2d(first.in_channels, outputs, first.kernel_size, padding=first.padding, device="meta")
-    whole.weight = nn.Parameter(torch.cat([conv.weight for conv in convs]))
-    whole.bias = nn.Parameter(torch.cat([conv.bias for conv in convs]))
-    return whole
+def joined(first: Any, second: Any) -> nn.Conv2d:
+    """Combine two convolutions of the same input into one, which concatenates their output channels.
+
+    Args:
+        first: an ``nn.Conv2d``; ``nn.ModuleList`` does not type its elements.
+        second: an ``nn.Conv2d``.
+    """
+    outputs = first.out_channels + second.out_channels
+    conv = nn.Conv2d(first.in_channels, outputs, first.kernel_size, padding=first.padding, device="meta")
+    conv.weight = nn.Parameter(torch.cat([first.weight, second.weight]))
+    conv.bias = nn.Parameter(torch.cat([first.bias, second.bias]))
+    return conv

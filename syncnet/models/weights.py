@@ -1,8 +1,11 @@
-"""Weights files: which one is used, whether it is the right one, and the network that it makes.
+"""Weights files: selection, verification, and loading into a network.
 
-Weights named by a flag are used. Else the published file where it lies in its place and is right, else the starter
-that comes with the suite. Choosing does not load torch: a program that hands the work to others does that alone.
+The weights are those that a flag names, else the published file if it exists in its default place and is intact, else
+the starter weights that come with the suite. Selecting weights does not load torch, so that a program whose worker
+processes run the networks starts quickly.
 """
+
+from __future__ import annotations
 
 import hashlib
 import logging
@@ -12,8 +15,20 @@ import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from syncnet.errors import WeightsError
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
+    from torch import Tensor, nn
+
+    from detectors.s3fd.nets import S3FDNet
+    from SyncNetModel import S
+
+Net = TypeVar("Net", bound="nn.Module")
 
 logger = logging.getLogger("syncnet")
 
@@ -22,16 +37,18 @@ HASH_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
-class Known:
-    """A network's weights: where they lie, and what the published file must be.
+class WeightsSpec:
+    """Paths, checksum and layout of a network's weights.
 
     Attributes:
-        network: name for messages.
+        network: name of the network in messages.
         flag: the flag that names other weights.
-        published: default path, relative to the suite's folder.
-        size, sha256: of the published file.
+        published: default path of the published file, relative to the suite's folder.
+        size: size of the published file, in bytes.
+        sha256: SHA-256 of the published file, in hexadecimal.
         starter: path of the starter weights, relative to the suite's folder.
-        first_layer, first_channels: the parameter that tells the width, and its channels at width 1.
+        first_layer: name of the parameter whose output channels determine the network's width.
+        first_channels: output channels of that parameter at width 1.
     """
 
     network: str
@@ -44,7 +61,7 @@ class Known:
     first_channels: int
 
 
-SYNCNET = Known(
+SYNCNET = WeightsSpec(
     network="SyncNet",
     flag="--initial_model",
     published="data/syncnet_v2.model",
@@ -54,7 +71,7 @@ SYNCNET = Known(
     first_layer="netcnnlip.0.weight",
     first_channels=96,
 )
-S3FD = Known(
+S3FD = WeightsSpec(
     network="S3FD",
     flag="--s3fd_weights",
     published="detectors/s3fd/weights/sfd_face.pth",
@@ -92,14 +109,21 @@ HOW_TO_GET = "run `download_models`" if installed() else "run `sh download_model
 
 
 class Default(str):
-    """Path that a flag has when the user does not give it."""
+    """Default value of a flag that names weights, to distinguish it from the same path given by the user."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A weights file that is in use."""
+    """A weights file in use.
+
+    Attributes:
+        name: file name.
+        path: path of the file.
+        sha256: SHA-256 of the file, in hexadecimal.
+        published: True if the file is the published one.
+    """
 
     name: str
     path: str
@@ -108,8 +132,8 @@ class Weights:
 
 
 @lru_cache
-def sha256_of(path, size, mtime):
-    """SHA-256 of a file, in hexadecimal; size and mtime make the cache forget a changed file."""
+def sha256_of(path: str, size: int, mtime: int) -> str:
+    """Return the SHA-256 of a file, in hexadecimal. Size and mtime are part of the cache key only."""
     digest = hashlib.sha256()
     with Path(path).open("rb") as file:
         while chunk := file.read(HASH_CHUNK):
@@ -117,11 +141,11 @@ def sha256_of(path, size, mtime):
     return digest.hexdigest()
 
 
-def identify(path, known):
-    """The ``Weights`` of a file.
+def identify(path: str | os.PathLike[str], spec: WeightsSpec) -> Weights:
+    """Return name, path and checksum of a weights file.
 
     Raises:
-        WeightsError: it cannot be read.
+        WeightsError: the file cannot be read.
     """
     path = Path(path)
     try:
@@ -129,110 +153,134 @@ def identify(path, known):
         digest = sha256_of(str(path), stat.st_size, stat.st_mtime_ns)
     except OSError as error:
         raise WeightsError(
-            f"{path}: cannot read the {known.network} weights ({error.strerror}): {HOW_TO_GET} "
-            f"or name other weights with {known.flag}"
+            f"{path}: cannot read the {spec.network} weights ({error.strerror}): {HOW_TO_GET} "
+            f"or name other weights with {spec.flag}"
         ) from error
-    return Weights(name=path.name, path=str(path), sha256=digest, published=digest == known.sha256)
+    return Weights(name=path.name, path=str(path), sha256=digest, published=digest == spec.sha256)
 
 
-def choose(known, given=None):
-    """Which weights are used.
+def choose(spec: WeightsSpec, given: str | os.PathLike[str] | None = None) -> Weights:
+    """Select the weights file to use. Log a warning, once, if it is the starter.
 
     Args:
-        known: ``SYNCNET`` or ``S3FD``.
-        given: path named by the user; None or a ``Default`` where the user named none. The published file's own path
-            means the suite's folder where the working folder has no such file.
-
-    Returns:
-        The ``Weights``; the choice of the starter is announced once, as a warning.
+        spec: ``SYNCNET`` or ``S3FD``.
+        given: path named by the user; None or a ``Default`` if the user named none. The published file's default path
+            refers to the suite's folder if the working folder has no such file.
 
     Raises:
-        WeightsError: the named file cannot be read, or nothing is there to choose.
+        WeightsError: the named file cannot be read, or neither the published file nor the starter exists.
     """
-    published, starter = home() / known.published, ROOT / known.starter
+    published, starter = home() / spec.published, ROOT / spec.starter
     if installed():
         starter = ROOT / PACKAGED_STARTER / starter.name
     if given is not None and not isinstance(given, Default):
-        in_suite = given == known.published and not Path(given).exists() and published.exists()
-        return identify(published if in_suite else given, known)
-    places = {path.resolve(): path for path in (published, Path(known.published))}  # one where they are the same
-    for candidate in reversed(places.values()):
+        in_suite = given == spec.published and not Path(given).exists() and published.exists()
+        return identify(published if in_suite else given, spec)
+    # a single candidate if the working folder is the suite's folder
+    candidates = {path.resolve(): path for path in (published, Path(spec.published))}
+    for candidate in reversed(candidates.values()):
         if candidate.is_file():
-            weights = identify(candidate, known)
+            weights = identify(candidate, spec)
             if weights.published:
                 return weights
             warn_once(
-                f"{candidate}: not the published {known.network} weights ({candidate.stat().st_size} bytes of "
-                f"{known.size}, or another content): not used. {HOW_TO_GET} to repair it, or name it with {known.flag}"
+                f"{candidate}: not used: not the published {spec.network} weights (it has {candidate.stat().st_size} "
+                f"bytes instead of {spec.size}, or other content): {HOW_TO_GET} to repair it, or name it with "
+                f"{spec.flag} to use it"
             )
     if not starter.is_file():
         raise WeightsError(
-            f"{published}: no {known.network} weights: {HOW_TO_GET} or name other weights with {known.flag}"
+            f"{published}: no {spec.network} weights found: {HOW_TO_GET} or name other weights with {spec.flag}"
         )
-    used, missing = (starter, published) if installed() else (known.starter, known.published)
+    used, missing = (starter, published) if installed() else (spec.starter, spec.published)
     warn_once(
-        f"{known.network}: starter weights ({used}), because the published ones are not at {missing}: "
-        f"scores are no LSE-C/LSE-D and must not be reported as such. For the published weights {HOW_TO_GET}"
+        f"{spec.network}: using the starter weights ({used}) because the published ones are not at {missing}: scores "
+        f"are not LSE-C/LSE-D and must not be reported as such; {HOW_TO_GET} to get the published weights"
     )
-    return identify(starter, known)
+    return identify(starter, spec)
 
 
 @lru_cache
-def warn_once(message):
+def warn_once(message: str) -> None:
     logger.warning(message)
 
 
-def load_state(weights, known):
-    """The parameters in a weights file, as float32.
+def load_state(weights: Weights, spec: WeightsSpec) -> dict[str, Tensor]:
+    """Load the parameters in a weights file.
+
+    Returns:
+        Parameters by name; floating-point ones as float32.
 
     Raises:
-        WeightsError: damaged, code instead of numbers, or not this network's.
+        WeightsError: the file is damaged, contains code, or belongs to another network.
     """
     import torch
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a TorchScript file, which is refused
+            warnings.simplefilter("ignore")  # torch warns about TorchScript files, which are refused anyway
             state = torch.load(weights.path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
-            f"{weights.path}: refused: not plain {known.network} weights, or damaged: {HOW_TO_GET}"
+            f"{weights.path}: refused: damaged, or contains more than plain {spec.network} weights: {HOW_TO_GET} "
+            f"or name other weights with {spec.flag}"
         ) from error
     except Exception as error:  # a damaged pickle can raise anything
         raise WeightsError(
-            f"{weights.path}: damaged {known.network} weights (an interrupted download?): {HOW_TO_GET}"
+            f"{weights.path}: damaged {spec.network} weights (an interrupted download?): {HOW_TO_GET} "
+            f"or name other weights with {spec.flag}"
         ) from error
-    tensors = isinstance(state, dict) and all(is_plain(name, value) for name, value in state.items())
-    if not tensors or known.first_layer not in state or not state[known.first_layer].ndim:
-        raise WeightsError(f"{weights.path}: not weights of {known.network}: name the right file with {known.flag}")
+    plain = isinstance(state, dict) and all(is_parameter(name, value) for name, value in state.items())
+    if not plain or spec.first_layer not in state or not state[spec.first_layer].ndim:
+        raise WeightsError(f"{weights.path}: not weights of {spec.network}: name the right file with {spec.flag}")
     return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
 
 
-def is_plain(name, value):
-    """Whether an entry of a weights file is a parameter: an ordinary tensor of real numbers under a name."""
+def is_parameter(name: object, value: object) -> bool:
+    """Return True if an entry of a weights file is a dense, real-valued CPU tensor with a name."""
     import torch
 
-    plain = isinstance(value, torch.Tensor) and value.layout == torch.strided and value.device.type == "cpu"
-    return plain and isinstance(name, str) and not value.is_complex()
+    if not (isinstance(name, str) and isinstance(value, torch.Tensor)):
+        return False
+    return value.layout == torch.strided and value.device.type == "cpu" and not value.is_complex()
 
 
-def fill(net, state, weights, known):
-    """Put parameters into a network made for them, whose own may be without storage (on torch's meta device).
+def fill(net: Net, state: Mapping[str, Tensor], weights: Weights, spec: WeightsSpec) -> Net:
+    """Load parameters into a network.
+
+    Args:
+        net: network of the same width; its parameters are replaced and can be on torch's meta device.
+        state: the parameters by name.
+        weights: file of the parameters, for the error message.
+        spec: network of the parameters, for the error message.
+
+    Returns:
+        The network, in evaluation mode.
 
     Raises:
-        WeightsError: names or shapes differ.
+        WeightsError: names or shapes of the parameters differ from the network's.
     """
     try:
         net.load_state_dict(state, assign=True)
     except RuntimeError as error:
         raise WeightsError(
-            f"{weights.path}: not weights of {known.network} (other layers): name the right file with {known.flag}"
+            f"{weights.path}: not weights of {spec.network} (other layers): name the right file with {spec.flag}"
         ) from error
     return net.eval()
 
 
-def load_syncnet(given=None):
-    """The network and the ``Weights`` that it was made from; width and embedding are read off the file."""
+def load_syncnet(given: str | os.PathLike[str] | None = None) -> tuple[S, Weights]:
+    """Load SyncNet. Its width and embedding size are those of the weights.
+
+    Args:
+        given: as in ``choose``.
+
+    Returns:
+        The network, in evaluation mode on the CPU, and its weights file.
+
+    Raises:
+        WeightsError: the weights are missing, damaged or of another network.
+    """
     import torch
 
     from SyncNetModel import S
@@ -241,13 +289,23 @@ def load_syncnet(given=None):
     state = load_state(weights, SYNCNET)
     width = len(state[SYNCNET.first_layer]) / SYNCNET.first_channels
     embedding = len(state.get(EMBEDDING_LAYER, ()))
-    with torch.device("meta"):  # no random numbers that the file's replace
+    with torch.device("meta"):  # skips the random initialisation, which the file's parameters replace
         net = S(embedding, width=width)
     return fill(net, state, weights, SYNCNET), weights
 
 
-def load_s3fd(given=None):
-    """The detector's network and the ``Weights`` that it was made from; the width is read off the file."""
+def load_s3fd(given: str | os.PathLike[str] | None = None) -> tuple[S3FDNet, Weights]:
+    """Load S3FD's network. Its width is that of the weights.
+
+    Args:
+        given: as in ``choose``.
+
+    Returns:
+        The network, in evaluation mode on the CPU, and its weights file.
+
+    Raises:
+        WeightsError: the weights are missing, damaged or of another network.
+    """
     import torch
 
     from detectors.s3fd.nets import S3FDNet

@@ -1,4 +1,4 @@
-"""Conversions of videos of any kind: streams, rates, audio, cuts."""
+"""Conversion of all kinds of videos: streams, frame rates, audio, scene cuts."""
 
 import json
 
@@ -22,20 +22,20 @@ pytestmark = pytest.mark.usefixtures("nothing_left_running")
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
-    """Makes a clip once, with the ffmpeg of the moment, by name."""
-    folder, made = tmp_path_factory.mktemp("sources"), {}
+    """Return a function that creates a clip by name, once per module."""
+    folder, clips_by_name = tmp_path_factory.mktemp("sources"), {}
 
     def make(name, function):
-        if name not in made:
-            made[name] = function(folder / name)
-        return made[name]
+        if name not in clips_by_name:
+            clips_by_name[name] = function(folder / name)
+        return clips_by_name[name]
 
     return make
 
 
 @pytest.mark.parametrize("rate", ["24", "30000/1001", "30", "50", "60", "15"])
 def test_frame_rates(pipeline, run, sources, rate):
-    """Two seconds of any rate are about 50 frames, which all go into the crop: ffmpeg adds one to four, by version."""
+    """Two seconds at any rate give about 50 frames, all in the crop; some ffmpeg versions add up to four."""
     name = f"{rate.replace('/', '-')}.mp4"
     clip = sources(name, lambda path: clips.face_clip(path, seconds=2, rate=rate))
     ran, layout = pipeline(clip)
@@ -49,7 +49,7 @@ def test_frame_rates(pipeline, run, sources, rate):
 
 
 def variable_rate(path):
-    """One second at 30 frames a second, then one at 10."""
+    """Create one second at 30 fps followed by one at 10 fps."""
     timing = "setpts='if(lt(N,30),N/30,1+(N-30)/10)/TB'"
     source = clips.canvas(seconds=4 / 3, rate="30") + clips.square(100, 60) + f",{timing}"
     return clips.make(path, source, clips.tone(seconds=2), flags=("-enc_time_base:v", "1:30", "-c:v", "mpeg4"))
@@ -72,11 +72,11 @@ def test_odd_sizes(pipeline, run, sources):
     assert run("run_visualise", "--data_dir", layout.data_dir, "--reference", "me").code == 0
     drawn = clips.decode(layout.video_out)
     assert len(drawn) == len(list(layout.frames.iterdir()))
-    assert drawn.shape[1:] == (240, 320, 3)  # what codecs make of it
+    assert drawn.shape[1:] == (240, 320, 3)  # codecs need even sizes
 
 
 def test_rotation_is_applied(pipeline, sources, tmp_path):
-    """A face low in a turned picture is found where a viewer sees it."""
+    """Face positions refer to the rotated video."""
     clip = sources("flat.mp4", lambda path: clips.face_clip(path, seconds=1, x=200, y=60))
     data = bytearray(clip.read_bytes())
     at = data.index(b"tkhd") + 4 + 40  # the display matrix of the first track, the video
@@ -84,9 +84,9 @@ def test_rotation_is_applied(pipeline, sources, tmp_path):
     minus = ((1 << 32) - (1 << 16)).to_bytes(4, "big")
     zero = bytes(4)
     data[at : at + 36] = b"".join([zero, unit, zero, minus, zero, zero, zero, zero, (1 << 30).to_bytes(4, "big")])
-    turned = tmp_path / "turned.mp4"
-    turned.write_bytes(data)
-    ran, layout = pipeline(turned)
+    rotated = tmp_path / "rotated.mp4"
+    rotated.write_bytes(data)
+    ran, layout = pipeline(rotated)
     assert ran.code == 0, ran
     assert clips.decode(layout.video).shape[1:] == (320, 240, 3)
     [line] = [line for line in ran.out if line.startswith("Mean pos")]
@@ -95,12 +95,12 @@ def test_rotation_is_applied(pipeline, sources, tmp_path):
     assert y == pytest.approx(250, abs=40)
 
 
-@pytest.mark.parametrize("sound", ["5.1", "mono", "8000", "44100", "48000", "96000"])
-def test_sound_of_any_kind(pipeline, sources, sound):
-    rate = sound if sound.isdigit() else "48000"
-    layout_name = sound if not sound.isdigit() else "stereo"
+@pytest.mark.parametrize("audio", ["5.1", "mono", "8000", "44100", "48000", "96000"])
+def test_audio_formats(pipeline, sources, audio):
+    rate = audio if audio.isdigit() else "48000"
+    layout_name = audio if not audio.isdigit() else "stereo"
     source = f"{clips.tone(seconds=1.4, rate=rate)},aformat=channel_layouts={layout_name}"
-    clip = sources(f"{sound}.mkv", lambda path: clips.face_clip(path, sound=source, flags=("-c:a", "pcm_s16le")))
+    clip = sources(f"{audio}.mkv", lambda path: clips.face_clip(path, sound=source, flags=("-c:a", "pcm_s16le")))
     ran, layout = pipeline(clip)
     assert ran.code == 0, ran
     rate, samples = wavfile.read(layout.audio)
@@ -113,8 +113,8 @@ def test_sound_of_any_kind(pipeline, sources, sound):
 DEFAULT = ("-disposition:a:1", "default")
 
 
-def test_several_sounds(pipeline, tmp_path):
-    """ffmpeg takes the one that is marked as default, as it did for published scores."""
+def test_several_audio_streams(pipeline, tmp_path):
+    """ffmpeg selects the default stream, as for the published scores."""
     low, high = (f"sine=frequency={pitch}:duration=1.4" for pitch in (300, 900))
     clip = clips.make(
         tmp_path / "two.mkv",
@@ -129,7 +129,7 @@ def test_several_sounds(pipeline, tmp_path):
     assert np.argmax(np.abs(np.fft.rfft(samples))) * 16000 / len(samples) == pytest.approx(900, abs=3)
 
 
-def test_sound_longer_than_the_picture(pipeline, run, sources):
+def test_audio_longer_than_video(pipeline, run, sources):
     clip = sources("longer.mkv", lambda path: clips.face_clip(path, seconds=1, sound=clips.tone(seconds=3)))
     ran, layout = pipeline(clip)
     assert ran.code == 0, ran
@@ -138,7 +138,7 @@ def test_sound_longer_than_the_picture(pipeline, run, sources):
     assert report["reasons"] == report["tracks"][0]["reasons"] == []
 
 
-def test_sound_shorter_than_the_picture(pipeline, run, sources):
+def test_audio_shorter_than_video(pipeline, run, sources):
     clip = sources("shorter.mkv", lambda path: clips.face_clip(path, seconds=2.4, sound=clips.tone(seconds=1.2)))
     ran, layout = pipeline(clip)
     assert ran.code == 0, ran
@@ -155,8 +155,8 @@ def test_sound_shorter_than_the_picture(pipeline, run, sources):
     assert len(clips.decode(layout.video_out)) == len(list(layout.frames.iterdir()))
 
 
-def test_track_after_the_end_of_the_sound(pipeline, run, tmp_path):
-    """Its clip has no sound at all: a reason, and the others are scored."""
+def test_track_after_the_end_of_the_audio(pipeline, run, tmp_path):
+    """A track whose clip has no audio gets a reason; the other tracks are scored."""
     face = clips.square(100, 60, enable="lt(t,1)") + clips.square(20, 100, enable="gte(t,1.4)")
     clip = clips.make(tmp_path / "a.mkv", clips.canvas(seconds=2.4) + face, clips.tone(seconds=1))
     ran, layout = pipeline(clip, "--num_failed_det", "2")
@@ -172,8 +172,8 @@ def test_track_after_the_end_of_the_sound(pipeline, run, tmp_path):
     assert run("run_visualise", "--data_dir", layout.data_dir, "--reference", "me").code == 0
 
 
-def late_sound(path):
-    """Noise that starts 0.6 s after the picture."""
+def late_audio(path):
+    """Create a video whose audio, noise, starts after 0.6 s."""
     plain = clips.make(path.with_suffix(".plain.mkv"), "anoisesrc=d=1:r=48000:seed=1", flags=("-c:a", "pcm_s16le"))
     source = clips.canvas(seconds=2) + clips.square(100, 60)
     inputs = ["-f", "lavfi", "-i", source, "-itsoffset", "0.6", "-i", plain]
@@ -181,8 +181,8 @@ def late_sound(path):
     return path
 
 
-def test_sound_that_starts_late(pipeline, sources):
-    ran, layout = pipeline(sources("late.mkv", late_sound))
+def test_audio_that_starts_late(pipeline, sources):
+    ran, layout = pipeline(sources("late.mkv", late_audio))
     assert ran.code == 0, ran
     samples = conversions.read_wav(layout.audio).astype(float)
     loud = np.flatnonzero(np.abs(samples) > 500)
@@ -191,15 +191,15 @@ def test_sound_that_starts_late(pipeline, sources):
 
 
 @pytest.mark.parametrize("start", ["at once", "late"])
-def test_async_filter_stands_for_the_flag(start, tmp_path, sources):
-    """`-async 1` of ffmpeg until 6 and the filter give the same samples."""
-    clip = sources("late.mkv", late_sound) if start == "late" else sources("face.mkv", clips.face_clip)
+def test_async_filter_equals_the_flag(start, tmp_path, sources):
+    """`-async 1` of ffmpeg up to 6 and the filter give the same samples."""
+    clip = sources("late.mkv", late_audio) if start == "late" else sources("face.mkv", clips.face_clip)
     conversions.start_audio(clip, tmp_path / "filter.wav", streams=probe(clip)).finish()
     old = ["-i", clip, "-async", "1", *conversions.WAV_FLAGS, tmp_path / "flag.wav"]
     try:
         Ffmpeg(old, source=clip).finish()
     except MediaError:
-        assert not behaviour().keeps_gaps, "only newer ones know the flag no more"
+        assert not behaviour().keeps_gaps, "only newer versions lack the flag"
         return
     filtered, flagged = (conversions.read_wav(tmp_path / f"{name}.wav") for name in ("filter", "flag"))
     assert len(flagged) > 16000
@@ -208,7 +208,7 @@ def test_async_filter_stands_for_the_flag(start, tmp_path, sources):
 
 @pytest.mark.parametrize(("first", "last"), [(0, 9), (3, 17), (7, 24), (11, 11), (20, 60), (40, 60)])
 @pytest.mark.parametrize("frame_rate", [25, 30])
-def test_cut_audio_cuts_what_ffmpeg_does(tmp_path, first, last, frame_rate):
+def test_cut_audio_equals_ffmpeg(tmp_path, first, last, frame_rate):
     clips.write_sound(tmp_path / "all.wav", np.ones(30))
     cut_audio(tmp_path / "all.wav", tmp_path / "ours.wav", first=first, last=last, frame_rate=frame_rate)
     times = ["-ss", f"{first / frame_rate:.3f}", "-to", f"{(last + 1) / frame_rate:.3f}"]
@@ -220,13 +220,13 @@ def test_cut_audio_cuts_what_ffmpeg_does(tmp_path, first, last, frame_rate):
 
 @pytest.mark.parametrize("frames", [1, 2, 30])
 def test_mux_checks_the_frames(tmp_path, frames):
-    pictures = clips.make(tmp_path / "a.avi", clips.canvas(seconds=frames / 25))
+    video = clips.make(tmp_path / "a.avi", clips.canvas(seconds=frames / 25))
     clips.write_sound(tmp_path / "a.wav", np.ones(frames))
-    conversions.mux(pictures, tmp_path / "a.wav", tmp_path / "out.avi", frames=frames)
+    conversions.mux(video, tmp_path / "a.wav", tmp_path / "out.avi", frames=frames)
     assert len(clips.decode(tmp_path / "out.avi")) == frames
     (tmp_path / "out.avi").unlink()
     with pytest.raises(MediaError, match=f"{frames} of {frames + 1} frames"):
-        conversions.mux(pictures, tmp_path / "a.wav", tmp_path / "out.avi", frames=frames + 1)
+        conversions.mux(video, tmp_path / "a.wav", tmp_path / "out.avi", frames=frames + 1)
     assert sorted(path.name for path in tmp_path.glob("*.avi")) == ["a.avi"]
 
 
@@ -234,16 +234,16 @@ def test_growing_files_are_all_frames(tmp_path):
     clip = clips.make(tmp_path / "a.avi", "testsrc2=s=320x240:r=25:d=1.2")
     (tmp_path / "frames").mkdir()
     with conversions.start_frames(clip, tmp_path / "frames") as writer:
-        seen = [(path, path.read_bytes()) for path in growing_files(tmp_path / "frames", writer)]
+        found = [(path, path.read_bytes()) for path in growing_files(tmp_path / "frames", writer)]
         writer.finish()
-    assert [path for path, _ in seen] == sorted((tmp_path / "frames").iterdir())
-    assert len(seen) == 30
-    assert all(data == path.read_bytes() and data.endswith(b"\xff\xd9") for path, data in seen)
+    assert [path for path, _ in found] == sorted((tmp_path / "frames").iterdir())
+    assert len(found) == 30
+    assert all(data == path.read_bytes() and data.endswith(b"\xff\xd9") for path, data in found)
 
 
 @pytest.mark.parametrize("start", ["at once", "late"])
-def test_unpacking_at_once_gives_the_same_files(start, tmp_path, sources):
-    clip = sources("late.mkv", late_sound) if start == "late" else sources("face.mkv", clips.face_clip)
+def test_start_unpacking_equals_separate_extraction(start, tmp_path, sources):
+    clip = sources("late.mkv", late_audio) if start == "late" else sources("face.mkv", clips.face_clip)
     together, apart = tmp_path / "together", tmp_path / "apart"
     for folder in (together, apart):
         folder.mkdir()
@@ -258,7 +258,7 @@ def test_unpacking_at_once_gives_the_same_files(start, tmp_path, sources):
 
 
 def test_two_scenes(pipeline, tmp_path):
-    """A cut from grey to white: two tracks of the same place."""
+    """A cut from grey to white gives two tracks at the same position."""
     white = clips.canvas(seconds=1, colour="white") + clips.square(100, 60)
     grey = clips.canvas(seconds=1) + clips.square(100, 60)
     joined = f"{grey},format=yuv420p[a];{white},format=yuv420p[b];[a][b]concat"
@@ -309,13 +309,13 @@ def test_scene_threshold(pipeline, tmp_path):
 
 
 @pytest.mark.parametrize("title", ["Stream #0:9: Audio: fake", "x\n  Stream #0:9: Audio: fake"])
-def test_metadata_is_no_stream(tmp_path, title):
+def test_stream_names_in_metadata_are_ignored(tmp_path, title):
     clip = clips.make(tmp_path / "a.mkv", clips.canvas(seconds=0.2), flags=("-metadata", f"title={title}"))
     assert probe(clip) == Streams(video=True, audio=False)
 
 
-def test_layout_of_windows_and_samples(finished):
-    """Every clip has as much sound as picture, to the frame."""
+def test_crops_have_equally_long_audio_and_video(finished):
+    """The audio of each crop is as long as its video, or one frame shorter."""
     layout = Layout(finished, "me")
     [clip] = layout.crop_files()
     frames = len(clips.decode(clip))

@@ -1,4 +1,4 @@
-"""Which ffmpeg is used, what is known of it, and that it opens nothing but the video."""
+"""Selection of ffmpeg, its fingerprint, and refusal of inputs that refer to other files."""
 
 import json
 import logging
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("forget_ffmpeg", "nothing_left_running")
 
 @pytest.fixture
 def packaged(monkeypatch):
-    """Path of the packaged ffmpeg, where the environment chooses no other one."""
+    """Return the path of the packaged ffmpeg, with no environment variable selecting another one."""
     monkeypatch.delenv("SYNCNET_FFMPEG", raising=False)
     monkeypatch.delenv("IMAGEIO_FFMPEG_EXE", raising=False)
     return packaged_binary() or pytest.skip("the package imageio-ffmpeg has no binary for this platform")
@@ -32,20 +32,20 @@ def packaged(monkeypatch):
 
 @pytest.fixture
 def another(packaged, tmp_path):
-    """A link to the packaged ffmpeg, for one that lies elsewhere."""
+    """Return a link to the packaged ffmpeg, as a second ffmpeg in another place."""
     path = tmp_path / "bin" / "ffmpeg"
     path.parent.mkdir()
     path.symlink_to(packaged)
     return path
 
 
-def test_the_packaged_one_comes_before_the_one_on_path(packaged, another, monkeypatch):
+def test_the_package_has_priority_over_path(packaged, another, monkeypatch):
     monkeypatch.setenv("PATH", str(another.parent))
     assert find_ffmpeg() == Program(packaged, "imageio-ffmpeg")
     assert Path(packaged).parent.name == "binaries"
 
 
-def test_the_environment_chooses(another, monkeypatch):
+def test_environment_variables_select_ffmpeg(another, monkeypatch):
     monkeypatch.setenv("PATH", str(another.parent))
     monkeypatch.setenv("SYNCNET_FFMPEG", "system")
     assert find_ffmpeg() == Program(str(another), "PATH")
@@ -59,7 +59,7 @@ def test_the_environment_chooses(another, monkeypatch):
     assert find_ffmpeg() == Program(str(another), "IMAGEIO_FFMPEG_EXE")
 
 
-def test_the_choice_is_in_the_recipe(another, run, face_clip, tmp_path, monkeypatch):
+def test_the_selected_ffmpeg_is_in_the_recipe(another, run, face_clip, tmp_path, monkeypatch):
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(another))
     flags = ("--videofile", face_clip, "--reference", "me", "--data_dir", tmp_path / "data")
     assert run("run_pipeline", *flags).code == 0
@@ -71,13 +71,13 @@ def test_the_choice_is_in_the_recipe(another, run, face_clip, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("value", ["system", "/no/such/ffmpeg"])
-def test_a_choice_that_is_not_there(pipeline, face_clip, monkeypatch, value):
+def test_a_selected_ffmpeg_that_does_not_exist(pipeline, face_clip, monkeypatch, value):
     monkeypatch.setenv("SYNCNET_FFMPEG", value)
     monkeypatch.setenv("PATH", "")
     one_error(pipeline(face_clip)[0], value, "SYNCNET_FFMPEG")
 
 
-def test_a_package_without_binary(another, monkeypatch, caplog):
+def test_a_package_without_executable(another, monkeypatch, caplog):
     monkeypatch.setattr("syncnet.media.ffmpeg.packaged_binary", lambda: None)
     monkeypatch.setenv("PATH", str(another.parent))
     with caplog.at_level(logging.WARNING, logger="syncnet"):
@@ -89,17 +89,17 @@ def test_a_package_without_binary(another, monkeypatch, caplog):
         find_ffmpeg()
 
 
-def test_the_packaged_one_makes_what_published_scores_were_made_of(packaged):
+def test_the_packaged_ffmpeg_has_the_published_fingerprint(packaged):
     assert examine().fingerprint == PUBLISHED_FINGERPRINT
 
 
-def test_what_is_known_is_kept(packaged, tmp_path, monkeypatch):
-    """Worked out once, again after an update, and not at all where the cache has it."""
+def test_the_fingerprint_is_cached(packaged, tmp_path, monkeypatch):
+    """It is computed once per ffmpeg, and again after an update."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     found = behaviour()
     file = cache_file()
     assert file.is_relative_to(tmp_path) and json.loads(file.read_text())["fingerprint"] == found.fingerprint
-    monkeypatch.setattr(fingerprint, "examine", lambda: pytest.fail("worked out again"))
+    monkeypatch.setattr(fingerprint, "examine", lambda: pytest.fail("computed again"))
     behaviour.cache_clear()
     assert behaviour() == found
     copy = tmp_path / "ffmpeg"
@@ -121,13 +121,13 @@ def test_damaged_cache(tmp_path, monkeypatch, content):
     assert json.loads(cache_file().read_text())["fingerprint"] == found.fingerprint
 
 
-def test_no_cache_at_all(tmp_path, monkeypatch):
+def test_without_a_writable_cache(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert len(behaviour().fingerprint) == 16
 
 
-def test_an_ffmpeg_that_converts_in_its_own_way(monkeypatch):
+def test_an_ffmpeg_with_unknown_frame_rate_conversion(monkeypatch):
     monkeypatch.setattr(fingerprint, "indexed_frames", lambda video: 7)
     with pytest.raises(ToolError, match="SYNCNET_FFMPEG"):
         examine()
@@ -146,7 +146,7 @@ PLAYLISTS = {
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.avi", "a.m3u8", "a.mpd", "a.sdp", "a.ffconcat"])
 @pytest.mark.parametrize("kind", PLAYLISTS)
-def test_files_that_name_other_files_are_no_video(pipeline, run, face_clip, tmp_path, kind, name):
+def test_files_that_refer_to_other_files_are_refused(pipeline, run, face_clip, tmp_path, kind, name):
     (tmp_path / "video.mp4").symlink_to(face_clip)
     path = tmp_path / name
     path.write_text(PLAYLISTS[kind].format(video=tmp_path / "video.mp4"))
@@ -158,8 +158,8 @@ def test_files_that_name_other_files_are_no_video(pipeline, run, face_clip, tmp_
     assert time.monotonic() - started < 5
 
 
-def test_ffmpeg_itself_refuses_them(face_clip, tmp_path):
-    """Should what looks at a file first take it for something else."""
+def test_ffmpeg_itself_refuses_playlists(face_clip, tmp_path):
+    """Even if the check of the streams accepted them."""
     path = tmp_path / "a.mp4"
     path.write_text(PLAYLISTS["ffconcat"].format(video=face_clip))
     with pytest.raises(MediaError):
@@ -167,7 +167,7 @@ def test_ffmpeg_itself_refuses_them(face_clip, tmp_path):
     assert not list(tmp_path.glob("*.jpg"))
 
 
-def test_image_sequences_are_no_video(face_clip, tmp_path):
+def test_image_sequences_are_refused(face_clip, tmp_path):
     frames = tmp_path / "frames"
     frames.mkdir()
     conversions.start_frames(face_clip, frames).finish()
@@ -177,7 +177,7 @@ def test_image_sequences_are_no_video(face_clip, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["%03d.mp4", "50%.mp4", "a b'c\"d.mp4", "-i.mp4", "concat:a|b.mp4", "ü\n.mp4"])
-def test_names_are_names(pipeline, face_clip, tmp_path, name):
+def test_special_characters_in_file_names(pipeline, face_clip, tmp_path, name):
     path = tmp_path / name
     path.symlink_to(face_clip)
     ran, layout = pipeline(path)
@@ -185,14 +185,14 @@ def test_names_are_names(pipeline, face_clip, tmp_path, name):
     assert len(layout.crop_files()) == 1
 
 
-def test_every_format_is_known():
+def test_pyav_supports_all_formats():
     import av
 
     assert set(FORMATS) <= set(av.formats_available)
 
 
-def test_streams_that_ffmpeg_chooses(tmp_path):
-    """The largest video; the audio with most channels, and the default one before it."""
+def test_selected_streams(tmp_path):
+    """The largest video stream; the default audio stream, else the one with the most channels."""
     inputs = (clips.canvas(seconds=0.4), clips.canvas(seconds=0.4, size="640x480"), clips.tone(seconds=0.4))
     more = (f"{clips.tone(seconds=0.4)},aformat=channel_layouts=stereo",)
     maps = [part for index in range(4) for part in ("-map", str(index))]
@@ -215,7 +215,7 @@ def rms(samples):
 @pytest.mark.parametrize("channels", ["mono", "stereo", "5.1"])
 @pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 48000, 96000])
 def test_audio_keeps_its_level_and_length(tmp_path, rate, channels):
-    """Through MP3 and to 16 kHz mono; the figures of all versions are compared by `make test-ffmpeg`."""
+    """Audio keeps level and length through MP3 and 16 kHz mono. `make test-ffmpeg` compares all ffmpeg versions."""
     tone = f"{clips.tone(seconds=1.5, rate=rate)},aformat=channel_layouts={channels}"
     source = clips.make(tmp_path / "a.mkv", clips.canvas(seconds=1.5), tone, flags=("-c:a", "pcm_s16le"))
     video, wav = tmp_path / "a.avi", tmp_path / "a.wav"
@@ -230,7 +230,7 @@ def test_audio_keeps_its_level_and_length(tmp_path, rate, channels):
 
 
 def test_a_script_without_any_ffmpeg_on_path(face_clip, tmp_path):
-    """As a command, with an empty cache."""
+    """Run it as a command, with an empty cache."""
     root = Path(__file__).resolve().parents[2]
     environment = {"PATH": "", "HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     if "SYNCNET_FFMPEG" in os.environ:

@@ -1,4 +1,4 @@
-"""Streams of pictures: order, errors, ends."""
+"""Streams of frames: order, errors, end of stream."""
 
 import threading
 import time
@@ -12,11 +12,11 @@ from syncnet.faces.tracks import Face
 from syncnet.media.frames import batches, growing_files, read_ahead, read_frame
 from syncnet.results.layout import frame_file
 
-WHOLE = b"a picture\xff\xd9"
+COMPLETE = b"a frame\xff\xd9"
 
 
 class Writer:
-    """Stands in for an ffmpeg that writes pictures."""
+    """Stand-in for an ffmpeg that writes frames."""
 
     def __init__(self):
         self.running, self.succeeded = True, False
@@ -26,10 +26,10 @@ class Writer:
 
 
 def test_growing_files(tmp_path):
-    """A picture is handed out when the next one has been begun, or when ffmpeg has ended."""
+    """A frame is yielded when the next one exists, or when ffmpeg has ended."""
     writer, got = Writer(), []
     for index in range(2):
-        frame_file(tmp_path, index).write_bytes(WHOLE)
+        frame_file(tmp_path, index).write_bytes(COMPLETE)
 
     def collect():
         got.extend(growing_files(tmp_path, writer))
@@ -39,18 +39,18 @@ def test_growing_files(tmp_path):
     assert next(files) == frame_file(tmp_path, 0)
     thread.start()
     time.sleep(0.1)
-    frame_file(tmp_path, 2).write_bytes(WHOLE)
+    frame_file(tmp_path, 2).write_bytes(COMPLETE)
     time.sleep(0.1)
     writer.end()
     thread.join(5)
     assert got == [frame_file(tmp_path, index) for index in range(3)]
 
 
-@pytest.mark.parametrize("content", [b"", b"\xd9", WHOLE[:-1]])
-def test_a_picture_that_is_cut_off(tmp_path, content):
-    """Some versions of ffmpeg go on when the disk is full."""
+@pytest.mark.parametrize("content", [b"", b"\xd9", COMPLETE[:-1]])
+def test_a_truncated_frame(tmp_path, content):
+    """Some versions of ffmpeg continue when the disk is full."""
     writer = Writer()
-    for index, data in enumerate([WHOLE, content, WHOLE]):
+    for index, data in enumerate([COMPLETE, content, COMPLETE]):
         frame_file(tmp_path, index).write_bytes(data)
     files = growing_files(tmp_path, writer)
     assert next(files) == frame_file(tmp_path, 0)
@@ -58,16 +58,16 @@ def test_a_picture_that_is_cut_off(tmp_path, content):
         next(files)
 
 
-def test_growing_files_of_nothing(tmp_path):
+def test_growing_files_without_frames(tmp_path):
     writer = Writer()
     writer.end()
     assert list(growing_files(tmp_path, writer)) == []
 
 
-def test_last_picture_of_a_failed_ffmpeg_is_not_trusted(tmp_path):
+def test_last_frame_of_a_failed_ffmpeg_is_left_out(tmp_path):
     writer = Writer()
     for index in range(2):
-        frame_file(tmp_path, index).write_bytes(WHOLE)
+        frame_file(tmp_path, index).write_bytes(COMPLETE)
     writer.end(succeeded=False)
     assert list(growing_files(tmp_path, writer)) == [frame_file(tmp_path, 0)]
 
@@ -118,8 +118,8 @@ def test_batches(count, size, overlap, expected):
     assert [batch[:, 0].tolist() for batch in batches(frames, size, overlap=overlap)] == expected
 
 
-def test_picture_that_cannot_be_read(tmp_path):
-    (tmp_path / "000001.jpg").write_text("no picture")
+def test_a_damaged_frame(tmp_path):
+    (tmp_path / "000001.jpg").write_text("no image")
     with pytest.raises(MediaError, match=r"000001\.jpg"):
         read_frame(tmp_path / "000001.jpg")
 

@@ -1,4 +1,4 @@
-"""Weights and results that cannot be used, with code in them among others."""
+"""Unusable weights and results, including files that contain code."""
 
 import os
 import pickle
@@ -16,7 +16,7 @@ def contents(folder):
 
 
 class Code:
-    """Makes a file when it is unpickled."""
+    """Object that creates a folder when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -65,14 +65,14 @@ def test_weights_of_the_other_network(run, weights, results, face_clip):
     assert contents(results.data_dir) == before
 
 
-def test_weights_archive_with_other_things_in_it(run, results, tmp_path):
+def test_archive_without_weights(run, results, tmp_path):
     with zipfile.ZipFile(tmp_path / "a.pth", "w") as archive:
         archive.writestr("readme.txt", "no weights")
     ran = run("run_syncnet", "--data_dir", results.data_dir, "--reference", "me", "--initial_model", tmp_path / "a.pth")
     one_error(ran, tmp_path / "a.pth")
 
 
-def test_results_with_code_do_not_run_it(run, results, tmp_path):
+def test_code_in_results_does_not_run(run, results, tmp_path):
     results.tracks.write_bytes(pickle.dumps(Code(tmp_path / "ran")))
     one_error(run("run_visualise", "--data_dir", results.data_dir, "--reference", "me"), results.tracks)
     assert not (tmp_path / "ran").exists()

@@ -1,4 +1,4 @@
-"""Priors, decoding, suppression and detect_faces against loops over single boxes."""
+"""Comparison of priors, decoding, suppression and detect_faces with loops over single boxes."""
 
 import math
 
@@ -14,7 +14,7 @@ from detectors.s3fd.nets import S3FDNet
 
 
 def plain_priors(height, width):
-    """Priors one by one, the sizes of the maps from the network itself."""
+    """Compute priors one by one, with the map sizes of the network itself."""
     maps = S3FDNet(1 / 64).sources(torch.zeros(1, 3, height, width))
     boxes = []
     for k, feature_map in enumerate(maps):
@@ -73,7 +73,7 @@ def test_suppression_of_nothing():
 
 
 def plain_detections(net, image, conf_th, scales):
-    """detect_faces as specified: scale by scale, box by box."""
+    """Detect faces as specified, scale by scale and box by box."""
     height, width = image.shape[:2]
     found = []
     for scale in scales:
@@ -92,7 +92,7 @@ def plain_detections(net, image, conf_th, scales):
 
 @pytest.fixture(scope="module")
 def noisy_net(tmp_path_factory):
-    """A network that sees faces all over the place."""
+    """Return a network that detects faces everywhere."""
     torch.manual_seed(0)
     net = S3FDNet(0.125).eval()
     for layer in net.vgg:
@@ -116,7 +116,7 @@ def test_detect_faces(noisy_net, conf_th, scales):
     np.testing.assert_allclose(detected, expected, atol=2e-3)
 
 
-def test_batch_is_the_pictures_one_by_one(noisy_net):
+def test_batch_equals_single_images(noisy_net):
     _, path = noisy_net
     images = np.random.default_rng(4).integers(0, 256, (3, 60, 80, 3), dtype=np.uint8)
     detector = S3FD("cpu", weights=path)

@@ -1,4 +1,4 @@
-"""The fast networks against the plain modules, and the tricks inside them against direct sums."""
+"""Comparison of the fast networks with the plain modules, and of their convolutions with direct ones."""
 
 import itertools
 import time
@@ -11,7 +11,7 @@ from torch import nn
 
 from detectors.s3fd.nets import S3FDNet
 from syncnet.constants import WINDOW_FRAMES
-from syncnet.models.devices import MOST_LANES, in_lanes
+from syncnet.models.devices import MAX_WORKERS, in_lanes
 from syncnet.models.fast import FastS3FD, FastSyncNet, StackedConvolution, folded
 from syncnet.models.winograd import (
     TIME_OUTPUTS,
@@ -28,7 +28,7 @@ WIDTH = 0.125
 
 
 def randomised(net, seed=0):
-    """The network in evaluation mode, with random batch norm figures: fresh ones would hide a wrong fold."""
+    """Return the network in evaluation mode with random batch norm statistics; the initial ones would hide errors."""
     torch.manual_seed(seed)
     for layer in net.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
@@ -40,7 +40,7 @@ def randomised(net, seed=0):
 
 
 def close(ours, plain):
-    """Equal to some 1e-5 of the largest value."""
+    """Return True if the values are equal to about 1e-5 of the largest one."""
     return (ours - plain).abs().max() <= 2e-5 * plain.abs().max()
 
 
@@ -54,7 +54,7 @@ def clip(count, seed=0):
 
 
 def stacked(frames):
-    """N x 3 x 5 x 224 x 224 windows of a clip, as the plain network takes them."""
+    """Return the windows of a clip as input of the plain network, N x 3 x 5 x 224 x 224."""
     planes = torch.from_numpy(frames).permute(0, 3, 1, 2).float()
     return torch.stack([planes[i : i + WINDOW_FRAMES].transpose(0, 1) for i in range(len(frames) - WINDOW_FRAMES + 1)])
 
@@ -68,19 +68,19 @@ def test_video_features(syncnet, windows):
 
 
 def test_audio_features(syncnet):
-    sound = np.random.default_rng(1).normal(0, 10, (7, 1, 13, 20)).astype(np.float32)
-    assert close(FastSyncNet(syncnet, CPU).audio_features(sound), syncnet.forward_aud(torch.from_numpy(sound)))
+    audio = np.random.default_rng(1).normal(0, 10, (7, 1, 13, 20)).astype(np.float32)
+    assert close(FastSyncNet(syncnet, CPU).audio_features(audio), syncnet.forward_aud(torch.from_numpy(audio)))
 
 
-def test_stacked_windows_are_the_plain_first_layer(syncnet):
-    """What other devices than the CPU run."""
+def test_stacked_convolution_equals_the_plain_first_layer(syncnet):
+    """The first layer on all devices except the CPU."""
     frames = clip(7)
     conv, pool, *rest = folded(syncnet.netcnnlip)
     fast = nn.Sequential(StackedConvolution(conv), pool, *rest)
     assert close(fast(torch.from_numpy(frames).float()).flatten(1), syncnet.forward_lipfeat(stacked(frames)))
 
 
-def test_network_is_not_changed_by_its_fast_form(syncnet):
+def test_fast_network_does_not_modify_the_plain_one(syncnet):
     before = {name: value.clone() for name, value in syncnet.state_dict().items()}
     FastSyncNet(syncnet, CPU)
     assert all(torch.equal(value, before[name]) for name, value in syncnet.state_dict().items())
@@ -102,11 +102,11 @@ def test_published_parameter_names_and_shapes():
 def test_detector(width):
     torch.manual_seed(0)
     net = S3FDNet(width).eval().requires_grad_(False)
-    pictures = torch.rand(3, 3, 70, 101) * 255 - 110
-    locations, scores = net(pictures)
-    one_by_one = [net(picture[None])[0][0] for picture in pictures]
+    images = torch.rand(3, 3, 70, 101) * 255 - 110
+    locations, scores = net(images)
+    one_by_one = [net(image[None])[0][0] for image in images]
     assert close(torch.stack(one_by_one), locations)
-    fast_locations, fast_scores = FastS3FD(net, CPU)(pictures)
+    fast_locations, fast_scores = FastS3FD(net, CPU)(images)
     assert close(fast_locations, locations)
     assert (fast_scores - scores).abs().max() < 1e-5
 
@@ -140,8 +140,8 @@ def test_strided_plane_convolution(size):
 
 
 @pytest.mark.parametrize("threads", [1, 2, 8])
-def test_lanes_keep_order(threads):
-    """Whatever the number of threads, which stays what it was."""
+def test_parallel_streams_keep_order(threads):
+    """For any number of threads, which does not change."""
     before = torch.get_num_threads()
 
     def work(item):
@@ -152,13 +152,13 @@ def test_lanes_keep_order(threads):
         torch.set_num_threads(threads)
         found = list(in_lanes(work, iter(range(10)), CPU))
         assert [item for item, _ in found] == list(range(10))
-        assert {share for _, share in found} == {max(1, threads // MOST_LANES)}
+        assert {share for _, share in found} == {max(1, threads // MAX_WORKERS)}
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
 
 
-def test_lanes_pass_errors_on():
+def test_parallel_streams_raise_errors():
     def work(item):
         if item == 3:
             raise OSError(28, "No space left on device")
@@ -177,8 +177,8 @@ def test_plane_convolution(size):
     assert close(PlaneConvolution(weight, bias)(x), F.conv2d(x, weight, bias, padding=1))
 
 
-def test_plane_convolution_of_many_pictures():
-    """More than are worked on together."""
+def test_plane_convolution_of_many_images():
+    """More images than are computed together."""
     torch.manual_seed(0)
     x = torch.randn(50, 4, 17, 31).contiguous(memory_format=torch.channels_last)
     weight, bias = torch.randn(4, 4, 3, 3), torch.randn(4)
@@ -204,7 +204,7 @@ def test_gpu_equals_cpu(syncnet):
     assert (FastSyncNet(syncnet, cuda).video_features(frames).cpu() - cpu).abs().max() < 1e-3 * cpu.abs().max()
     torch.manual_seed(0)
     net = S3FDNet(0.5).eval()
-    pictures = torch.rand(2, 3, 70, 101) * 255 - 110
-    plain = net(pictures)
-    for gpu, expected in zip(FastS3FD(net, cuda)(pictures.to(cuda)), plain):
+    images = torch.rand(2, 3, 70, 101) * 255 - 110
+    plain = net(images)
+    for gpu, expected in zip(FastS3FD(net, cuda)(images.to(cuda)), plain):
         assert (gpu.cpu() - expected).abs().max() < 1e-3

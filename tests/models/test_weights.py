@@ -1,4 +1,4 @@
-"""Which weights are used, and what is said of files that are damaged, foreign or hostile."""
+"""Selection of weights, and errors for files that are damaged, of another network or malicious."""
 
 import dataclasses
 import hashlib
@@ -34,7 +34,7 @@ def name(request):
 
 @pytest.fixture
 def place(name, tmp_path, monkeypatch):
-    """An empty suite folder, which is not the working folder, and messages that are heard."""
+    """Return an empty suite folder that is not the working folder, with log messages captured."""
     (tmp_path / "suite").mkdir()
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.setattr(weights, "ROOT", tmp_path / "suite")
@@ -47,7 +47,7 @@ def place(name, tmp_path, monkeypatch):
 
 @pytest.fixture
 def published(place, name, monkeypatch):
-    """The published file in its place; what the suite knows of it is made to fit."""
+    """Create a published file in its default place, and adapt the expected size and checksum."""
     known = getattr(weights, name)
     sha256 = save(place / known.published, build(known, WIDTH).state_dict())
     size = (place / known.published).stat().st_size
@@ -71,7 +71,7 @@ def first_layer(net, name):
     return net.state_dict()[getattr(weights, name).first_layer]
 
 
-def test_the_published_file_is_used_where_it_is_right(published, starter, load, caplog):
+def test_an_intact_published_file_is_used(published, starter, load, caplog):
     _, chosen = load()
     assert chosen.path == str(published)
     assert chosen.published
@@ -88,15 +88,15 @@ def test_the_published_file_can_be_named_from_any_folder(published, starter, loa
     assert load(getattr(weights, name).published)[1].path == str(published)
 
 
-def test_the_published_file_is_missed_where_it_is_named(starter, load, name, caplog):
-    """Whoever asks for LSE figures by name must not get others."""
+def test_a_missing_published_file_is_an_error_if_named(starter, load, name, caplog):
+    """A user who names the published weights must not get scores of the starter."""
     with pytest.raises(WeightsError, match=r"No such file.*download_model\.sh"):
         load(getattr(weights, name).published)
     assert not caplog.messages
 
 
-def test_a_named_file_is_used_in_the_published_one_s_place_too(place, starter, load, name, caplog):
-    """Named by the user it counts as it is; by default only what was published does."""
+def test_other_weights_in_the_default_place(place, starter, load, name, caplog):
+    """They are used if the user names them; by default only the published file is."""
     known = getattr(weights, name)
     save(weights.Path(known.published), build(known, WIDTH).state_dict())
     assert load(known.published)[1].path == known.published
@@ -115,7 +115,7 @@ def test_a_named_file_is_used_in_the_published_one_s_place_too(place, starter, l
         {3: torch.zeros(1)},
     ],
 )
-def test_entries_that_are_no_parameters(place, load, name, tmp_path, entry):
+def test_entries_other_than_parameters_are_refused(place, load, name, tmp_path, entry):
     known = getattr(weights, name)
     state = build(known, WIDTH).state_dict()
     torch.save(state | {known.first_layer if key == "first" else key: v for key, v in entry.items()}, tmp_path / "x.pt")
@@ -123,7 +123,7 @@ def test_entries_that_are_no_parameters(place, load, name, tmp_path, entry):
         load(str(tmp_path / "x.pt"))
 
 
-def test_a_named_file_is_used_whatever_else_is_there(published, starter, load, tmp_path, name, caplog):
+def test_a_named_file_has_priority(published, starter, load, tmp_path, name, caplog):
     own = tmp_path / "own.pt"
     save(own, build(getattr(weights, name), 4 / 32).state_dict())
     net, chosen = load(str(own))
@@ -143,13 +143,13 @@ def test_a_missing_named_file_is_an_error(published, starter, load, name):
         load("nowhere.pt")
 
 
-def test_the_starter_is_used_where_the_published_file_is_absent(starter, load, caplog):
+def test_the_starter_is_used_without_the_published_file(starter, load, caplog):
     _, chosen = load()
     load()
     assert (chosen.path, chosen.published) == (str(starter), False)
-    (record,) = caplog.records  # said once
+    (record,) = caplog.records  # logged once
     assert record.levelname == "WARNING"
-    for words in ("starter weights", "no LSE-C/LSE-D", "download_model.sh"):
+    for words in ("starter weights", "not LSE-C/LSE-D", "download_model.sh"):
         assert words in record.getMessage()
 
 
@@ -161,13 +161,13 @@ def test_a_damaged_published_file_is_named_and_the_starter_used(published, start
     assert any("starter weights" in m for m in messages)
 
 
-def test_without_any_weights_the_error_says_how_to_get_them(place, load, name):
+def test_without_any_weights_the_error_names_the_remedy(place, load, name):
     with pytest.raises(WeightsError, match="download_model.sh.*" + getattr(weights, name).flag):
         load()
 
 
 @pytest.mark.parametrize("width", [1 / 32, 3 / 32, 1 / 8])
-def test_the_width_is_read_off_the_file(place, load, name, tmp_path, width):
+def test_the_width_is_that_of_the_weights(place, load, name, tmp_path, width):
     net = build(getattr(weights, name), width)
     save(tmp_path / "net.pt", net.state_dict())
     loaded = load(str(tmp_path / "net.pt"))[0]
@@ -176,7 +176,7 @@ def test_the_width_is_read_off_the_file(place, load, name, tmp_path, width):
     assert all(torch.equal(value, net.state_dict()[key]) for key, value in loaded.state_dict().items())
 
 
-def test_another_embedding_size_is_read_off_the_file(place, tmp_path):
+def test_the_embedding_size_is_that_of_the_weights(place, tmp_path):
     save(tmp_path / "net.pt", S(256, width=WIDTH).state_dict())
     assert weights.load_syncnet(str(tmp_path / "net.pt"))[0].netfcaud[3].out_features == 256
 
@@ -200,7 +200,7 @@ def test_a_truncated_file_is_one_error(place, load, name, tmp_path, share, zippe
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"PK\x03\x04" + bytes(100), bytes(1000)])
-def test_a_file_of_another_kind_is_one_error(place, load, tmp_path, content):
+def test_other_kinds_of_files_are_one_error(place, load, tmp_path, content):
     (tmp_path / "net.pt").write_bytes(content)
     with pytest.raises(WeightsError, match=r"net\.pt: "):
         load(str(tmp_path / "net.pt"))
@@ -218,7 +218,7 @@ def test_the_other_networks_weights_are_refused(place, load, name, tmp_path):
         load(str(tmp_path / "net.pt"))
 
 
-def test_missing_and_foreign_layers_are_refused(place, load, name, tmp_path):
+def test_missing_and_additional_layers_are_refused(place, load, name, tmp_path):
     state = build(getattr(weights, name), WIDTH).state_dict()
     save(tmp_path / "less.pt", dict(list(state.items())[:-1]))
     save(tmp_path / "more.pt", {**state, "extra.weight": torch.zeros(1)})
@@ -228,14 +228,14 @@ def test_missing_and_foreign_layers_are_refused(place, load, name, tmp_path):
 
 
 @pytest.mark.parametrize("value", [[1, 2, 3], {"state": 1}, torch.zeros(3)])
-def test_other_things_than_parameters_are_refused(place, load, tmp_path, value):
+def test_other_objects_than_parameters_are_refused(place, load, tmp_path, value):
     save(tmp_path / "net.pt", value)
     with pytest.raises(WeightsError, match="not weights of"):
         load(str(tmp_path / "net.pt"))
 
 
-class Hostile:
-    """Makes a file where it is unpickled."""
+class Malicious:
+    """Object that creates a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -248,9 +248,9 @@ class Hostile:
 def test_code_in_a_file_does_not_run(place, load, tmp_path, writer):
     path, proof = tmp_path / "net.pt", tmp_path / "ran"
     if writer == "pickle":
-        path.write_bytes(pickle.dumps({"weight": Hostile(str(proof))}))
+        path.write_bytes(pickle.dumps({"weight": Malicious(str(proof))}))
     else:
-        save(path, {"weight": Hostile(str(proof))}, _use_new_zipfile_serialization=writer == "zip")
+        save(path, {"weight": Malicious(str(proof))}, _use_new_zipfile_serialization=writer == "zip")
     with pytest.raises(WeightsError, match="refused"):
         load(str(path))
     assert not proof.exists()
