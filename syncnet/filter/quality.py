@@ -1,4 +1,4 @@
-"""Which videos are good: a verdict by two thresholds, and the statistics of a folder."""
+"""Judge videos by two thresholds, and collect the statistics of a folder."""
 
 import math
 import statistics
@@ -11,7 +11,12 @@ from syncnet.filter.scorer import FAILED, STATUSES, SUCCESS
 
 @dataclass(frozen=True)
 class Thresholds:
-    """A video passes with a confidence of at least, and an absolute offset (frames) of at most."""
+    """Thresholds that a video must meet to pass.
+
+    Attributes:
+        min_confidence: Lowest confidence that passes.
+        max_abs_offset: Largest absolute offset that passes, in frames.
+    """
 
     min_confidence: float
     max_abs_offset: int
@@ -28,12 +33,12 @@ DEFAULT = Thresholds(5.0, 3)
 
 @dataclass(frozen=True)
 class Verdict:
-    """What becomes of a video.
+    """Verdict on a video.
 
     Attributes:
-        track: record of the most confident track; None without a scored one.
-        passes: whether it is good.
-        reasons: lines: why not, or why to doubt it.
+        track: Record of the most confident track; None if no track has a score.
+        passes: True if the video is good.
+        reasons: Lines of text: why the video does not pass, and warnings about its score.
     """
 
     track: dict | None
@@ -42,17 +47,20 @@ class Verdict:
 
 
 def best_track(tracks):
-    """The most confident track; None without a scored one."""
+    """Return the record of the most confident track; None if no track has a score."""
     scored = [track for track in tracks if track["confidence"] is not None]
     return max(scored, key=lambda track: track["confidence"], default=None)
 
 
 def judge(record, thresholds):
-    """The ``Verdict`` on one video.
+    """Judge one video.
 
     Args:
-        record: its line of the journal.
-        thresholds: ``Thresholds``.
+        record: The video's line of the journal.
+        thresholds: Thresholds to apply.
+
+    Returns:
+        The verdict.
     """
     if record["status"] != SUCCESS:
         lines = [reason["text"] for reason in record["reasons"]]
@@ -70,24 +78,29 @@ def judge(record, thresholds):
 
 
 def floats():
-    """Room for a million numbers."""
+    """Return an empty array of float64, which needs less memory than a list."""
     return array("d")
 
 
 def integers():
+    """Return an empty array of integers."""
     return array("l")
 
 
 @dataclass
 class Statistics:
-    """Counts and scores of a folder, added up video by video.
+    """Counts and scores of a folder, updated video by video.
 
     Attributes:
-        statuses: videos by status.
-        good, poor: scored videos that pass, and that do not.
-        confidences, min_dists, offsets: of the most confident track of every scored video.
-        all_confidences, all_min_dists: of every scored track.
-        recipes: scored videos by the digest of their recipe.
+        statuses: Number of videos by status.
+        good: Number of scored videos that pass.
+        poor: Number of scored videos that do not pass.
+        confidences: Confidence of the most confident track of every scored video.
+        min_dists: Minimum distance of the same tracks.
+        offsets: Offset of the same tracks, in frames.
+        all_confidences: Confidence of every scored track.
+        all_min_dists: Minimum distance of every scored track.
+        recipes: Number of scored videos by the digest of their recipe.
     """
 
     statuses: dict = field(default_factory=lambda: dict.fromkeys(STATUSES, 0))
@@ -106,11 +119,16 @@ class Statistics:
 
     @property
     def total(self):
-        """Videos with any status."""
+        """Number of videos with any status."""
         return sum(self.statuses.values())
 
     def add(self, record, verdict):
-        """Count one video."""
+        """Add one video.
+
+        Args:
+            record: The video's line of the journal.
+            verdict: Verdict on the video.
+        """
         self.statuses[record["status"]] += 1
         if verdict.track is None:
             return
@@ -126,7 +144,7 @@ class Statistics:
                 self.all_min_dists.append(track["min_dist"])
 
     def counts(self):
-        """The counts under the published names, and those of the further statuses."""
+        """Return the counts with the keys of the published suite, and those of the other statuses."""
         return {
             "successful_processing": self.statuses["success"],
             "good_quality": self.good,
@@ -138,7 +156,7 @@ class Statistics:
         }
 
     def lse(self):
-        """Mean and median LSE-C and LSE-D: the line that a paper's table needs."""
+        """Return mean and median of LSE-C (confidence) and LSE-D (minimum distance), as papers report them."""
         return {
             "most_confident_track_of_each_video": {
                 "videos": len(self.confidences),
@@ -154,7 +172,7 @@ class Statistics:
 
 
 def middle(values):
-    """Mean and median; None of nothing."""
+    """Return mean and median, each None if there are no values."""
     if not values:
         return {"mean": None, "median": None}
     return {"mean": math.fsum(values) / len(values), "median": statistics.median(values)}

@@ -1,7 +1,6 @@
-"""The filter's course: which videos still have to be scored, scoring them, and deriving the results.
+"""The filter's main loop: select the videos that need a score, score them, and derive the results.
 
-An engine is anything with ``run(videos)`` that yields every ``Video`` with its ``VideoScore``: ``LocalEngine`` or
-``RayEngine``. This process alone writes.
+An engine (``LocalEngine`` or ``RayEngine``) scores the videos in other processes. Only this process writes results.
 """
 
 import contextlib
@@ -26,12 +25,12 @@ RESCORE = (CHANGED, NEVER, ALWAYS)
 
 @dataclass(frozen=True)
 class Derivation:
-    """How results are derived from scores.
+    """Settings for deriving results from scores.
 
     Attributes:
-        thresholds: ``quality.Thresholds``.
-        settings: what ``filter_settings`` of the JSON holds.
-        transfer: one of ``placement.KINDS``.
+        thresholds: Thresholds to judge videos by.
+        settings: Record of ``filter_settings`` in the JSON.
+        transfer: One of ``placement.KINDS``.
     """
 
     thresholds: Thresholds
@@ -41,13 +40,13 @@ class Derivation:
 
 @dataclass(frozen=True)
 class FilterResult:
-    """What ``run`` leaves.
+    """Result of ``run``.
 
     Attributes:
-        statistics: ``Statistics`` of the videos with a score.
-        total: videos that were to be judged.
-        recipes: recipes by digest.
-        stopped: the ``KeyboardInterrupt`` or ``SyncNetError`` that ended the scoring early; None where none did.
+        statistics: Statistics of the videos that the journal has a line of.
+        total: Number of videos of this run, with and without score.
+        recipes: Recipes by digest.
+        stopped: ``KeyboardInterrupt`` or ``SyncNetError`` that ended the scoring early; None if it is complete.
     """
 
     statistics: Statistics
@@ -71,25 +70,31 @@ def run(
     recursive=False,
     progress,
 ):
-    """Score what has no score yet and derive the results. The output folder must be ``locked``.
+    """Score the videos that need a score, and derive the results. The output folder must be ``locked``.
+
+    If the scoring is interrupted or fails, the results of all finished videos are still derived.
 
     Args:
-        videos: list of ``Video``; None for those that the journal has scores of.
-        filter_layout: ``FilterLayout``.
-        derivation: ``Derivation``.
-        parameters: ``recipe.Parameters``.
-        make_engine: returns the engine for ``Parameters``; called when there is something to score.
-        scratch: folder of the workers' scratch.
-        rescore, retry_failed: as in ``to_score``.
-        save_outputs: also score videos whose outputs are not kept.
-        below, recursive: as in ``known_videos``.
-        progress: makes a tqdm bar, as ``syncnet.progress.bar`` does.
+        videos: Videos to judge; None for those in the journal.
+        filter_layout: Paths of the output folder.
+        derivation: Settings for deriving the results.
+        parameters: Parameters of the recipe.
+        make_engine: Returns the engine for given parameters; called only if there are videos to score.
+        scratch: Folder for the workers' scratch folders.
+        rescore: As for ``to_score``.
+        retry_failed: As for ``to_score``.
+        save_outputs: Also score videos whose outputs are not kept.
+        below: As for ``known_videos``.
+        recursive: As for ``known_videos``.
+        progress: Makes a tqdm bar, as ``syncnet.progress.bar`` does.
 
     Returns:
-        ``FilterResult``. Scoring that is interrupted, or cannot go on, still leaves results of what is finished.
+        The statistics, and the error that ended the scoring early, if any.
 
     Raises:
-        KeyboardInterrupt, SyncNetError: nothing is finished, or results cannot be written.
+        KeyboardInterrupt: Interrupted before any video was finished.
+        UsageError: ``rescore`` is ``NEVER``, and the journal has none of the videos.
+        SyncNetError: No video is finished and the scoring failed, or results cannot be written.
     """
     journal = open_journal(filter_layout, scratch)
     if videos is None:
@@ -126,22 +131,25 @@ def run(
 
 
 def open_journal(filter_layout, scratch):
-    """The ``Journal`` of an output folder, and none of what a killed program left there and in its ``scratch``."""
+    """Open the journal of an output folder, after removing scratch that a killed program left."""
     for folder in (filter_layout.work, scratch):
         discard(folder)
     return Journal(filter_layout.journal, filter_layout.recipes)
 
 
 def to_score(videos, journal, *, recipe, rescore, retry_failed, needs_outputs):
-    """The videos that this run has to score.
+    """Select the videos that this run has to score.
 
     Args:
-        videos: list of ``Video``.
-        journal: ``Journal``.
-        recipe: the recipe's digest.
-        rescore: one of ``RESCORE``.
-        retry_failed: also those that failed.
-        needs_outputs: tells of a ``Video`` whether its outputs are asked for and not there.
+        videos: Videos of this run.
+        journal: Journal of the output folder.
+        recipe: Digest of the recipe.
+        rescore: One of ``RESCORE``.
+        retry_failed: Also select videos that failed.
+        needs_outputs: Returns True for a video whose outputs are requested but not kept.
+
+    Returns:
+        The selected videos, in the same order.
     """
     if rescore == NEVER:
         return []
@@ -149,7 +157,7 @@ def to_score(videos, journal, *, recipe, rescore, retry_failed, needs_outputs):
     def done(video):
         entry = journal.entries.get(video.path)
         if video.size is None and entry and entry.status != FAILED:
-            return True  # a disk that is away takes no scores with it
+            return True  # the disk may be unmounted: keep the score
         if rescore == ALWAYS or not journal.finished(video, recipe, retry_failed=retry_failed):
             return False
         return not (entry.status == SUCCESS and needs_outputs(video))
@@ -158,22 +166,38 @@ def to_score(videos, journal, *, recipe, rescore, retry_failed, needs_outputs):
 
 
 def known_videos(journal, *, below=None, recursive=False):
-    """Videos that the journal has scores of: all, or those in a folder. The files themselves are not looked at."""
+    """Return the videos in the journal, without accessing the files themselves.
+
+    Args:
+        journal: Journal of the output folder.
+        below: Absolute path of the folder to restrict the videos to; None for all.
+        recursive: Include videos in subfolders of ``below``.
+
+    Returns:
+        The videos as they were scored, sorted by name.
+
+    Raises:
+        UsageError: There are none.
+    """
     prefix = below.rstrip("/") + "/" if below else ""
     paths = [path for path in journal.entries if path.startswith(prefix)]
     if below and not recursive:
         paths = [path for path in paths if "/" not in path[len(prefix) :]]
     if not paths:
-        where = f"of {below}" if below else "at all"
-        raise UsageError(f"{journal.path}: no scores {where}: run the filter without --rescore never first")
+        where = f" of videos in {below}" if below else ""
+        raise UsageError(f"{journal.path}: no scores{where}: run the filter without --rescore never first")
     entries = ((path, journal.entries[path]) for path in paths)
     return sorted((Video(path, e.name, e.size, e.mtime_ns) for path, e in entries), key=lambda video: video.name)
 
 
 def check_known(videos, journal):
-    """Refuse a list of ``Video`` of which none has a score."""
+    """Raise an error if none of the videos is in the journal.
+
+    Raises:
+        UsageError: None is.
+    """
     if not any(video.path in journal.entries for video in videos):
-        raise UsageError(f"{journal.path}: no scores of these: run the filter without --rescore never first")
+        raise UsageError(f"{journal.path}: no scores of these videos: run the filter without --rescore never first")
 
 
 def score_missing(
@@ -189,7 +213,7 @@ def score_missing(
     save_outputs,
     progress,
 ):
-    """Score the videos that have no score by this recipe; arguments as of ``run``, with ``parameters.found()``."""
+    """Score the videos that need it; arguments as for ``run``, with the result of ``parameters.found()``."""
     made_by = recipe.make_recipe(parameters)
     digest = recipe.digest(made_by)
 
@@ -210,15 +234,15 @@ def score_missing(
 
 
 def score(videos, journal, engine, *, recipe, thresholds, progress):
-    """Score videos and write each to the journal as soon as it is finished.
+    """Score videos, and write each to the journal as soon as it is finished.
 
     Args:
-        videos: list of ``Video``.
-        journal: ``Journal``.
-        engine: see this module.
-        recipe: the recipe's digest.
-        thresholds: ``Thresholds``, for the counts that are shown meanwhile.
-        progress: makes a tqdm bar, as ``syncnet.progress.bar`` does.
+        videos: Videos to score.
+        journal: Journal of the output folder.
+        engine: Engine that scores them.
+        recipe: Digest of the recipe.
+        thresholds: Thresholds for the counts next to the progress bar.
+        progress: Makes a tqdm bar, as ``syncnet.progress.bar`` does.
     """
     found = Statistics()
     bar = progress(total=len(videos), desc="videos")
@@ -227,13 +251,13 @@ def score(videos, journal, engine, *, recipe, thresholds, progress):
             record = journal.append(video, video_score, recipe=recipe)
             verdict = judge(record, thresholds)
             found.add(record, verdict)
-            tell(record, verdict, f"{number}/{len(videos)}")
+            log_verdict(record, verdict, f"{number}/{len(videos)}")
             bar.set_postfix_str(f"{found.good} good, {found.poor} poor, {found.failed} failed", refresh=False)
             bar.update()
 
 
-def tell(record, verdict, position):
-    """One line on a video: a warning where it failed."""
+def log_verdict(record, verdict, position):
+    """Log one line about a video, as a warning if it failed."""
     if record["status"] == FAILED:
         logger.warning("%s: failed: %s", record["name"], record["error"])
         return
@@ -246,10 +270,20 @@ def tell(record, verdict, position):
 
 
 def derive(videos, journal, filter_layout, derivation, *, progress):
-    """Write the results of a list of ``Video`` from what the journal knows: the ``Statistics``.
+    """Write the results of videos from the journal, and update the quality folders.
+
+    Args:
+        videos: Videos of this run, with and without score.
+        journal: Journal of the output folder.
+        filter_layout: Paths of the output folder.
+        derivation: Settings for deriving the results.
+        progress: Makes a tqdm bar, as ``syncnet.progress.bar`` does.
+
+    Returns:
+        Statistics of the videos in the journal.
 
     Raises:
-        SyncNetError: something cannot be written.
+        SyncNetError: A file cannot be written.
     """
     names = {video.path: video.name for video in videos}
     records = ({**record, "name": names[record["video_path"]]} for record in journal.records(names))
