@@ -9,14 +9,27 @@ scores are kept in OUTPUT_DIR/results.jsonl. Exit code: 0 if every video was jud
 scored, 2 for wrong flags, 1 if the run could not continue.
 """
 
+from __future__ import annotations
+
 import argparse
 import contextlib
 import functools
 import signal
 import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from syncnet import cli
 from syncnet.defaults import FILTER_MIN_FACE_SIZE, FILTER_MIN_TRACK
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from syncnet.filter.inputs import Video
+    from syncnet.filter.layout import FilterLayout
+    from syncnet.filter.quality import Thresholds
+    from syncnet.filter.recipe import Parameters
+    from syncnet.filter.run import Derivation, Engine, FilterResult
 
 SOME_FAILED = 3
 LOCAL, RAY = "local", "ray"
@@ -25,12 +38,18 @@ LOCAL, RAY = "local", "ray"
 class Given(argparse.Action):
     """Action that stores a value and records that the user gave it, so that a preset does not replace it."""
 
-    def __call__(self, parser, namespace, values, option_string=None):
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
         setattr(namespace, self.dest, values)
         namespace.given = (*getattr(namespace, "given", ()), self.dest)
 
 
-def get_parser():
+def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the script's flags."""
     from syncnet.filter.placement import COPY, KINDS
     from syncnet.filter.quality import DEFAULT, PRESETS
@@ -81,7 +100,7 @@ def get_parser():
     return parser
 
 
-def add_engine(parser):
+def add_engine(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the engine."""
     add = parser.add_argument
     add("--engine", choices=(LOCAL, RAY), default=LOCAL, help="score on this machine, or on a Ray cluster")
@@ -91,7 +110,7 @@ def add_engine(parser):
 
 
 @cli.script
-def main(args):
+def main(args: argparse.Namespace) -> int:
     """Run the filter and return the exit code."""
     from syncnet.filter.journal import locked
     from syncnet.filter.layout import FilterLayout
@@ -106,19 +125,22 @@ def main(args):
     filter_layout = FilterLayout(args.output_dir)
     videos = select(args, filter_layout)
     parameters = parameters_of(args)
-    derivation = derivation_of(args, parameters)
     scratch = scratch_root(args.tmp_dir, filter_layout)
-    with signals_interrupt(), locked(filter_layout.lock):
+    scoring = filter_run.Scoring(
+        parameters,
+        functools.partial(make_engine, args, filter_layout, scratch),
+        rescore=args.rescore,
+        retry_failed=args.retry_failed,
+        save_outputs=args.save_outputs,
+    )
+    derivation = derivation_of(args, parameters)
+    with hangup_interrupts(), locked(filter_layout.lock):
         result = filter_run.run(
             videos,
             filter_layout,
+            scoring,
             derivation,
-            parameters=parameters,
-            make_engine=functools.partial(make_engine, args, filter_layout, scratch),
             scratch=scratch,
-            rescore=args.rescore,
-            retry_failed=args.retry_failed,
-            save_outputs=args.save_outputs,
             below=absolute(args.input_dir) if args.input_dir else None,
             recursive=args.recursive,
             progress=progress.bar(quiet=args.quiet),
@@ -126,7 +148,7 @@ def main(args):
     return report(result, filter_layout, thresholds=derivation.thresholds)
 
 
-def check(args):
+def check(args: argparse.Namespace) -> None:
     """Raise an error for values of flags that do not work together.
 
     Raises:
@@ -151,7 +173,7 @@ def check(args):
         raise UsageError(f"--output_dir {args.output_dir}: this is the input folder: choose another folder")
 
 
-def select(args, filter_layout):
+def select(args: argparse.Namespace, filter_layout: FilterLayout) -> list[Video] | None:
     """Return the videos of this run; None for those in the journal."""
     from syncnet.filter.inputs import find_videos, read_list
     from syncnet.filter.run import NEVER
@@ -164,25 +186,24 @@ def select(args, filter_layout):
 
 
 @contextlib.contextmanager
-def signals_interrupt():
-    """Treat SIGHUP and SIGTERM like Ctrl-C, so that the results of finished videos are written first."""
+def hangup_interrupts() -> Iterator[None]:
+    """Treat SIGHUP like Ctrl-C, so that the results of finished videos are written when a terminal is closed.
 
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    if threading.current_thread() is not threading.main_thread():
-        names = []
-    numbers = [getattr(signal, name) for name in names if signal.getsignal(getattr(signal, name)) == signal.SIG_DFL]
-    old = {number: signal.signal(number, interrupt) for number in numbers}
+    ``cli.run`` does the same for SIGTERM. Another handler of SIGHUP is kept, and so is nohup, which ignores it.
+    """
+    number = getattr(signal, "SIGHUP", None)  # Windows has none
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if number is None or not in_main_thread or signal.getsignal(number) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+        signal.signal(number, signal.SIG_DFL)
 
 
-def parameters_of(args):
+def parameters_of(args: argparse.Namespace) -> Parameters:
     """Return the parameters of the recipe that the flags give."""
     from dataclasses import fields
 
@@ -191,7 +212,7 @@ def parameters_of(args):
     return Parameters(**{field.name: getattr(args, field.name) for field in fields(Parameters)})
 
 
-def thresholds_of(args):
+def thresholds_of(args: argparse.Namespace) -> Thresholds:
     """Return the thresholds that the flags give: a threshold's own flag, or else the preset, or else the default."""
     from syncnet.filter.quality import PRESETS, Thresholds
 
@@ -201,7 +222,7 @@ def thresholds_of(args):
     return Thresholds(*(getattr(preset if preset and n not in given else args, n) for n in names))
 
 
-def derivation_of(args, parameters):
+def derivation_of(args: argparse.Namespace, parameters: Parameters) -> Derivation:
     """Return the settings for deriving results that the flags give."""
     from syncnet.filter.outputs import settings_record
     from syncnet.filter.placement import NONE
@@ -212,7 +233,7 @@ def derivation_of(args, parameters):
     return Derivation(thresholds, settings_record(thresholds, parameters), transfer)
 
 
-def make_engine(args, filter_layout, scratch, parameters):
+def make_engine(args: argparse.Namespace, filter_layout: FilterLayout, scratch: Path, parameters: Parameters) -> Engine:
     """Return the engine that the flags select."""
     from syncnet.filter import scorer
     from syncnet.results.layout import make_folder
@@ -231,7 +252,7 @@ def make_engine(args, filter_layout, scratch, parameters):
     return LocalEngine(load, **options)
 
 
-def report(result, filter_layout, *, thresholds):
+def report(result: FilterResult, filter_layout: FilterLayout, *, thresholds: Thresholds) -> int:
     """Log the summary and return the exit code.
 
     Raises:

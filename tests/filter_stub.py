@@ -11,7 +11,6 @@ written to the file STUB_LOG.
 import os
 import re
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -84,6 +83,7 @@ if __name__ == "__main__":
     import filter_stub
 
     import filter_videos_by_sync_score
+    from syncnet import cli
 
     filter_stub.install()
-    sys.exit(filter_videos_by_sync_score.main())
+    cli.run(filter_videos_by_sync_score.main)

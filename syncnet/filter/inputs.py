@@ -7,6 +7,8 @@ from pathlib import Path
 
 from syncnet.errors import UsageError
 
+StrPath = str | os.PathLike[str]
+
 VIDEO_SUFFIXES = (
     *(".3gp", ".avi", ".f4v", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
     *(".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
@@ -31,7 +33,7 @@ class Video:
     mtime_ns: int | None
 
 
-def stat_video(path, name):
+def stat_video(path: str, name: str) -> Video:
     """Return the ``Video`` of a path."""
     try:
         stat = os.stat(path)  # noqa: PTH116, faster than Path for a million files
@@ -40,7 +42,7 @@ def stat_video(path, name):
     return Video(path, name, stat.st_size, stat.st_mtime_ns)
 
 
-def find_videos(input_dir, *, recursive, leave_out):
+def find_videos(input_dir: StrPath, *, recursive: bool, leave_out: StrPath) -> list[Video]:
     """Find the video and audio files of a folder by their extensions.
 
     Hidden files and folders are skipped, and so is a folder that was already scanned under another name (a symbolic
@@ -84,12 +86,12 @@ def find_videos(input_dir, *, recursive, leave_out):
     return sorted(found, key=lambda video: video.name)
 
 
-def is_media(name):
+def is_media(name: str) -> bool:
     """Return True if a file name has the extension of a video or audio file."""
     return name.lower().endswith((*VIDEO_SUFFIXES, *AUDIO_SUFFIXES))
 
 
-def identity(folder):
+def identity(folder: StrPath) -> tuple[int, int] | None:
     """Return device and inode number of a folder, equal for all its paths; None if it does not exist."""
     try:
         stat = os.stat(folder)  # noqa: PTH116
@@ -98,12 +100,12 @@ def identity(folder):
     return stat.st_dev, stat.st_ino
 
 
-def absolute(path):
+def absolute(path: StrPath) -> str:
     """Return the absolute path without resolving symbolic links."""
     return os.path.abspath(path)  # noqa: PTH100, Path.resolve would follow the links that the user named
 
 
-def read_list(input_list, *, input_dir=None):
+def read_list(input_list: StrPath, *, input_dir: StrPath | None = None) -> list[Video]:
     """Read a list of files, one path per line; empty lines, duplicates and a byte order mark are ignored.
 
     Args:
@@ -132,7 +134,7 @@ def read_list(input_list, *, input_dir=None):
     return [stat_video(path, os.path.relpath(path, root).replace(os.sep, "/")) for path in paths]
 
 
-def common_folder(paths, preferred):
+def common_folder(paths: list[str], preferred: str | None) -> str:
     """Return ``preferred`` if it contains all paths, otherwise the deepest folder that does."""
     if preferred and all(path.startswith(os.path.join(preferred, "")) for path in paths):  # noqa: PTH118
         return preferred

@@ -13,18 +13,21 @@ import logging
 import os
 import re
 import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from syncnet.errors import DiskFullError, SyncNetError, no_space
-from syncnet.filter.recipe import current_digest
-from syncnet.filter.scorer import FAILED, STATUSES, SUCCESS
+from syncnet.filter.inputs import Video
+from syncnet.filter.recipe import Recipe, current_digest
+from syncnet.filter.scorer import FAILED, STATUSES, SUCCESS, Record, VideoScore
 from syncnet.results.layout import make_folder
 from syncnet.results.step_files import save_json
 
 try:
     import fcntl
 except ImportError:  # Windows: output folders are not locked
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger("syncnet")
 
@@ -60,7 +63,7 @@ class Entry:
 
 
 @contextlib.contextmanager
-def locked(path):
+def locked(path: Path) -> Iterator[None]:
     """Lock an output folder against other programs.
 
     Args:
@@ -111,9 +114,9 @@ class Journal:
         SyncNetError: The journal cannot be read or repaired.
     """
 
-    def __init__(self, path, recipes_path):
+    def __init__(self, path: Path, recipes_path: Path) -> None:
         self.path, self.recipes_path = path, recipes_path
-        self.entries = {}
+        self.entries: dict[str, Entry] = {}
         self.size = 0
         self.stored_recipes = read_recipes(recipes_path)
         self.digests = {old: current_digest(recipe, old=old) for old, recipe in self.stored_recipes.items()}
@@ -125,12 +128,12 @@ class Journal:
         except OSError as error:
             raise SyncNetError(f"{path}: cannot read this journal ({error}): move it away to start again") from error
 
-    def catch_up(self):
+    def catch_up(self) -> None:
         """Read lines that are on disk but have no entry, because ``append`` was interrupted after writing one."""
         with contextlib.suppress(OSError):  # the next run reads them
             self.read_entries()
 
-    def read_entries(self):
+    def read_entries(self) -> None:
         """Read all lines after the first ``size`` bytes."""
         damaged = 0
         with self.path.open("rb") as file:
@@ -152,17 +155,17 @@ class Journal:
                 damaged,
             )
 
-    def with_digest(self, record):
+    def with_digest(self, record: Record) -> Record:
         """Return a line's record with the current digest of its recipe."""
         return {**record, "recipe": self.digests.get(record["recipe"], record["recipe"])}
 
-    def add_recipe(self, digest, recipe):
+    def add_recipe(self, digest: str, recipe: Recipe) -> None:
         """Save a recipe under its digest, unless it is saved already."""
         if digest not in self.recipes:
             self.recipes[digest] = self.stored_recipes[digest] = recipe
             save_json(self.stored_recipes, self.recipes_path)
 
-    def append(self, video, score, *, recipe):
+    def append(self, video: Video, score: VideoScore, *, recipe: str) -> Record:
         """Write the line of a finished video to disk.
 
         Args:
@@ -199,7 +202,7 @@ class Journal:
         self.size += len(line)
         return record
 
-    def records(self, paths):
+    def records(self, paths: Iterable[str]) -> Iterator[Record]:
         """Yield the latest record of every path that has one, in the order of ``paths``."""
         if not self.entries:
             return
@@ -212,7 +215,7 @@ class Journal:
                     file.seek(entry.position)
                 yield self.with_digest(decode(file.readline().decode()))
 
-    def finished(self, video, recipe, *, retry_failed=False):
+    def finished(self, video: Video, recipe: str, *, retry_failed: bool = False) -> bool:
         """Return True if a video, unmodified since, has a score by this recipe.
 
         Args:
@@ -228,7 +231,7 @@ class Journal:
         )
 
 
-def read_recipes(path):
+def read_recipes(path: Path) -> dict[str, Recipe]:
     """Return the recipes by digest; none if the file is damaged, because the scores are valid without them."""
     try:
         recipes = json.loads(path.read_text(encoding="utf-8"))
@@ -244,13 +247,13 @@ def read_recipes(path):
     return recipes
 
 
-def with_checksum(text):
+def with_checksum(text: str) -> bytes:
     """Return a record's JSON as a line of the journal."""
     line = text.encode().removesuffix(b"}")
     return line + CHECKSUM % zlib.crc32(line)
 
 
-def decode_head(line):
+def decode_head(line: bytes) -> Record:
     """Decode a line, at least up to ``FIRST_LONG_KEY``.
 
     Raises:
@@ -267,7 +270,7 @@ def decode_head(line):
     return record
 
 
-def check_record(record):
+def check_record(record: Record) -> None:
     """Raise an error if results cannot be derived from a record.
 
     Raises:
@@ -290,7 +293,7 @@ def check_record(record):
         raise ValueError("status does not match the tracks")
 
 
-def write_line(path, line, *, at):
+def write_line(path: Path, line: bytes, *, at: int) -> None:
     """Append a line completely or not at all, and wait until it is on disk.
 
     Args:
@@ -317,7 +320,7 @@ def write_line(path, line, *, at):
         os.close(handle)
 
 
-def sync_folder(folder):
+def sync_folder(folder: Path) -> None:
     """Write a folder's entries to disk, if the system supports it."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
@@ -327,7 +330,7 @@ def sync_folder(folder):
             os.close(handle)
 
 
-def repair(path):
+def repair(path: Path) -> None:
     """Cut off an incomplete last line."""
     with path.open("r+b") as file:
         size = end = file.seek(0, os.SEEK_END)

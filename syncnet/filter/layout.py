@@ -18,10 +18,11 @@ import json
 import os
 import platform
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from syncnet.errors import DiskFullError, SyncNetError, no_space
+from syncnet.filter.inputs import StrPath
 from syncnet.results.layout import Layout, discard, remove_folder
 
 GOOD, POOR, OUTPUTS = "good_quality", "poor_quality", "syncnet_outputs"
@@ -40,40 +41,41 @@ class FilterLayout:
     """
 
     output_dir: Path
+    prefix: str = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "output_dir", Path(os.path.abspath(self.output_dir)))  # noqa: PTH100, does not resolve links
         object.__setattr__(self, "prefix", f"{self.output_dir}/")
 
     @property
-    def journal(self):
+    def journal(self) -> Path:
         return self.output_dir / "results.jsonl"
 
     @property
-    def recipes(self):
+    def recipes(self) -> Path:
         return self.output_dir / "recipes.json"
 
     @property
-    def results(self):
+    def results(self) -> Path:
         return self.output_dir / "sync_filter_results.json"
 
     @property
-    def table(self):
+    def table(self) -> Path:
         return self.output_dir / "results.csv"
 
     @property
-    def placed(self):
+    def placed(self) -> Path:
         return self.output_dir / ".placed.jsonl"
 
     @property
-    def lock(self):
+    def lock(self) -> Path:
         return self.output_dir / ".lock"
 
     @property
-    def work(self):
+    def work(self) -> Path:
         return self.output_dir / ".work"
 
-    def unfinished_outputs(self, scratch):
+    def unfinished_outputs(self, scratch: Path) -> Path:
         """Return the temporary folder for the outputs of a worker's current video.
 
         Args:
@@ -82,25 +84,25 @@ class FilterLayout:
         return self.work / f"{scratch.name}-outputs"
 
     @property
-    def quality_folders(self):
+    def quality_folders(self) -> tuple[Path, Path]:
         return self.output_dir / GOOD, self.output_dir / POOR
 
-    def placed_name(self, name, *, good):
+    def placed_name(self, name: str, *, good: bool) -> str:
         """Return the path of a video's copy, relative to the output folder."""
         return f"{GOOD if good else POOR}/{name}"
 
-    def file(self, placed_name):
+    def file(self, placed_name: str) -> Path:
         return self.output_dir / placed_name
 
-    def file_path(self, placed_name):
+    def file_path(self, placed_name: str) -> str:
         """Return the same as ``file`` as text, which is faster for a million files."""
         return self.prefix + placed_name
 
-    def outputs(self, name):
+    def outputs(self, name: str) -> Path:
         return self.output_dir / OUTPUTS / name
 
 
-def other_name(placed_name, source):
+def other_name(placed_name: str, source: str) -> str:
     """Return an alternative to a name that is taken.
 
     It contains a digest of the source's path, so that it is the same in every run.
@@ -110,7 +112,7 @@ def other_name(placed_name, source):
     return f"{stem}-{digest}{suffix}"
 
 
-def scratch_root(tmp_dir, filter_layout):
+def scratch_root(tmp_dir: StrPath, filter_layout: FilterLayout) -> Path:
     """Return the folder that contains the workers' scratch folders.
 
     In a shared ``tmp_dir`` its name is unique to the output folder.
@@ -121,17 +123,17 @@ def scratch_root(tmp_dir, filter_layout):
     return Path(os.path.abspath(tmp_dir)) / f"syncnet-filter-{digest}"  # noqa: PTH100, does not resolve links
 
 
-def worker_scratch(root, worker):
+def worker_scratch(root: Path, worker: int | str) -> Path:
     """Return the scratch folder of a worker, unique by machine and process ID within ``root``."""
     return root / f"{own_prefix()}{os.getpid()}-{worker}"
 
 
-def own_prefix():
+def own_prefix() -> str:
     """Return the common prefix of the names of this machine's scratch folders."""
     return f"{platform.node()}~"
 
 
-def discard_orphans(root):
+def discard_orphans(root: Path) -> None:
     """Remove scratch folders of processes of this machine that have ended; those of other machines stay."""
     for folder in root.glob(f"{glob.escape(own_prefix())}*"):
         process = folder.name.removeprefix(own_prefix()).partition("-")[0]
@@ -139,7 +141,7 @@ def discard_orphans(root):
             discard(folder)
 
 
-def is_alive(process):
+def is_alive(process: int) -> bool:
     """Return True if a process with this ID exists, or if the system cannot say so."""
     if os.name != "posix":  # os.kill(process, 0) would end the process on Windows
         return True
@@ -152,19 +154,19 @@ def is_alive(process):
     return True
 
 
-def temporary_file(filter_layout, suffix):
+def temporary_file(filter_layout: FilterLayout, suffix: str) -> Path:
     """Return the path of a copy until it is complete, on the disk of the output folder and hidden from users."""
     folder = worker_scratch(filter_layout.work, "copy")
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"copy{suffix}"
 
 
-def video_layout(scratch):
+def video_layout(scratch: Path) -> Layout:
     """Return the ``Layout`` of a worker's current video."""
     return Layout(scratch, REFERENCE)
 
 
-def keep_outputs(layout, folder, *, temporary, origin):
+def keep_outputs(layout: Layout, folder: Path, *, temporary: Path, origin: dict[str, str]) -> None:
     """Move one video's results from a worker's scratch folder to their final folder.
 
     Args:
@@ -201,7 +203,7 @@ def keep_outputs(layout, folder, *, temporary, origin):
         discard(temporary)
 
 
-def kept_origin(folder):
+def kept_origin(folder: Path) -> dict[str, str] | None:
     """Return the ``origin`` that ``keep_outputs`` stored in a folder; None if there is none."""
     try:
         return json.loads((folder / ORIGIN).read_text(encoding="utf-8"))

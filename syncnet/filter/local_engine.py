@@ -15,14 +15,21 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
 
 from syncnet.errors import SyncNetError, ToolError, out_of_memory
 from syncnet.filter import scorer
+from syncnet.filter.inputs import Video
 from syncnet.filter.layout import worker_scratch
 from syncnet.results.layout import discard
 
 logger = logging.getLogger("syncnet")
+
+Scores = Generator[tuple[Video, scorer.VideoScore], None, None]
 
 RETRIES = 1  # of a video whose worker died
 START_ATTEMPTS = 3  # workers that may die in a row while loading the networks, before any has loaded them
@@ -69,7 +76,7 @@ class Dying:
     why: str
 
 
-def cores():
+def cores() -> int:
     """Return the number of CPU cores that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
@@ -77,7 +84,7 @@ def cores():
         return os.cpu_count() or 1
 
 
-def serve(connection, load):
+def serve(connection: Connection, load: scorer.LoadScorer) -> None:
     """Run a worker process.
 
     Args:
@@ -109,7 +116,7 @@ def serve(connection, load):
         pass  # the parent has ended
 
 
-def prepare(load):
+def prepare(load: scorer.LoadScorer) -> scorer.ScoreVideo:
     """Return the function that scores one video.
 
     Raises:
@@ -126,7 +133,7 @@ def prepare(load):
         ) from error
 
 
-def lead_group():
+def lead_group() -> None:
     """Start a new session, so that Ctrl-C on the terminal reaches only the parent, and ignore SIGINT.
 
     The parent can then also kill the worker together with its ffmpeg processes.
@@ -139,7 +146,7 @@ def lead_group():
 
 
 @contextlib.contextmanager
-def interrupts_held():
+def interrupts_held() -> Iterator[None]:
     """Block SIGINT in this process and in processes that are started in the block; it arrives afterwards."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -151,9 +158,10 @@ def interrupts_held():
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def end_with_parent():
+def end_with_parent() -> None:
     """Wait until the parent process ends, for any reason; then kill this process and its ffmpeg processes."""
     parent = multiprocessing.parent_process()
+    assert parent is not None, "runs in worker processes only"
     multiprocessing.connection.wait([parent.sentinel])
     if hasattr(os, "killpg"):
         os.killpg(0, signal.SIGKILL)
@@ -176,7 +184,7 @@ class Worker:
         started: Start of the video, as ``scorer.failed`` takes it; None before the first video.
     """
 
-    def __init__(self, load, *, threads, scratch, index):
+    def __init__(self, load: scorer.LoadScorer, *, threads: int, scratch: Path, index: int) -> None:
         context = multiprocessing.get_context("spawn")
         self.scratch, self.index = scratch, index
         self.connection, theirs = context.Pipe()
@@ -185,9 +193,12 @@ class Worker:
         with interrupts_held():
             self.process.start()
         theirs.close()
-        self.video, self.ready, self.deadline, self.started = None, False, None, None
+        self.video: Video | None = None
+        self.ready = False
+        self.deadline: float | None = None
+        self.started: scorer.Started | None = None
 
-    def give(self, video, *, timeout):
+    def give(self, video: Video, *, timeout: float | None) -> bool:
         """Send a video to the worker.
 
         Args:
@@ -201,21 +212,29 @@ class Worker:
             self.connection.send((video.path, video.name))
         except OSError:
             return False
-        self.video, self.started = video, (time.monotonic(), scorer.timestamp())
-        self.deadline = self.started[0] + timeout if timeout else None
+        now = time.monotonic()
+        self.video, self.started = video, (now, scorer.timestamp())
+        self.deadline = now + timeout if timeout else None
         return True
 
-    def kill(self):
+    def release(self) -> Video:
+        """Mark the worker as idle and return its video."""
+        video, self.video, self.deadline = self.video, None, None
+        assert video is not None, "the worker has a video"
+        return video
+
+    def kill(self) -> None:
         """Kill the worker and all processes that it has started, and remove its scratch folder."""
         with contextlib.suppress(OSError, AttributeError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+            if self.process.pid:
+                os.killpg(self.process.pid, signal.SIGKILL)
         with contextlib.suppress(OSError):
             self.process.kill()
         self.process.join(JOIN_SECONDS)
         self.connection.close()
         discard(self.scratch)
 
-    def cause_of_death(self):
+    def cause_of_death(self) -> str:
         """Return how the worker ended, in words."""
         self.process.join(JOIN_SECONDS)
         code = self.process.exitcode
@@ -240,15 +259,23 @@ class LocalEngine:
         threads: CPU threads per worker; None to share the cores among the workers.
     """
 
-    def __init__(self, load, *, scratch, max_workers, timeout=None, threads=None):
+    def __init__(
+        self,
+        load: scorer.LoadScorer,
+        *,
+        scratch: Path,
+        max_workers: int,
+        timeout: float | None = None,
+        threads: int | None = None,
+    ) -> None:
         self.load, self.scratch, self.timeout = load, scratch, timeout
         self.max_workers = max_workers
         self.threads = threads or max(1, cores() // max_workers)
-        self.workers = []
+        self.workers: list[Worker] = []
         self.numbers = itertools.count()
         self.failed_starts, self.attempts = 0, START_ATTEMPTS
 
-    def run(self, videos):
+    def run(self, videos: list[Video]) -> Scores:
         """Score videos.
 
         Args:
@@ -260,7 +287,8 @@ class LocalEngine:
         Raises:
             SyncNetError: No worker can start, or a worker met an error that concerns all videos, such as a full disk.
         """
-        waiting, deaths = collections.deque(videos), collections.Counter()
+        waiting = collections.deque(videos)
+        deaths: collections.Counter[str] = collections.Counter()
         try:
             for index in range(min(self.max_workers, len(waiting))):
                 self.start(index)
@@ -272,7 +300,7 @@ class LocalEngine:
                 worker.kill()
             self.workers.clear()
 
-    def hand_out(self, waiting):
+    def hand_out(self, waiting: collections.deque[Video]) -> None:
         """Send a video to every idle worker."""
         for worker in [w for w in self.workers if w.ready and not w.video]:
             if not waiting:
@@ -282,18 +310,18 @@ class LocalEngine:
                 waiting.appendleft(video)
                 self.replace(worker)
 
-    def start(self, index):
+    def start(self, index: int) -> None:
         """Start a worker."""
         scratch = worker_scratch(self.scratch, next(self.numbers))
         self.workers.append(Worker(self.load, threads=self.threads, scratch=scratch, index=index))
 
-    def replace(self, worker):
+    def replace(self, worker: Worker) -> None:
         """Kill a worker and start a new one with the same index."""
         self.workers.remove(worker)
         worker.kill()
         self.start(worker.index)
 
-    def collect(self, waiting, deaths):
+    def collect(self, waiting: collections.deque[Video], deaths: collections.Counter[str]) -> Scores:
         """Wait for messages or the next deadline.
 
         Args:
@@ -303,11 +331,11 @@ class LocalEngine:
         Yields:
             Every finished video with its score.
         """
-        by_connection = {worker.connection: worker for worker in self.workers}
+        by_connection: dict[Any, Worker] = {worker.connection: worker for worker in self.workers}
         for connection in multiprocessing.connection.wait(by_connection, timeout=self.wait_seconds()):
             worker = by_connection[connection]
             try:
-                message = connection.recv()
+                message = worker.connection.recv()
             except (EOFError, OSError):
                 message = Dying(worker.cause_of_death())
             if isinstance(message, Ready):
@@ -318,21 +346,22 @@ class LocalEngine:
                 yield from self.handle_death(worker, message.why, waiting, deaths)
             elif isinstance(message, Last):
                 self.replace(worker)
-                yield worker.video, message.score
+                yield worker.release(), message.score
             else:
-                video, worker.video, worker.deadline = worker.video, None, None
-                yield video, message
+                yield worker.release(), message
         for worker in [w for w in self.workers if w.deadline and w.deadline <= time.monotonic()]:
             error = f"took longer than --timeout {self.timeout:g} seconds"
-            yield worker.video, scorer.failed(error, started=worker.started)
+            yield worker.release(), scorer.failed(error, started=worker.started)
             self.replace(worker)
 
-    def wait_seconds(self):
+    def wait_seconds(self) -> float | None:
         """Return the seconds until the next deadline; None without one."""
         deadlines = [worker.deadline for worker in self.workers if worker.deadline]
         return min(max(0.0, min(deadlines) - time.monotonic()), LONGEST_WAIT) if deadlines else None
 
-    def handle_death(self, worker, why, waiting, deaths):
+    def handle_death(
+        self, worker: Worker, why: str, waiting: collections.deque[Video], deaths: collections.Counter[str]
+    ) -> Scores:
         """Replace a worker that died, and queue its video again.
 
         Args:

@@ -1,15 +1,20 @@
 """Results derived from the journal: sync_filter_results.json, results.csv and the summary."""
 
+from __future__ import annotations
+
 import csv
 import json
 import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from syncnet.constants import MILLISECONDS_PER_FRAME
 from syncnet.filter.inputs import Video
-from syncnet.filter.quality import Statistics, judge
-from syncnet.filter.recipe import footnote
-from syncnet.filter.scorer import timestamp
+from syncnet.filter.layout import FilterLayout
+from syncnet.filter.quality import Statistics, Thresholds, Verdict, judge
+from syncnet.filter.recipe import Parameters, Recipe, footnote
+from syncnet.filter.scorer import Record, timestamp
 from syncnet.results.layout import new_file
 
 COLUMNS = (
@@ -37,7 +42,7 @@ MOST_BARS = 31  # one bar per offset from -15 to 15
 ALL, SOME, NONE = "*", "+", " "  # marks of a bar: all, some or none of its videos pass
 
 
-def result(record, verdict):
+def result(record: Record, verdict: Verdict) -> Record:
     """Return the record of one video in sync_filter_results.json.
 
     Args:
@@ -67,7 +72,7 @@ def result(record, verdict):
     }
 
 
-def row(record, verdict):
+def row(record: Record, verdict: Verdict) -> Record:
     """Return the row of one video in results.csv, by column; arguments as for ``result``."""
     track = verdict.track or {}
     return {
@@ -84,7 +89,15 @@ def row(record, verdict):
     }
 
 
-def write_results(records, filter_layout, *, settings, thresholds, total, recipes):
+def write_results(
+    records: Iterable[Record],
+    filter_layout: FilterLayout,
+    *,
+    settings: Record,
+    thresholds: Thresholds,
+    total: int,
+    recipes: dict[str, Recipe],
+) -> tuple[Statistics, list[tuple[Video, bool | None]]]:
     """Judge every video and write the JSON and the table, each completely or not at all.
 
     Args:
@@ -102,7 +115,8 @@ def write_results(records, filter_layout, *, settings, thresholds, total, recipe
         DiskFullError: The disk is full.
         SyncNetError: A file cannot be written for another reason.
     """
-    found, verdicts = Statistics(), []
+    found = Statistics()
+    verdicts: list[tuple[Video, bool | None]] = []
     with (
         new_file(filter_layout.results) as results,
         new_file(filter_layout.table) as table,
@@ -134,24 +148,24 @@ def write_results(records, filter_layout, *, settings, thresholds, total, recipe
     return found, verdicts
 
 
-def scored_video(record):
+def scored_video(record: Record) -> Video:
     """Return the video of a line of the journal, as it was when it was scored."""
     return Video(record["video_path"], record["name"], record["size"], record["mtime_ns"])
 
 
-def detection_settings(found, recipes):
+def detection_settings(found: Statistics, recipes: dict[str, Recipe]) -> Record:
     """Return the ``DETECTION_SETTINGS`` of the most frequent recipe; an empty dict if that recipe is unknown."""
     known = [used["parameters"] for used in used_recipes(found, recipes)[:1] if used["parameters"]]
     return {name: parameters[name] for parameters in known for name in DETECTION_SETTINGS}
 
 
-def used_recipes(found, recipes):
+def used_recipes(found: Statistics, recipes: dict[str, Recipe]) -> list[Record]:
     """Return the recipes of the scores with their numbers of videos, the most frequent first."""
     counts = sorted(found.recipes.items(), key=lambda item: -item[1])
     return [{"recipe": digest, "videos": count, "parameters": recipes.get(digest)} for digest, count in counts]
 
 
-def summary(found, *, total, thresholds, recipes):
+def summary(found: Statistics, *, total: int, thresholds: Thresholds, recipes: dict[str, Recipe]) -> Iterator[str]:
     """Write the summary for the user: counts, histograms of the scores, and the figures that papers report.
 
     Args:
@@ -192,7 +206,7 @@ def summary(found, *, total, thresholds, recipes):
         yield "scores of different recipes are not comparable: run with --rescore changed to score all by one recipe"
 
 
-def lse_line(part):
+def lse_line(part: dict[str, Any]) -> str:
     """Return the text of a part of ``Statistics.lse``."""
     texts = (
         f"{name} mean {part[key]['mean']:.3f} median {part[key]['median']:.3f}"
@@ -201,7 +215,7 @@ def lse_line(part):
     return ", ".join(texts)
 
 
-def histogram(values, *, passes, whole=False):
+def histogram(values: Sequence[float], *, passes: Callable[[float], bool], whole: bool = False) -> Iterator[str]:
     """Draw a histogram of at most ``MOST_BARS`` bars.
 
     Args:
@@ -232,12 +246,12 @@ def histogram(values, *, passes, whole=False):
         yield f"{label:>12} {mark} {bar:<{BAR_WIDTH}} {counts[index]}"
 
 
-def span(values, width):
+def span(values: Sequence[float], width: int) -> tuple[int, int]:
     """Return the index of the first bin of the given width that contains a value, and of the last one plus 1."""
     return math.floor(min(values) / width), math.floor(max(values) / width) + 1
 
 
-def settings_record(thresholds, parameters):
+def settings_record(thresholds: Thresholds, parameters: Parameters) -> Record:
     """Return the record of ``filter_settings``: the four numbers of the published suite."""
     return {
         **asdict(thresholds),

@@ -10,10 +10,14 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from syncnet.errors import DiskFullError, SyncNetError, no_space
-from syncnet.filter.layout import other_name, scratch_root, temporary_file, worker_scratch
+from syncnet.filter.inputs import StrPath, Video
+from syncnet.filter.layout import FilterLayout, other_name, scratch_root, temporary_file, worker_scratch
 from syncnet.progress import silent
 from syncnet.results.layout import discard, new_file
 
@@ -45,7 +49,7 @@ class Placed:
     mtime_ns: int
     inode: int
 
-    def is_there(self, filter_layout):
+    def is_there(self, filter_layout: FilterLayout) -> bool:
         """Return True if the file exists and is unmodified."""
         path = filter_layout.file_path(self.place)
         try:
@@ -70,8 +74,8 @@ class Change:
         new: The file that the change produces; None to only remove the existing ones.
     """
 
-    video: object
-    here: list
+    video: Video
+    here: list[Placed]
     start: Placed | None
     new: Placed | None
 
@@ -87,17 +91,17 @@ class Placement:
         SyncNetError: The record of the files that the filter made cannot be read.
     """
 
-    def __init__(self, filter_layout, *, kind):
+    def __init__(self, filter_layout: FilterLayout, *, kind: str) -> None:
         self.layout, self.kind = filter_layout, kind
-        self.known = {}  # source -> its files on record, oldest first
-        self.owners = {}  # place -> source of the last file recorded there; only free places are reserved
-        self.reserved = set()  # places of the files that this run makes
-        self.on_other_disk = set()  # quality folders that turned out to be on another disk
+        self.known: dict[str, list[Placed]] = {}  # source -> its files on record, oldest first
+        self.owners: dict[str, str] = {}  # place -> source of the last file recorded there
+        self.reserved: set[str] = set()  # places of the files that this run makes; only free places are reserved
+        self.on_other_disk: set[Path] = set()  # quality folders that turned out to be on another disk
         for placed in read_placed(filter_layout.placed):
             self.known.setdefault(placed.source, []).append(placed)
             self.owners[placed.place] = placed.source
 
-    def settle(self, wanted, *, progress=silent):
+    def settle(self, wanted: Iterable[tuple[Video, str | None]], *, progress: Callable[..., Any] = silent) -> None:
         """Update the folders to match the verdicts.
 
         Args:
@@ -136,11 +140,11 @@ class Placement:
             discard(worker_scratch(self.layout.work, "copy"))
             self.clear_temporary()
 
-    def owned(self, source):
+    def owned(self, source: str) -> list[Placed]:
         """Return the files on record of one video, without those whose places now belong to another video."""
         return [placed for placed in self.known.get(source, ()) if self.owners[placed.place] == source]
 
-    def plan(self, video, place):
+    def plan(self, video: Video, place: str | None) -> Change | None:
         """Plan the change for one video.
 
         Args:
@@ -168,25 +172,25 @@ class Placement:
         source = source_state(video)
         start = next(iter(fit), here[-1] if here and source is None else None)
         if start:
-            return self.reserve(Change(video, here, start, replace(start, place=target)))
+            return self.reserve(video, here, start, replace(start, place=target))
         if source is None or (source.st_size, source.st_mtime_ns) != (video.size, video.mtime_ns):
             what = "was deleted" if source is None else "was modified"
             logger.warning("%s: not put into %s: the video %s after it was scored", video.path, place, what)
             return None
-        new = Placed(target, video.path, self.kind, video.size, video.mtime_ns, source.st_ino)
-        return self.reserve(Change(video, here, None, new))
+        new = Placed(target, video.path, self.kind, source.st_size, source.st_mtime_ns, source.st_ino)
+        return self.reserve(video, here, None, new)
 
-    def reserve(self, change):
-        """Reserve the place of the new file for its video in this run."""
-        self.reserved.add(change.new.place)
-        self.owners[change.new.place] = change.video.path
-        return change
+    def reserve(self, video: Video, here: list[Placed], start: Placed | None, new: Placed) -> Change:
+        """Reserve the place of a new file for its video in this run, and return the change."""
+        self.reserved.add(new.place)
+        self.owners[new.place] = video.path
+        return Change(video, here, start, new)
 
-    def is_current(self, placed, video):
+    def is_current(self, placed: Placed, video: Video) -> bool:
         """Return True if a file matches the current kind and the video as it was scored."""
         return placed.kind == self.kind and (placed.size, placed.mtime_ns) == (video.size, video.mtime_ns)
 
-    def free(self, places, here):
+    def free(self, places: tuple[str, ...], here: list[Placed]) -> str | None:
         """Return the first place that is not taken by a file of others, now or later in this run; None if all are.
 
         The place of a file that is yet to be moved counts as taken: if the program is killed, the file stays there.
@@ -199,14 +203,14 @@ class Placement:
         taken = (p in self.reserved or os.path.lexists(self.layout.file_path(p)) for p in places)
         return next((p for p, is_taken in zip(places, taken) if p in ours or not is_taken), None)
 
-    def carry_out(self, change):
+    def carry_out(self, change: Change) -> None:
         """Make or move a video's file, and remove the files that it replaces."""
         if change.new:
             target = self.layout.file(change.new.place)
-            if not is_open(target, change):
+            if not is_open(target, change.new.place, change.here):
                 return
             if change.start:
-                self.move(change, target)
+                self.move(change.start, change.new, target)
             else:
                 self.make(change.new, change.new.source, target)
         for old in change.here:
@@ -216,17 +220,17 @@ class Placement:
                 self.prune(path.parent)
         self.known[change.video.path] = [change.new] if change.new else []
 
-    def move(self, change, target):
+    def move(self, start: Placed, new: Placed, target: Path) -> None:
         """Move a file, or copy it to another disk."""
-        start = self.layout.file(change.start.place)
+        origin = self.layout.file(start.place)
         try:
-            start.replace(target)
+            origin.replace(target)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            self.make(change.new, start, target)
+            self.make(new, origin, target)
 
-    def make(self, new, origin, target):
+    def make(self, new: Placed, origin: StrPath, target: Path) -> None:
         """Make a temporary file and rename it to its target, so that it appears complete.
 
         Args:
@@ -247,21 +251,21 @@ class Placement:
         folder.mkdir(parents=True, exist_ok=True)
         make_temporary(new, origin, folder / f"copy{target.suffix}").replace(target)
 
-    def temporary_folder(self, side):
+    def temporary_folder(self, side: Path) -> Path:
         """Return the folder for temporary files in a quality folder that is on another disk.
 
         Its name is unique to the output folder, because several may share one quality folder through links.
         """
         return scratch_root(side / self.layout.work.name, self.layout)
 
-    def clear_temporary(self):
+    def clear_temporary(self) -> None:
         """Remove temporary files from the quality folders."""
         for side in self.layout.quality_folders:
             folder = self.temporary_folder(side)
             discard(folder)
             self.prune(folder.parent)
 
-    def prune(self, folder):
+    def prune(self, folder: Path) -> None:
         """Remove a folder and its parents if they are empty, but not the quality folders themselves."""
         with contextlib.suppress(OSError):
             while folder not in (*self.layout.quality_folders, self.layout.output_dir):
@@ -269,25 +273,28 @@ class Placement:
                 folder = folder.parent
 
 
-def is_open(target, change):
+def is_open(target: Path, place: str, here: list[Placed]) -> bool:
     """Make the folder of a new file, and return True if the file can still be written.
 
     Other programs may have made files there since the change was planned, because copying can take hours.
+
+    Args:
+        target: Absolute path of the new file.
+        place: The same, relative to the output folder.
+        here: Existing files of the video, which the new file may replace.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        logger.warning(
-            "%s: not written: a file has the name of its folder: move it away and run again", change.new.place
-        )
+        logger.warning("%s: not written: a file has the name of its folder: move it away and run again", place)
         return False
-    if os.path.lexists(target) and change.new.place not in [placed.place for placed in change.here]:
-        logger.warning(IN_THE_WAY, change.new.place)
+    if os.path.lexists(target) and place not in [placed.place for placed in here]:
+        logger.warning(IN_THE_WAY, place)
         return False
     return True
 
 
-def make_temporary(new, origin, temporary):
+def make_temporary(new: Placed, origin: StrPath, temporary: Path) -> Path:
     """Make a copy or link at a temporary path.
 
     Args:
@@ -311,7 +318,7 @@ def make_temporary(new, origin, temporary):
     return temporary
 
 
-def source_state(video):
+def source_state(video: Video) -> os.stat_result | None:
     """Return the stat result of a video; None if it is not accessible."""
     try:
         return os.stat(video.path)  # noqa: PTH116
@@ -319,12 +326,12 @@ def source_state(video):
         return None
 
 
-def as_line(placed):
+def as_line(placed: Placed) -> str:
     """Return the record of a file as a line of JSON."""
     return json.dumps(vars(placed)) + "\n"
 
 
-def read_placed(path):
+def read_placed(path: Path) -> Iterator[Placed]:
     """Yield the files on record.
 
     Incomplete lines, left by a killed program, are ignored: their files were never made.

@@ -1,12 +1,15 @@
 """Judge videos by two thresholds, and collect the statistics of a folder."""
 
+from __future__ import annotations
+
 import math
 import statistics
 from array import array
 from dataclasses import dataclass, field
+from typing import Any
 
 from syncnet import reasons
-from syncnet.filter.scorer import FAILED, STATUSES, SUCCESS
+from syncnet.filter.scorer import FAILED, STATUSES, SUCCESS, Record
 
 
 @dataclass(frozen=True)
@@ -41,18 +44,18 @@ class Verdict:
         reasons: Lines of text: why the video does not pass, and warnings about its score.
     """
 
-    track: dict | None
+    track: Record | None
     passes: bool
-    reasons: list
+    reasons: list[str]
 
 
-def best_track(tracks):
+def best_track(tracks: list[Record]) -> Record | None:
     """Return the record of the most confident track; None if no track has a score."""
     scored = [track for track in tracks if track["confidence"] is not None]
     return max(scored, key=lambda track: track["confidence"], default=None)
 
 
-def judge(record, thresholds):
+def judge(record: Record, thresholds: Thresholds) -> Verdict:
     """Judge one video.
 
     Args:
@@ -66,6 +69,7 @@ def judge(record, thresholds):
         lines = [reason["text"] for reason in record["reasons"]]
         return Verdict(None, False, lines or [record["error"] or record["status"]])
     track = best_track(record["tracks"])
+    assert track is not None, "a video with the status SUCCESS has a scored track"
     confidence, offset = track["confidence"], track["offset"]
     lines = []
     if confidence < thresholds.min_confidence:
@@ -77,12 +81,12 @@ def judge(record, thresholds):
     return Verdict(track, passes, lines)
 
 
-def floats():
+def floats() -> array[float]:
     """Return an empty array of float64, which needs less memory than a list."""
     return array("d")
 
 
-def integers():
+def integers() -> array[int]:
     """Return an empty array of integers."""
     return array("l")
 
@@ -103,26 +107,27 @@ class Statistics:
         recipes: Number of scored videos by the digest of their recipe.
     """
 
-    statuses: dict = field(default_factory=lambda: dict.fromkeys(STATUSES, 0))
+    statuses: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATUSES, 0))
     good: int = 0
     poor: int = 0
-    confidences: array = field(default_factory=floats)
-    min_dists: array = field(default_factory=floats)
-    offsets: array = field(default_factory=integers)
-    all_confidences: array = field(default_factory=floats)
-    all_min_dists: array = field(default_factory=floats)
-    recipes: dict = field(default_factory=dict)
+    confidences: array[float] = field(default_factory=floats)
+    min_dists: array[float] = field(default_factory=floats)
+    offsets: array[int] = field(default_factory=integers)
+    all_confidences: array[float] = field(default_factory=floats)
+    all_min_dists: array[float] = field(default_factory=floats)
+    recipes: dict[str, int] = field(default_factory=dict)
 
     @property
-    def failed(self):
+    def failed(self) -> int:
+        """Number of videos that failed."""
         return self.statuses[FAILED]
 
     @property
-    def total(self):
+    def total(self) -> int:
         """Number of videos with any status."""
         return sum(self.statuses.values())
 
-    def add(self, record, verdict):
+    def add(self, record: Record, verdict: Verdict) -> None:
         """Add one video.
 
         Args:
@@ -143,7 +148,7 @@ class Statistics:
                 self.all_confidences.append(track["confidence"])
                 self.all_min_dists.append(track["min_dist"])
 
-    def counts(self):
+    def counts(self) -> dict[str, int]:
         """Return the counts with the keys of the published suite, and those of the other statuses."""
         return {
             "successful_processing": self.statuses["success"],
@@ -155,7 +160,7 @@ class Statistics:
             "no_video": self.statuses["no_video"],
         }
 
-    def lse(self):
+    def lse(self) -> dict[str, dict[str, Any]]:
         """Return mean and median of LSE-C (confidence) and LSE-D (minimum distance), as papers report them."""
         return {
             "most_confident_track_of_each_video": {
@@ -171,7 +176,7 @@ class Statistics:
         }
 
 
-def middle(values):
+def middle(values: array[float]) -> dict[str, float | None]:
     """Return mean and median, each None if there are no values."""
     if not values:
         return {"mean": None, "median": None}

@@ -10,11 +10,14 @@ import collections
 import logging
 import os
 import time
+from pathlib import Path
+from typing import Any
 
 from syncnet.errors import SyncNetError, ToolError, out_of_memory
 from syncnet.filter import scorer
+from syncnet.filter.inputs import Video
 from syncnet.filter.layout import discard_orphans, worker_scratch
-from syncnet.filter.local_engine import RETRIES
+from syncnet.filter.local_engine import RETRIES, Scores
 from syncnet.models.weights import ROOT
 from syncnet.results.layout import discard
 
@@ -40,32 +43,37 @@ class Actor:
         threads: CPU threads of the actor.
     """
 
-    def __init__(self, load, scratch, index, threads):
+    def __init__(self, load: scorer.LoadScorer, scratch: Path, index: int, threads: int) -> None:
         logger.addHandler(logging.NullHandler())
         logger.propagate = False
         self.load, self.scratch, self.index, self.threads = load, scratch, index, threads
-        self.score = None
+        self.score: scorer.ScoreVideo | None = None
 
-    def alive(self):
+    def alive(self) -> bool:
         """Return True, to show that the actor answers."""
         return True
 
-    def prepare(self):
+    def prepare(self) -> SyncNetError | None:
         """Load the networks, unless they are loaded already.
 
         Returns:
             None, or the error that ends the run.
         """
         try:
-            if self.score is None:
-                discard_orphans(self.scratch)  # left by killed actors on this node
-                scratch = worker_scratch(self.scratch, f"ray-{self.index}")
-                self.score = self.load(scratch=scratch, index=self.index, threads=self.threads)
+            self.loaded()
         except SyncNetError as error:
             return error
         return None
 
-    def work(self, path, name):
+    def loaded(self) -> scorer.ScoreVideo:
+        """Return the function that scores one video; load it first if necessary."""
+        if self.score is None:
+            discard_orphans(self.scratch)  # left by killed actors on this node
+            scratch = worker_scratch(self.scratch, f"ray-{self.index}")
+            self.score = self.load(scratch=scratch, index=self.index, threads=self.threads)
+        return self.score
+
+    def work(self, path: str, name: str) -> tuple[scorer.VideoScore | SyncNetError, bool]:
         """Score one video.
 
         Args:
@@ -76,12 +84,13 @@ class Actor:
             The score, or the error that ends the run; and True if the actor must be replaced, because an unexpected
             error left it in an unknown state.
         """
-        error = self.prepare()
-        if error:
+        try:
+            score = self.loaded()
+        except SyncNetError as error:
             return error, False
         started = time.monotonic(), scorer.timestamp()
         try:
-            return self.score(path, name), False
+            return score(path, name), False
         except SyncNetError as error:
             return error, False
         except Exception as error:
@@ -105,21 +114,25 @@ class Slot:
         started: Start of the video, as ``scorer.failed`` takes it; None before the first video.
     """
 
-    def __init__(self, index, actor):
+    def __init__(self, index: int, actor: Any) -> None:
         self.index, self.actor = index, actor
-        self.task, self.video, self.ping = actor.prepare.remote(), None, None
-        self.answered, self.started = time.monotonic(), None
+        self.task: Any = actor.prepare.remote()
+        self.ping: Any = None
+        self.video: Video | None = None
+        self.answered = time.monotonic()
+        self.started: scorer.Started | None = None
 
-    def give(self, video):
+    def give(self, video: Video) -> None:
         """Send a video to the actor."""
         self.video, self.started = video, (time.monotonic(), scorer.timestamp())
         work = self.actor.work.options(max_task_retries=MAX_VIDEO_RETRIES)
         self.task = work.remote(video.path, video.name)
         self.ping, self.answered = self.actor.alive.options(concurrency_group=HEALTH).remote(), time.monotonic()
 
-    def release(self):
+    def release(self) -> Video:
         """Mark the actor as idle and return its video."""
         video, self.video, self.task, self.ping = self.video, None, None, None
+        assert video is not None, "the actor has a video"
         return video
 
 
@@ -141,8 +154,17 @@ class RayEngine:
     """
 
     def __init__(
-        self, load, *, scratch, max_workers, timeout=None, address=None, gpus=0.0, cpus=1, silence=SILENCE_SECONDS
-    ):
+        self,
+        load: scorer.LoadScorer,
+        *,
+        scratch: Path,
+        max_workers: int,
+        timeout: float | None = None,
+        address: str | None = None,
+        gpus: float = 0.0,
+        cpus: int = 1,
+        silence: float = SILENCE_SECONDS,
+    ) -> None:
         try:
             import ray
         except ImportError as error:
@@ -150,9 +172,9 @@ class RayEngine:
         self.ray, self.address = ray, address
         self.load, self.scratch, self.timeout, self.silence = load, scratch, timeout, silence
         self.max_workers, self.gpus, self.cpus = max_workers, gpus, cpus
-        self.slots = []
+        self.slots: list[Slot] = []
 
-    def run(self, videos):
+    def run(self, videos: list[Video]) -> Scores:
         """Score videos, as ``local_engine.LocalEngine.run`` does.
 
         Args:
@@ -165,7 +187,8 @@ class RayEngine:
             SyncNetError: The cluster cannot be joined or has no room, or an actor met an error that concerns all
                 videos, such as a full disk.
         """
-        waiting, deaths = collections.deque(videos), collections.Counter()
+        waiting = collections.deque(videos)
+        deaths: collections.Counter[str] = collections.Counter()
         joined = self.join()
         active = time.monotonic()
         try:
@@ -191,7 +214,7 @@ class RayEngine:
                 self.ray.shutdown()
             discard(self.scratch)
 
-    def join(self):
+    def join(self) -> bool:
         """Join or start a cluster, unless this process is connected already.
 
         Returns:
@@ -216,7 +239,7 @@ class RayEngine:
             ) from error
         return True
 
-    def start(self, index):
+    def start(self, index: int) -> Slot:
         """Create an actor, which loads its networks as soon as the cluster has room for it."""
         as_actor = self.ray.remote(
             num_cpus=self.cpus,
@@ -227,12 +250,12 @@ class RayEngine:
         )
         return Slot(index, as_actor(Actor).remote(self.load, self.scratch, index, self.cpus))
 
-    def replace(self, slot):
+    def replace(self, slot: Slot) -> None:
         """Kill an actor and create a new one with the same index."""
         self.ray.kill(slot.actor)
         self.slots[self.slots.index(slot)] = self.start(slot.index)
 
-    def collect(self, waiting, deaths):
+    def collect(self, waiting: collections.deque[Video], deaths: collections.Counter[str]) -> Scores:
         """Wait for finished tasks, at most ``POLL_SECONDS``.
 
         Args:
@@ -262,18 +285,20 @@ class RayEngine:
             result, unusable = answer if slot.video else (answer, False)
             if isinstance(result, SyncNetError):
                 raise result
-            video = slot.release()
-            if video:
-                yield video, result
+            if slot.video:
+                yield slot.release(), result
+            else:
+                slot.task = None  # the networks are loaded
             if unusable:
                 self.replace(slot)
 
-    def check(self, waiting, deaths):
+    def check(self, waiting: collections.deque[Video], deaths: collections.Counter[str]) -> Scores:
         """Replace actors that exceed the timeout or do not answer; arguments and yields as for ``collect``."""
         for slot in [slot for slot in self.slots if slot.video]:
             now = time.monotonic()
-            if self.timeout and now - slot.started[0] > self.timeout:
-                started, video = slot.started, slot.release()
+            started = slot.started
+            if self.timeout and started and now - started[0] > self.timeout:
+                video = slot.release()
                 self.replace(slot)
                 yield video, scorer.failed(f"took longer than --timeout {self.timeout:g} seconds", started=started)
             elif self.ray.wait([slot.ping], timeout=0)[0]:
@@ -281,7 +306,9 @@ class RayEngine:
             elif now - slot.answered > self.silence:
                 yield from self.abandon(slot, "did not answer", waiting, deaths)
 
-    def abandon(self, slot, why, waiting, deaths):
+    def abandon(
+        self, slot: Slot, why: str, waiting: collections.deque[Video], deaths: collections.Counter[str]
+    ) -> Scores:
         """Replace an actor, and queue its video again.
 
         Args:

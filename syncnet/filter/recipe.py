@@ -3,16 +3,21 @@
 This module does not import torch, because only the worker processes need it.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from syncnet.filter.inputs import absolute
 from syncnet.media.ffmpeg import PUBLISHED_FINGERPRINT
 from syncnet.models import weights
 from syncnet.results.scores_json import weights_record
 from syncnet.steps.versions import versions
+
+Recipe = dict[str, Any]  # record with the keys of ``make_recipe``
 
 DIGEST_LENGTH = 16
 # These change a score by about 1e-5: they are recorded, but a change of them is no reason to score all videos again.
@@ -38,7 +43,7 @@ class Parameters:
     batch_size: int
     device: str
 
-    def found(self):
+    def found(self) -> Parameters:
         """Return the parameters with absolute paths of the weights files that are used, valid in every worker.
 
         Raises:
@@ -47,7 +52,7 @@ class Parameters:
         syncnet, s3fd = self.weights()
         return replace(self, initial_model=absolute(syncnet.path), s3fd_weights=absolute(s3fd.path))
 
-    def weights(self):
+    def weights(self) -> tuple[weights.Weights, weights.Weights]:
         """Return the weights of SyncNet and of the face detector S3FD."""
         return (
             weights.choose(weights.SYNCNET, self.initial_model),
@@ -55,7 +60,7 @@ class Parameters:
         )
 
 
-def make_recipe(parameters):
+def make_recipe(parameters: Parameters) -> Recipe:
     """Return the recipe of scores made with these parameters, with the keys of scores.json."""
     syncnet, s3fd = parameters.weights()
     return {
@@ -66,7 +71,7 @@ def make_recipe(parameters):
     }
 
 
-def digest(recipe):
+def digest(recipe: Recipe) -> str:
     """Return a hexadecimal digest of the parts of a recipe that affect a score."""
     matters = {key: value for key, value in recipe.items() if key not in UNIMPORTANT}
     for key in ("initial_model", "s3fd_weights"):
@@ -78,12 +83,12 @@ def digest(recipe):
     return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
 
 
-def assumed_fingerprint(version):
+def assumed_fingerprint(version: str) -> str:
     """Return the fingerprint that belongs to an ffmpeg version, or the version itself if it is not known."""
     return PUBLISHED_FINGERPRINT if PUBLISHED_FFMPEG.match(version) else version
 
 
-def current_digest(recipe, *, old):
+def current_digest(recipe: Recipe, *, old: str) -> str:
     """Return the current digest of a recipe that is stored under the digest ``old``; ``old`` if it is damaged."""
     try:
         return digest(recipe)
@@ -91,7 +96,7 @@ def current_digest(recipe, *, old):
         return old
 
 
-def footnote(recipe):
+def footnote(recipe: Recipe) -> str:
     """Return a recipe as one line, suitable for a footnote of a paper."""
     syncnet, s3fd = recipe["initial_model"], recipe["s3fd_weights"]
     flags = ("min_track", "min_face_size", "facedet_scale", "crop_scale", "num_failed_det", "scene_threshold", "vshift")

@@ -5,22 +5,52 @@ An engine (``LocalEngine`` or ``RayEngine``) scores the videos in other processe
 
 import contextlib
 import logging
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
 from syncnet.errors import SyncNetError, UsageError
 from syncnet.filter import outputs, recipe
 from syncnet.filter.inputs import Video
 from syncnet.filter.journal import Journal
-from syncnet.filter.layout import kept_origin
+from syncnet.filter.layout import FilterLayout, kept_origin
 from syncnet.filter.placement import NONE, Placement
-from syncnet.filter.quality import Statistics, Thresholds, judge
-from syncnet.filter.scorer import FAILED, SUCCESS, origin_of
+from syncnet.filter.quality import Statistics, Thresholds, Verdict, judge
+from syncnet.filter.recipe import Parameters, Recipe
+from syncnet.filter.scorer import FAILED, SUCCESS, Record, VideoScore, origin_of
 from syncnet.results.layout import discard, make_folder
 
 logger = logging.getLogger("syncnet")
 
 CHANGED, NEVER, ALWAYS = "changed", "never", "always"
 RESCORE = (CHANGED, NEVER, ALWAYS)
+
+
+class Engine(Protocol):
+    """Anything that scores videos in other processes."""
+
+    def run(self, videos: list[Video]) -> Generator[tuple[Video, VideoScore], None, None]:
+        """Yield every video with its score, as soon as it is finished."""
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Settings for scoring videos.
+
+    Attributes:
+        parameters: Parameters of the recipe.
+        make_engine: Returns the engine for given parameters; called only if there are videos to score.
+        rescore: One of ``RESCORE``.
+        retry_failed: Also score videos that failed.
+        save_outputs: Also score videos whose outputs are not kept.
+    """
+
+    parameters: Parameters
+    make_engine: Callable[[Parameters], Engine]
+    rescore: str = CHANGED
+    retry_failed: bool = False
+    save_outputs: bool = False
 
 
 @dataclass(frozen=True)
@@ -34,7 +64,7 @@ class Derivation:
     """
 
     thresholds: Thresholds
-    settings: dict
+    settings: Record
     transfer: str
 
 
@@ -51,25 +81,21 @@ class FilterResult:
 
     statistics: Statistics
     total: int
-    recipes: dict
+    recipes: dict[str, Recipe]
     stopped: BaseException | None = None
 
 
 def run(
-    videos,
-    filter_layout,
-    derivation,
+    videos: list[Video] | None,
+    filter_layout: FilterLayout,
+    scoring: Scoring,
+    derivation: Derivation,
     *,
-    parameters,
-    make_engine,
-    scratch,
-    rescore=CHANGED,
-    retry_failed=False,
-    save_outputs=False,
-    below=None,
-    recursive=False,
-    progress,
-):
+    scratch: Path,
+    below: str | None = None,
+    recursive: bool = False,
+    progress: Callable[..., Any],
+) -> FilterResult:
     """Score the videos that need a score, and derive the results. The output folder must be ``locked``.
 
     If the scoring is interrupted or fails, the results of all finished videos are still derived.
@@ -77,13 +103,9 @@ def run(
     Args:
         videos: Videos to judge; None for those in the journal.
         filter_layout: Paths of the output folder.
+        scoring: Settings for scoring the videos.
         derivation: Settings for deriving the results.
-        parameters: Parameters of the recipe.
-        make_engine: Returns the engine for given parameters; called only if there are videos to score.
         scratch: Folder for the workers' scratch folders.
-        rescore: As for ``to_score``.
-        retry_failed: As for ``to_score``.
-        save_outputs: Also score videos whose outputs are not kept.
         below: As for ``known_videos``.
         recursive: As for ``known_videos``.
         progress: Makes a tqdm bar, as ``syncnet.progress.bar`` does.
@@ -93,29 +115,18 @@ def run(
 
     Raises:
         KeyboardInterrupt: Interrupted before any video was finished.
-        UsageError: ``rescore`` is ``NEVER``, and the journal has none of the videos.
+        UsageError: ``scoring.rescore`` is ``NEVER``, and the journal has none of the videos.
         SyncNetError: No video is finished and the scoring failed, or results cannot be written.
     """
     journal = open_journal(filter_layout, scratch)
     if videos is None:
         videos = known_videos(journal, below=below, recursive=recursive)
-    elif rescore == NEVER:
+    elif scoring.rescore == NEVER:
         check_known(videos, journal)
-    stopped = None
+    stopped: BaseException | None = None
     try:
-        if rescore != NEVER and videos:
-            score_missing(
-                videos,
-                journal,
-                filter_layout,
-                parameters=parameters.found(),
-                make_engine=make_engine,
-                thresholds=derivation.thresholds,
-                rescore=rescore,
-                retry_failed=retry_failed,
-                save_outputs=save_outputs,
-                progress=progress,
-            )
+        if scoring.rescore != NEVER and videos:
+            score_missing(videos, journal, filter_layout, scoring, thresholds=derivation.thresholds, progress=progress)
     except (KeyboardInterrupt, SyncNetError) as error:
         journal.catch_up()
         if not journal.entries:
@@ -130,42 +141,43 @@ def run(
     return FilterResult(statistics, total=len(videos), recipes=journal.recipes, stopped=stopped)
 
 
-def open_journal(filter_layout, scratch):
+def open_journal(filter_layout: FilterLayout, scratch: Path) -> Journal:
     """Open the journal of an output folder, after removing scratch that a killed program left."""
     for folder in (filter_layout.work, scratch):
         discard(folder)
     return Journal(filter_layout.journal, filter_layout.recipes)
 
 
-def to_score(videos, journal, *, recipe, rescore, retry_failed, needs_outputs):
+def to_score(
+    videos: list[Video], journal: Journal, scoring: Scoring, *, recipe: str, needs_outputs: Callable[[Video], bool]
+) -> list[Video]:
     """Select the videos that this run has to score.
 
     Args:
         videos: Videos of this run.
         journal: Journal of the output folder.
+        scoring: Settings for scoring the videos.
         recipe: Digest of the recipe.
-        rescore: One of ``RESCORE``.
-        retry_failed: Also select videos that failed.
         needs_outputs: Returns True for a video whose outputs are requested but not kept.
 
     Returns:
         The selected videos, in the same order.
     """
-    if rescore == NEVER:
-        return []
 
-    def done(video):
+    def done(video: Video) -> bool:
         entry = journal.entries.get(video.path)
-        if video.size is None and entry and entry.status != FAILED:
+        if entry is None:
+            return False
+        if video.size is None and entry.status != FAILED:
             return True  # the disk may be unmounted: keep the score
-        if rescore == ALWAYS or not journal.finished(video, recipe, retry_failed=retry_failed):
+        if scoring.rescore == ALWAYS or not journal.finished(video, recipe, retry_failed=scoring.retry_failed):
             return False
         return not (entry.status == SUCCESS and needs_outputs(video))
 
     return [video for video in videos if not done(video)]
 
 
-def known_videos(journal, *, below=None, recursive=False):
+def known_videos(journal: Journal, *, below: str | None = None, recursive: bool = False) -> list[Video]:
     """Return the videos in the journal, without accessing the files themselves.
 
     Args:
@@ -190,7 +202,7 @@ def known_videos(journal, *, below=None, recursive=False):
     return sorted((Video(path, e.name, e.size, e.mtime_ns) for path, e in entries), key=lambda video: video.name)
 
 
-def check_known(videos, journal):
+def check_known(videos: list[Video], journal: Journal) -> None:
     """Raise an error if none of the videos is in the journal.
 
     Raises:
@@ -201,39 +213,43 @@ def check_known(videos, journal):
 
 
 def score_missing(
-    videos,
-    journal,
-    filter_layout,
+    videos: list[Video],
+    journal: Journal,
+    filter_layout: FilterLayout,
+    scoring: Scoring,
     *,
-    parameters,
-    make_engine,
-    thresholds,
-    rescore,
-    retry_failed,
-    save_outputs,
-    progress,
-):
-    """Score the videos that need it; arguments as for ``run``, with the result of ``parameters.found()``."""
+    thresholds: Thresholds,
+    progress: Callable[..., Any],
+) -> None:
+    """Score the videos that need it; arguments as for ``run`` and ``score``."""
+    parameters = scoring.parameters.found()
     made_by = recipe.make_recipe(parameters)
     digest = recipe.digest(made_by)
 
     names = [digest, *(old for old, new in journal.digests.items() if new == digest)]
 
-    def needs_outputs(video):
+    def needs_outputs(video: Video) -> bool:
         current = [origin_of(video.path, name) for name in names]
-        return save_outputs and kept_origin(filter_layout.outputs(video.name)) not in current
+        return scoring.save_outputs and kept_origin(filter_layout.outputs(video.name)) not in current
 
-    todo = to_score(
-        videos, journal, recipe=digest, rescore=rescore, retry_failed=retry_failed, needs_outputs=needs_outputs
-    )
+    todo = to_score(videos, journal, scoring, recipe=digest, needs_outputs=needs_outputs)
     if len(todo) < len(videos):
         logger.info("%d of %d videos are finished already", len(videos) - len(todo), len(videos))
     if todo:
         journal.add_recipe(digest, made_by)
-        score(todo, journal, make_engine(parameters), recipe=digest, thresholds=thresholds, progress=progress)
+        engine = scoring.make_engine(parameters)
+        score(todo, journal, engine, recipe=digest, thresholds=thresholds, progress=progress)
 
 
-def score(videos, journal, engine, *, recipe, thresholds, progress):
+def score(
+    videos: list[Video],
+    journal: Journal,
+    engine: Engine,
+    *,
+    recipe: str,
+    thresholds: Thresholds,
+    progress: Callable[..., Any],
+) -> None:
     """Score videos, and write each to the journal as soon as it is finished.
 
     Args:
@@ -256,7 +272,7 @@ def score(videos, journal, engine, *, recipe, thresholds, progress):
             bar.update()
 
 
-def log_verdict(record, verdict, position):
+def log_verdict(record: Record, verdict: Verdict, position: str) -> None:
     """Log one line about a video, as a warning if it failed."""
     if record["status"] == FAILED:
         logger.warning("%s: failed: %s", record["name"], record["error"])
@@ -269,7 +285,14 @@ def log_verdict(record, verdict, position):
     logger.debug("%s %s: %s%s%s (%.1f s)", position, record["name"], word, numbers, why, record["processing_time"])
 
 
-def derive(videos, journal, filter_layout, derivation, *, progress):
+def derive(
+    videos: list[Video],
+    journal: Journal,
+    filter_layout: FilterLayout,
+    derivation: Derivation,
+    *,
+    progress: Callable[..., Any],
+) -> Statistics:
     """Write the results of videos from the journal, and update the quality folders.
 
     Args:

@@ -7,15 +7,23 @@
 Importing this module does not load torch; the first ``Scorer`` does.
 """
 
+from __future__ import annotations
+
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from syncnet import reasons
 from syncnet.errors import DiskFullError, MediaError, SyncNetError, no_space
 from syncnet.filter.layout import FilterLayout, keep_outputs, video_layout
-from syncnet.results.layout import check_input, discard
+from syncnet.results.layout import Layout, check_input, discard
+
+if TYPE_CHECKING:
+    from syncnet.filter.recipe import Parameters
 
 logger = logging.getLogger("syncnet")
 
@@ -27,6 +35,9 @@ FAILED = "failed"  # not analysed completely: the error says why
 STATUSES = (SUCCESS, NO_FACES, NO_AUDIO, NO_VIDEO, FAILED)
 
 SECONDS_DIGITS = 3
+
+Record = dict[str, Any]  # JSON object: of a track, a reason, or a video's line of the journal
+Started = tuple[float, str]  # ``(time.monotonic(), timestamp())`` of the start of a video
 
 
 @dataclass(frozen=True)
@@ -45,26 +56,30 @@ class VideoScore:
     """
 
     status: str
-    tracks: list = field(default_factory=list)
-    reasons: list = field(default_factory=list)
+    tracks: list[Record] = field(default_factory=list)
+    reasons: list[Record] = field(default_factory=list)
     error: str | None = None
-    faces: dict | None = None
+    faces: Record | None = None
     start_time: str = ""
     end_time: str = ""
     processing_time: float = 0.0
 
 
-def timestamp():
+ScoreVideo = Callable[[str, str], VideoScore]  # takes path and name of a video
+LoadScorer = Callable[..., ScoreVideo]  # takes scratch, index and threads
+
+
+def timestamp() -> str:
     """Return the current local time with UTC offset, in ISO 8601 with milliseconds."""
     return datetime.now().astimezone().isoformat(timespec="milliseconds")
 
 
-def failed(error, *, started=None):
+def failed(error: str, *, started: Started | None = None) -> VideoScore:
     """Return the score of a video that could not be analysed.
 
     Args:
         error: One line that says why.
-        started: ``(time.monotonic(), timestamp())`` of the start; None if the analysis never started.
+        started: Start of the analysis; None if it never started.
     """
     now = timestamp()
     seconds = time.monotonic() - started[0] if started else 0.0
@@ -89,7 +104,7 @@ class Scorer:
         SyncNetError: The networks cannot be loaded.
     """
 
-    def __init__(self, parameters, *, scratch, output_dir=None):
+    def __init__(self, parameters: Parameters, *, scratch: Path, output_dir: Path | None = None) -> None:
         from detectors import S3FD
         from SyncNetInstance import SyncNetInstance
 
@@ -100,7 +115,7 @@ class Scorer:
         self.scratch = scratch
         self.results = FilterLayout(output_dir) if output_dir else None
 
-    def __call__(self, path, name):
+    def __call__(self, path: str, name: str) -> VideoScore:
         """Score one video.
 
         Args:
@@ -119,7 +134,7 @@ class Scorer:
         try:
             score = self.analyse(path, layout)
             if self.results and score.status != FAILED:
-                self.keep(layout, path, name, score)
+                self.keep(self.results, layout, path, name, score)
         except MediaError as error:
             score = (
                 VideoScore(NO_VIDEO, reasons=[asdict(reasons.Reason(reasons.NO_VIDEO, "no video stream"))])
@@ -142,7 +157,7 @@ class Scorer:
         times = {"start_time": started[1], "end_time": timestamp(), "processing_time": seconds}
         return VideoScore(**{**vars(score), **times})
 
-    def analyse(self, path, layout):
+    def analyse(self, path: str, layout: Layout) -> VideoScore:
         """Run the stages of run_pipeline and run_syncnet."""
         from syncnet.steps import pipeline
         from syncnet.steps import score as score_step
@@ -172,8 +187,8 @@ class Scorer:
         tracks = result.report["tracks"]
         return VideoScore(decide(tracks), tracks=tracks, reasons=warnings + all_unscored(tracks), faces=faces)
 
-    def keep(self, layout, path, name, score):
-        """Keep crops, overlay video and analysis of a video."""
+    def keep(self, results: FilterLayout, layout: Layout, path: str, name: str, score: VideoScore) -> None:
+        """Keep crops, overlay video and analysis of a video in an output folder."""
         from syncnet.constants import FRAME_RATE
         from syncnet.filter import recipe
         from syncnet.steps import visualise
@@ -181,12 +196,10 @@ class Scorer:
         if score.tracks:
             visualise.run(layout, frame_rate=FRAME_RATE)
         origin = origin_of(path, recipe.digest(recipe.make_recipe(self.parameters)))
-        keep_outputs(
-            layout, self.results.outputs(name), temporary=self.results.unfinished_outputs(self.scratch), origin=origin
-        )
+        keep_outputs(layout, results.outputs(name), temporary=results.unfinished_outputs(self.scratch), origin=origin)
 
 
-def origin_of(path, recipe):
+def origin_of(path: str, recipe: str) -> dict[str, str]:
     """Return the record that links kept outputs to a score.
 
     Args:
@@ -196,25 +209,27 @@ def origin_of(path, recipe):
     return {"video_path": path, "recipe": recipe}
 
 
-def decide(tracks):
+def decide(tracks: list[Record]) -> str:
     """Return the status of a video with tracks."""
     scored = any(track["confidence"] is not None for track in tracks)
     return SUCCESS if scored else NO_AUDIO  # a track cannot be scored if the audio ends before the track starts
 
 
-def all_unscored(tracks):
+def all_unscored(tracks: list[Record]) -> list[Record]:
     """Return the distinct reasons of all tracks if none has a score, otherwise nothing."""
     if any(track["confidence"] is not None for track in tracks):
         return []
     return list({reason["text"]: reason for track in tracks for reason in track["reasons"]}.values())
 
 
-def one_line(error):
+def one_line(error: Exception | str) -> str:
     """Return the text of an error with all whitespace collapsed to single spaces."""
     return " ".join(str(error).split())
 
 
-def load_scorer(parameters, *, output_dir, scratch, index, threads):
+def load_scorer(
+    parameters: Parameters, *, output_dir: Path | None, scratch: Path, index: int, threads: int
+) -> ScoreVideo:
     """Load the scorer of a worker process.
 
     Args:
