@@ -1,45 +1,65 @@
-"""Score every video of a folder and sort them by how well lips and sound fit.
+"""Score every video of a folder by audio-visual sync, and sort the videos into good and poor ones.
 
     python filter_videos_by_sync_score.py --input_dir videos --output_dir filtered
     python filter_videos_by_sync_score.py --input_dir videos --output_dir filtered --preset high
     python filter_videos_by_sync_score.py --input_dir videos --output_dir filtered --min_confidence 4 --rescore never
 
-Interrupted, the same command goes on where it was. Thresholds can be changed at any time: scores are kept in
-OUTPUT_DIR/results.jsonl. Exit code: 0 when every video was decided, 3 when some failed or were not scored, 2 for
-wrong flags, 1 when the run could not go on.
+After an interruption, the same command continues where it stopped. Thresholds can be changed at any time, because
+scores are kept in OUTPUT_DIR/results.jsonl. Exit code: 0 if every video was judged, 3 if some failed or were not
+scored, 2 for wrong flags, 1 if the run could not continue.
 """
+
+from __future__ import annotations
 
 import argparse
 import contextlib
 import functools
 import signal
 import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from syncnet import cli
 from syncnet.defaults import FILTER_MIN_FACE_SIZE, FILTER_MIN_TRACK
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from syncnet.filter.inputs import Video
+    from syncnet.filter.layout import FilterLayout
+    from syncnet.filter.quality import Thresholds
+    from syncnet.filter.recipe import Parameters
+    from syncnet.filter.run import Derivation, Engine, FilterResult
 
 SOME_FAILED = 3
 LOCAL, RAY = "local", "ray"
 
 
 class Given(argparse.Action):
-    """Stores a value and remembers that the user gave it: a preset does not replace it."""
+    """Action that stores a value and records that the user gave it, so that a preset does not replace it."""
 
-    def __call__(self, parser, namespace, values, option_string=None):
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
         setattr(namespace, self.dest, values)
         namespace.given = (*getattr(namespace, "given", ()), self.dest)
 
 
-def get_parser():
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser of the script's flags."""
     from syncnet.filter.placement import COPY, KINDS
     from syncnet.filter.quality import DEFAULT, PRESETS
     from syncnet.filter.run import CHANGED, RESCORE
 
-    parser = cli.new_parser(__doc__, verbose="also a line per video")
+    parser = cli.new_parser(__doc__, verbose="also print a line per video")
     add = parser.add_argument
     add("--input_dir", default="", help="folder of videos")
-    add("--input_list", default="", help="file with one path a line, instead of all videos of INPUT_DIR")
-    add("--recursive", action="store_true", help="also videos in the folders of INPUT_DIR")
+    add("--input_list", default="", help="file with one path per line, instead of all videos of INPUT_DIR")
+    add("--recursive", action="store_true", help="also score videos in subfolders of INPUT_DIR")
     add("--output_dir", required=True, help="folder for all results")
     add(
         "--min_confidence",
@@ -53,42 +73,45 @@ def get_parser():
         type=cli.not_negative_int,
         action=Given,
         default=DEFAULT.max_abs_offset,
-        help="largest offset to keep, in frames either way",
+        help="largest absolute offset to keep, in frames",
     )
     presets = ", ".join(f"{name} {t.min_confidence:g}/{t.max_abs_offset}" for name, t in PRESETS.items())
     add(
         "--preset",
         choices=list(PRESETS),
-        help=f"both thresholds at once ({presets}); one given by its own flag goes before",
+        help=f"set both thresholds ({presets}); a threshold's own flag overrides the preset",
     )
-    add("--keep_all", action="store_true", help="only analyse: copy no files; as --transfer none")
+    add("--keep_all", action="store_true", help="only analyse and copy no files; same as --transfer none")
     add("--transfer", choices=KINDS, default=COPY, help="how videos get into good_quality and poor_quality")
     add("--save_outputs", action="store_true", help="keep every video's crops, overlay and analysis in syncnet_outputs")
-    add("--max_workers", type=cli.positive_int, default=2, help="videos at a time, each in a process of its own")
-    add("--timeout", type=cli.positive_float, help="seconds that a video may take; then it has failed")
+    add("--max_workers", type=cli.positive_int, default=2, help="number of worker processes; each scores one video")
+    add("--timeout", type=cli.positive_float, help="longest time for a video, in seconds; beyond, it counts as failed")
     add(
-        "--rescore", choices=RESCORE, default=CHANGED, help="which videos with a score get a new one; never: score none"
+        "--rescore",
+        choices=RESCORE,
+        default=CHANGED,
+        help="which videos to score; changed: those without a score of the current file and recipe; never: none",
     )
-    add("--retry_failed", action="store_true", help="also score again what failed")
-    add("--tmp_dir", default="", help="folder for scratch on a fast disk; default: in OUTPUT_DIR")
+    add("--retry_failed", action="store_true", help="also score videos again that failed")
+    add("--tmp_dir", default="", help="scratch folder, best on a fast disk; default: in OUTPUT_DIR")
     add_engine(parser)
     cli.add_tracking(parser, min_track=FILTER_MIN_TRACK, min_face_size=FILTER_MIN_FACE_SIZE)
     cli.add_scoring(parser)
     return parser
 
 
-def add_engine(parser):
-    """Flags of where the work is done."""
-    parser.add_argument("--engine", choices=(LOCAL, RAY), default=LOCAL, help="this machine, or a Ray cluster")
-    parser.add_argument("--ray_address", default="", help="cluster to join (ray: RAY_ADDRESS, else a new local one)")
-    parser.add_argument(
-        "--gpus_per_worker", type=cli.not_negative_float, default=0.0, help="ray: GPUs of a worker, such as 0.25"
-    )
-    parser.add_argument("--cpus_per_worker", type=cli.positive_int, default=1, help="ray: CPU cores of a worker")
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the engine."""
+    add = parser.add_argument
+    add("--engine", choices=(LOCAL, RAY), default=LOCAL, help="score on this machine, or on a Ray cluster")
+    add("--ray_address", default="", help="ray: cluster to join; default: RAY_ADDRESS, or else a new local cluster")
+    add("--gpus_per_worker", type=cli.not_negative_float, default=0.0, help="ray: GPUs per worker, such as 0.25")
+    add("--cpus_per_worker", type=cli.positive_int, default=1, help="ray: CPU cores per worker")
 
 
 @cli.script
-def main(args):
+def main(args: argparse.Namespace) -> int:
+    """Run the filter and return the exit code."""
     from syncnet.filter.journal import locked
     from syncnet.filter.layout import FilterLayout
 
@@ -102,19 +125,22 @@ def main(args):
     filter_layout = FilterLayout(args.output_dir)
     videos = select(args, filter_layout)
     parameters = parameters_of(args)
-    derivation = derivation_of(args, parameters)
     scratch = scratch_root(args.tmp_dir, filter_layout)
-    with signals_interrupt(), locked(filter_layout.lock):
+    scoring = filter_run.Scoring(
+        parameters,
+        functools.partial(make_engine, args, filter_layout, scratch),
+        rescore=args.rescore,
+        retry_failed=args.retry_failed,
+        save_outputs=args.save_outputs,
+    )
+    derivation = derivation_of(args, parameters)
+    with hangup_interrupts(), locked(filter_layout.lock):
         result = filter_run.run(
             videos,
             filter_layout,
+            scoring,
             derivation,
-            parameters=parameters,
-            make_engine=functools.partial(make_engine, args, filter_layout, scratch),
             scratch=scratch,
-            rescore=args.rescore,
-            retry_failed=args.retry_failed,
-            save_outputs=args.save_outputs,
             below=absolute(args.input_dir) if args.input_dir else None,
             recursive=args.recursive,
             progress=progress.bar(quiet=args.quiet),
@@ -122,11 +148,11 @@ def main(args):
     return report(result, filter_layout, thresholds=derivation.thresholds)
 
 
-def check(args):
-    """Refuse flags that make no sense together.
+def check(args: argparse.Namespace) -> None:
+    """Raise an error for values of flags that do not work together.
 
     Raises:
-        UsageError: they do not.
+        UsageError: They do not.
     """
     from syncnet.errors import UsageError
     from syncnet.filter.inputs import identity
@@ -136,19 +162,19 @@ def check(args):
     if not (args.input_dir or args.input_list or args.rescore == NEVER):
         raise UsageError("--input_dir: name the folder of videos (or a list of them with --input_list)")
     if args.rescore == NEVER and args.save_outputs:
-        raise UsageError("--save_outputs: needs videos to be scored, and --rescore never forbids that")
+        raise UsageError("--save_outputs: does not work with --rescore never, which scores no video: drop one of them")
     if not args.output_dir:
         raise UsageError("--output_dir: name a folder for all results")
     filter_layout = FilterLayout(args.output_dir)
     if filter_layout.output_dir.exists() and not filter_layout.output_dir.is_dir():
-        raise UsageError(f"--output_dir {args.output_dir}: is not a folder")
+        raise UsageError(f"--output_dir {args.output_dir}: not a folder: choose another one")
     own = (filter_layout.output_dir, *filter_layout.quality_folders)
     if args.input_dir and identity(args.input_dir) in [identity(folder) for folder in own if folder.exists()]:
-        raise UsageError(f"--output_dir {args.output_dir}: holds the input: choose another folder")
+        raise UsageError(f"--output_dir {args.output_dir}: this is the input folder: choose another folder")
 
 
-def select(args, filter_layout):
-    """The videos of this run; None for all that the journal knows."""
+def select(args: argparse.Namespace, filter_layout: FilterLayout) -> list[Video] | None:
+    """Return the videos of this run; None for those in the journal."""
     from syncnet.filter.inputs import find_videos, read_list
     from syncnet.filter.run import NEVER
 
@@ -160,25 +186,25 @@ def select(args, filter_layout):
 
 
 @contextlib.contextmanager
-def signals_interrupt():
-    """Make the end of a terminal or of a batch job (SIGHUP, SIGTERM) what Ctrl-C is: results are derived first."""
+def hangup_interrupts() -> Iterator[None]:
+    """Treat SIGHUP like Ctrl-C, so that the results of finished videos are written when a terminal is closed.
 
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    if threading.current_thread() is not threading.main_thread():
-        names = []
-    numbers = [getattr(signal, name) for name in names if signal.getsignal(getattr(signal, name)) == signal.SIG_DFL]
-    old = {number: signal.signal(number, interrupt) for number in numbers}
+    ``cli.run`` does the same for SIGTERM. Another handler of SIGHUP is kept, and so is nohup, which ignores it.
+    """
+    number = getattr(signal, "SIGHUP", None)  # Windows has none
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if number is None or not in_main_thread or signal.getsignal(number) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+        signal.signal(number, signal.SIG_DFL)
 
 
-def parameters_of(args):
+def parameters_of(args: argparse.Namespace) -> Parameters:
+    """Return the parameters of the recipe that the flags give."""
     from dataclasses import fields
 
     from syncnet.filter.recipe import Parameters
@@ -186,7 +212,8 @@ def parameters_of(args):
     return Parameters(**{field.name: getattr(args, field.name) for field in fields(Parameters)})
 
 
-def thresholds_of(args):
+def thresholds_of(args: argparse.Namespace) -> Thresholds:
+    """Return the thresholds that the flags give: a threshold's own flag, or else the preset, or else the default."""
     from syncnet.filter.quality import PRESETS, Thresholds
 
     names = ("min_confidence", "max_abs_offset")
@@ -195,7 +222,8 @@ def thresholds_of(args):
     return Thresholds(*(getattr(preset if preset and n not in given else args, n) for n in names))
 
 
-def derivation_of(args, parameters):
+def derivation_of(args: argparse.Namespace, parameters: Parameters) -> Derivation:
+    """Return the settings for deriving results that the flags give."""
     from syncnet.filter.outputs import settings_record
     from syncnet.filter.placement import NONE
     from syncnet.filter.run import Derivation
@@ -205,8 +233,8 @@ def derivation_of(args, parameters):
     return Derivation(thresholds, settings_record(thresholds, parameters), transfer)
 
 
-def make_engine(args, filter_layout, scratch, parameters):
-    """Where the work is done."""
+def make_engine(args: argparse.Namespace, filter_layout: FilterLayout, scratch: Path, parameters: Parameters) -> Engine:
+    """Return the engine that the flags select."""
     from syncnet.filter import scorer
     from syncnet.results.layout import make_folder
 
@@ -224,11 +252,12 @@ def make_engine(args, filter_layout, scratch, parameters):
     return LocalEngine(load, **options)
 
 
-def report(result, filter_layout, *, thresholds):
-    """Say what was found: the exit code.
+def report(result: FilterResult, filter_layout: FilterLayout, *, thresholds: Thresholds) -> int:
+    """Log the summary and return the exit code.
 
     Raises:
-        KeyboardInterrupt, SyncNetError: what ended the scoring early.
+        KeyboardInterrupt: The scoring was interrupted.
+        SyncNetError: An error ended the scoring early.
     """
     from syncnet.filter import outputs
 

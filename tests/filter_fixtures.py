@@ -1,4 +1,4 @@
-"""Fixtures of the filter's tests with the scorer of filter_stub."""
+"""Fixtures for tests of the filter with the scorer of filter_stub."""
 
 import json
 
@@ -13,7 +13,7 @@ GOOD, POOR, EARLY, EDGE, FACELESS = "g.c7.2.o1.mp4", "p.c3.1.o0.mp4", "e.c9.o-6.
 
 @pytest.fixture
 def stub(monkeypatch, tmp_path):
-    """The list of the videos that were begun."""
+    """Use the scorer of filter_stub; return a function that lists the started videos."""
     log = tmp_path / "log"
     log.touch()
     monkeypatch.setenv("STUB_LOG", str(log))
@@ -23,7 +23,7 @@ def stub(monkeypatch, tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Make a folder of so called videos."""
+    """Return a function that makes a folder of text files with names of videos."""
 
     def make(*names, into="videos"):
         for name in names:
@@ -44,7 +44,7 @@ def weights_files(tmp_path):
 
 @pytest.fixture
 def run_filter(stub, tmp_path, weights_files, capfd):
-    """Run the filter on a folder; returns exit code, sync_filter_results.json and stderr."""
+    """Return a function that runs the filter on a folder and returns sync_filter_results.json and stderr."""
 
     def call(videos, *flags, output="out", code=0):
         source = ["--input_dir", str(videos)] if videos else []

@@ -1,4 +1,4 @@
-"""The filter as a program of its own, for tests that kill it."""
+"""Helpers for tests that start the filter as a separate program and kill it."""
 
 import json
 import os
@@ -14,13 +14,17 @@ ROOT = TESTS.parent
 
 
 def environment(**more):
-    """Variables with which another Python finds the suite and the tests' modules, wherever it is started."""
+    """Return environment variables with which another Python finds the suite and the tests' modules."""
     path = os.pathsep.join([str(ROOT), str(TESTS), os.environ.get("PYTHONPATH", "")])
     return {**os.environ, "PYTHONPATH": path, **more}
 
 
 def start(*flags, stub_log=None, **kwargs):
-    """A running filter, in a session of its own; with ``stub_log`` it is that of ``filter_stub``."""
+    """Start a filter in a new session.
+
+    Args:
+        stub_log: Log for the scorer of ``filter_stub``; None to use the real scorer.
+    """
     program = [str(ROOT / "filter_videos_by_sync_score.py")] if stub_log is None else ["-m", "filter_stub"]
     return subprocess.Popen(
         [sys.executable, *program, *map(str, flags)],
@@ -28,7 +32,7 @@ def start(*flags, stub_log=None, **kwargs):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
-        # a shell's background jobs, which tests may be, ignore it, and so would what they start
+        # if the tests run as a shell's background job, SIGINT is ignored, and child processes inherit that
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         text=True,
         **kwargs,
@@ -36,7 +40,7 @@ def start(*flags, stub_log=None, **kwargs):
 
 
 def finish(program, *, seconds=120):
-    """Exit code, stdout and stderr of a filter."""
+    """Wait for a filter to end; return its exit code, stdout and stderr."""
     try:
         out, err = program.communicate(timeout=seconds)
     finally:
@@ -45,7 +49,7 @@ def finish(program, *, seconds=120):
 
 
 def records(output_dir):
-    """The journal's complete lines; a last one that is torn is left out."""
+    """Return the records of the journal's complete lines."""
     journal = Path(output_dir) / "results.jsonl"
     lines = journal.read_bytes().split(b"\n")[:-1] if journal.exists() else []
     return [json.loads(line) for line in lines]
@@ -56,7 +60,7 @@ def times_finished(output_dir):
 
 
 def descendants(pid):
-    """Process numbers of a process' children, and of theirs."""
+    """Return the process IDs of a process's descendants."""
     found = []
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -70,7 +74,7 @@ def descendants(pid):
 
 
 def workers(pid):
-    """Process numbers of a filter's workers: its children but Python's resource tracker."""
+    """Return the process IDs of a filter's workers: its children except Python's resource tracker."""
     children = []
     for child in descendants(pid):
         try:
@@ -90,7 +94,7 @@ def alive(pid):
 
 
 def peak_megabytes(pid):
-    """Most memory that a process had so far; 0 when it has ended."""
+    """Return the peak memory of a process so far, in MiB; 0 if it has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
@@ -99,10 +103,10 @@ def peak_megabytes(pid):
 
 
 def wait_until(condition, *, seconds=60.0):
-    """Wait for a condition: what it returned."""
+    """Wait until a condition is true, and return its value."""
     end = time.monotonic() + seconds
     while not (value := condition()):
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, f"condition not met within {seconds:g} s"
         time.sleep(0.01)
     return value
 

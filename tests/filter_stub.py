@@ -1,17 +1,16 @@
-"""The filter with a scorer that reads a video's score out of its name: what tests kill a hundred times.
+"""The filter with a scorer that reads a video's score from its name.
 
     python -m filter_stub --input_dir videos --output_dir filtered        (in the folder tests)
 
-A file a.c7.2.o-3.mp4 has confidence 7.2 and offset -3. Words in a name make trouble: ``slow`` takes a
-tenth of a second more, ``hang`` an hour, ``dies`` kills the worker, ``dies-once`` does so when it is first tried,
-``raises`` is a bug, ``memory`` runs out of it, ``full`` finds the disk full. Every video that is begun is put on a
-list, STUB_LOG.
+A file a.c7.2.o-3.mp4 has confidence 7.2 and offset -3. Words in a name cause delays or errors: ``slow`` takes 0.1 s
+longer, ``hang`` an hour, ``dies`` kills the worker, ``dies-once`` does so the first time, ``raises`` raises an
+unexpected error, ``memory`` runs out of memory, ``full`` finds the disk full. The names of all started videos are
+written to the file STUB_LOG.
 """
 
 import os
 import re
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -24,7 +23,7 @@ SECONDS = 0.02
 
 
 def track(index, confidence, offset, *, vshift=15):
-    """A record of a track as scores.json has it."""
+    """Return the record of a track in scores.json."""
     edge = [{"code": "edge_offset", "text": "at the edge"}] if abs(offset) == vshift else []
     numbers = {"offset": offset, "offset_ms": 40 * offset, "confidence": confidence, "lse_c": confidence}
     place = {"first_frame": 0, "last_frame": 99, "start": 0.0, "end": 4.0, "mean_face_size": 80.0}
@@ -32,7 +31,7 @@ def track(index, confidence, offset, *, vshift=15):
 
 
 class StubScorer:
-    """As ``scorer.Scorer``."""
+    """Stub of ``scorer.Scorer``."""
 
     def __init__(self, scratch):
         self.scratch = scratch
@@ -42,7 +41,7 @@ class StubScorer:
         with Path(os.environ["STUB_LOG"]).open("a", errors="surrogateescape") as log:
             log.write(f"{name}\n")
         time.sleep(SECONDS + 0.1 * ("slow" in name) + 3600 * ("hang" in name))
-        self.make_trouble(name)
+        self.misbehave(name)
         numbers = NUMBERS.search(name)
         now = timestamp()
         times = {"start_time": now, "end_time": now, "processing_time": SECONDS}
@@ -51,7 +50,7 @@ class StubScorer:
         best = track(0, float(numbers["confidence"]), int(numbers["offset"]))
         return VideoScore(SUCCESS, tracks=[best, track(1, best["confidence"] - 1, 9)], **times)
 
-    def make_trouble(self, name):
+    def misbehave(self, name):
         once = Path(os.environ["STUB_LOG"]).with_name(f"{Path(name).name}.died")
         if "dies-once" in name and not once.exists():
             once.touch()
@@ -68,7 +67,7 @@ class StubScorer:
 
 
 def load_scorer(parameters, *, output_dir, scratch, index, threads):
-    """As ``scorer.load_scorer``."""
+    """Stub of ``scorer.load_scorer``."""
     if parameters.device == "broken":
         raise SyncNetError("--device broken: not a device")
     if parameters.device == "dead":
@@ -84,6 +83,7 @@ if __name__ == "__main__":
     import filter_stub
 
     import filter_videos_by_sync_score
+    from syncnet import cli
 
     filter_stub.install()
-    sys.exit(filter_videos_by_sync_score.main())
+    cli.run(filter_videos_by_sync_score.main)

@@ -1,1 +1,1 @@
-"""The filter: scores of a folder of videos, and the folders of good and poor ones."""
+"""The filter: score a folder of videos and sort them into good and poor ones."""

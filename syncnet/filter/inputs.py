@@ -1,4 +1,4 @@
-"""Which videos the filter works on: those of a folder, or those on a list."""
+"""Find the filter's input videos, in a folder or on a list."""
 
 import codecs
 import os
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from syncnet.errors import UsageError
+
+StrPath = str | os.PathLike[str]
 
 VIDEO_SUFFIXES = (
     *(".3gp", ".avi", ".f4v", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
@@ -16,13 +18,13 @@ AUDIO_SUFFIXES = (".aac", ".aif", ".aiff", ".flac", ".m4a", ".mka", ".mp3", ".og
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """One file to score.
+    """A file to score.
 
     Attributes:
-        path: absolute.
-        name: its path below the input folder, with forward slashes: the same in the results.
-        size: bytes; None where the file cannot be looked at.
-        mtime_ns: when it was last changed, in nanoseconds.
+        path: Absolute path.
+        name: Path relative to the input folder, with forward slashes; results use it as the video's name.
+        size: Size in bytes; None if the file is not accessible.
+        mtime_ns: Time of the last modification, in nanoseconds; None if the file is not accessible.
     """
 
     path: str
@@ -31,36 +33,36 @@ class Video:
     mtime_ns: int | None
 
 
-def look_at(path, name):
-    """The ``Video`` of a path."""
+def stat_video(path: str, name: str) -> Video:
+    """Return the ``Video`` of a path."""
     try:
-        stat = os.stat(path)  # noqa: PTH116, a million times
+        stat = os.stat(path)  # noqa: PTH116, faster than Path for a million files
     except OSError:
         return Video(path, name, None, None)
     return Video(path, name, stat.st_size, stat.st_mtime_ns)
 
 
-def find_videos(input_dir, *, recursive, leave_out):
-    """Video and audio files of a folder, in order of their names.
+def find_videos(input_dir: StrPath, *, recursive: bool, leave_out: StrPath) -> list[Video]:
+    """Find the video and audio files of a folder by their extensions.
 
-    Hidden files and folders are left out, and so is a folder that has been seen already under another name (a link
-    that leads back). Files with other extensions are not media.
+    Hidden files and folders are skipped, and so is a folder that was already scanned under another name (a symbolic
+    link to a parent folder, for example).
 
     Args:
-        input_dir: path.
-        recursive: also look into its folders.
-        leave_out: a folder that is not looked into: the results.
+        input_dir: Folder to scan.
+        recursive: Also scan subfolders.
+        leave_out: Folder to skip: the output folder.
 
     Returns:
-        List of ``Video``.
+        The videos, sorted by name.
 
     Raises:
-        UsageError: it is no folder, or cannot be read.
+        UsageError: ``input_dir`` is not a folder, or a folder is not readable.
     """
     root = absolute(input_dir)
     if not Path(root).is_dir():
-        raise UsageError(f"--input_dir {input_dir}: no such folder")
-    seen = {identity(root), identity(leave_out)}
+        raise UsageError(f"--input_dir {input_dir}: no such folder: check the path")
+    visited = {identity(root), identity(leave_out)}
     found = []
     folders = [(root, "")]
     while folders:
@@ -69,27 +71,28 @@ def find_videos(input_dir, *, recursive, leave_out):
             with os.scandir(folder) as scan:
                 entries = sorted(scan, key=lambda entry: entry.name)
         except OSError as error:
-            raise UsageError(f"{folder}: cannot look into this folder ({error.strerror})") from error
+            raise UsageError(f"{folder}: cannot read this folder ({error.strerror}): check its permissions") from error
         below = []
         for entry in entries:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
-                if recursive and identity(entry.path) not in seen:
-                    seen.add(identity(entry.path))
+                if recursive and identity(entry.path) not in visited:
+                    visited.add(identity(entry.path))
                     below.append((entry.path, f"{prefix}{entry.name}/"))
             elif is_media(entry.name) and (entry.is_file() or entry.is_symlink()):
-                found.append(look_at(entry.path, prefix + entry.name))
+                found.append(stat_video(entry.path, prefix + entry.name))
         folders += reversed(below)
     return sorted(found, key=lambda video: video.name)
 
 
-def is_media(name):
+def is_media(name: str) -> bool:
+    """Return True if a file name has the extension of a video or audio file."""
     return name.lower().endswith((*VIDEO_SUFFIXES, *AUDIO_SUFFIXES))
 
 
-def identity(folder):
-    """What tells that two names are of one folder; None where there is none."""
+def identity(folder: StrPath) -> tuple[int, int] | None:
+    """Return device and inode number of a folder, equal for all its paths; None if it does not exist."""
     try:
         stat = os.stat(folder)  # noqa: PTH116
     except OSError:
@@ -97,39 +100,42 @@ def identity(folder):
     return stat.st_dev, stat.st_ino
 
 
-def absolute(path):
-    return os.path.abspath(path)  # noqa: PTH100, keeps links as the user named them
+def absolute(path: StrPath) -> str:
+    """Return the absolute path without resolving symbolic links."""
+    return os.path.abspath(path)  # noqa: PTH100, Path.resolve would follow the links that the user named
 
 
-def read_list(input_list, *, input_dir=None):
-    """Files on a list, one path a line; empty lines, repetitions and a byte order mark are left out.
+def read_list(input_list: StrPath, *, input_dir: StrPath | None = None) -> list[Video]:
+    """Read a list of files, one path per line; empty lines, duplicates and a byte order mark are ignored.
 
     Args:
-        input_list: path of the list.
-        input_dir: what relative paths are relative to; None for the current folder.
+        input_list: Path of the list.
+        input_dir: Folder that relative paths refer to; None for the current folder.
 
     Returns:
-        List of ``Video``, in order of the list. Names are below ``input_dir``, or else below the deepest folder that
-        holds all of them.
+        The videos, in the order of the list. Names are relative to ``input_dir``, or else to the deepest folder that
+        contains all files.
 
     Raises:
-        UsageError: it cannot be read or is empty.
+        UsageError: The list is not readable or empty.
     """
     try:
         lines = Path(input_list).read_bytes().removeprefix(codecs.BOM_UTF8).splitlines()
     except OSError as error:
-        raise UsageError(f"--input_list {input_list}: cannot read it ({error.strerror})") from error
+        raise UsageError(
+            f"--input_list {input_list}: cannot read this list ({error.strerror}): check the path"
+        ) from error
     base = absolute(input_dir or ".")
     names = (os.fsdecode(line) for line in lines if line.strip())
     paths = list(dict.fromkeys(os.path.normpath(os.path.join(base, name)) for name in names))  # noqa: PTH118
     if not paths:
-        raise UsageError(f"--input_list {input_list}: names no file")
+        raise UsageError(f"--input_list {input_list}: the list is empty: write one path per line")
     root = common_folder(paths, base if input_dir else None)
-    return [look_at(path, os.path.relpath(path, root).replace(os.sep, "/")) for path in paths]
+    return [stat_video(path, os.path.relpath(path, root).replace(os.sep, "/")) for path in paths]
 
 
-def common_folder(paths, preferred):
-    """``preferred`` if it holds all paths, else the deepest folder that does."""
+def common_folder(paths: list[str], preferred: str | None) -> str:
+    """Return ``preferred`` if it contains all paths, otherwise the deepest folder that does."""
     if preferred and all(path.startswith(os.path.join(preferred, "")) for path in paths):  # noqa: PTH118
         return preferred
     return os.path.commonpath([os.path.dirname(path) for path in paths])  # noqa: PTH120

@@ -1,9 +1,9 @@
-"""The journal of a folder's scores: one line of JSON per finished video, on disk before the next one begins.
+"""The journal of scores: one line of JSON per finished video, written to disk before the next video is scored.
 
-Later lines on a path replace earlier ones. A line that a killed program or a full disk left torn is cut off when the
-journal is next opened; nothing else is ever removed. Every line ends with a checksum of itself, so that a million of
-them need not be decoded to the end just to know which videos they are; one that does not fit, because another program
-has changed the line, makes it worth a closer look. A damaged line counts as not there.
+A later line replaces an earlier one of the same path. An incomplete last line, left by a killed program or a full
+disk, is cut off when the journal is next opened; no other line is ever removed. Every line ends with its own checksum:
+if the checksum is correct, only the start of the line is decoded, which saves time with a million lines. Otherwise
+another program has changed the line, and it is decoded and checked completely. Damaged lines are ignored.
 """
 
 import contextlib
@@ -13,41 +13,45 @@ import logging
 import os
 import re
 import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from syncnet.errors import DiskFullError, SyncNetError, no_space
-from syncnet.filter.recipe import current_digest
-from syncnet.filter.scorer import FAILED, STATUSES, SUCCESS
+from syncnet.filter.inputs import Video
+from syncnet.filter.recipe import Recipe, current_digest
+from syncnet.filter.scorer import FAILED, STATUSES, SUCCESS, Record, VideoScore
 from syncnet.results.layout import make_folder
 from syncnet.results.step_files import save_json
 
 try:
     import fcntl
-except ImportError:  # Windows: nobody keeps a second program out
-    fcntl = None
+except ImportError:  # Windows: output folders are not locked
+    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger("syncnet")
 
 BLOCK = 1 << 16
-decode = json.JSONDecoder().decode  # as json.loads, which guesses the encoding first
+decode = json.JSONDecoder().decode  # json.loads without its detection of the encoding
 ENTRY_KEYS = ("name", "size", "mtime_ns", "recipe", "status")
 RECORD_KEYS = ("video_name", "tracks", "reasons", "error", "faces", "start_time", "end_time", "processing_time")
 TRACK_KEYS = ("track", "offset", "offset_ms", "confidence", "min_dist", "lse_c", "lse_d", "start", "end", "reasons")
-FIRST_LONG_KEY = b', "tracks": '  # no text can hold these bytes: JSON has a backslash before its quotes
+FIRST_LONG_KEY = b', "tracks": '  # never part of a JSON string, where quotes have a backslash before them
 CHECKSUM = b', "crc32": %d}\n'
 CHECKED_LINE = re.compile(rb', "crc32": (\d+)}\n\Z')
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is remembered of a video's latest line.
+    """Index entry of a video's latest line.
 
     Attributes:
-        position: of the line in the file, in bytes.
-        name: of the video.
-        size, mtime_ns: of the video when it was scored.
-        recipe: the recipe's digest.
-        status: one of ``scorer.STATUSES``.
+        position: Position of the line in the file, in bytes.
+        name: Name of the video.
+        size: Size of the video when it was scored, in bytes.
+        mtime_ns: Time of the video's last modification when it was scored, in nanoseconds.
+        recipe: Digest of the recipe.
+        status: One of ``scorer.STATUSES``.
     """
 
     position: int
@@ -59,11 +63,14 @@ class Entry:
 
 
 @contextlib.contextmanager
-def locked(path):
-    """Keep other programs out of an output folder meanwhile.
+def locked(path: Path) -> Iterator[None]:
+    """Lock an output folder against other programs.
+
+    Args:
+        path: Lock file in the output folder.
 
     Raises:
-        SyncNetError: one is there already, or the file system knows no locks.
+        SyncNetError: Another program holds the lock, or the file system does not support locks.
     """
     make_folder(path.parent, flag="--output_dir")
     with path.open("a+", encoding="utf-8") as file:
@@ -74,15 +81,15 @@ def locked(path):
                 file.seek(0)
                 owner = file.read().strip() or "unknown"
                 raise SyncNetError(
-                    f"{path.parent}: another program (process {owner}) writes its results here: wait for it, or choose "
-                    "another --output_dir"
+                    f"{path.parent}: another program (process {owner}) writes to this folder: wait until it ends, or "
+                    "choose another --output_dir"
                 ) from error
             except OSError as error:  # some network file systems have no locks
                 raise SyncNetError(
-                    f"{path}: this file system cannot lock files ({error.strerror}), so nothing would keep a second "
-                    "program out: choose an --output_dir on another one"
+                    f"{path}: this file system cannot lock files ({error.strerror}): choose an --output_dir on another "
+                    "file system"
                 ) from error
-        with contextlib.suppress(OSError):  # a full disk: only the message is poorer
+        with contextlib.suppress(OSError):  # if the disk is full, only the message above lacks the process
             file.truncate(0)
             file.write(f"{os.getpid()} on {os.uname().nodename}" if hasattr(os, "uname") else str(os.getpid()))
             file.flush()
@@ -90,25 +97,26 @@ def locked(path):
 
 
 class Journal:
-    """The scores that are finished. Open it only while its folder is ``locked``.
+    """The finished scores of an output folder, which must be ``locked``.
 
     Args:
-        path: of the file; made when the first video is finished.
-        recipes_path: of the file with what the recipes' digests stand for.
+        path: Path of the journal; the file is created when the first video is finished.
+        recipes_path: Path of the file with the recipes by digest.
 
     Attributes:
-        entries: ``Entry`` by absolute path of the video.
-        recipes: recipes by digest.
-        digests: of the recipes on record, by the digests that lines name them by: earlier versions of the suite worked
-            some out differently.
+        entries: Entries by absolute path of the video.
+        size: Number of bytes of the journal that have been read or written.
+        recipes: Recipes by current digest.
+        digests: Current digests by the digests that lines contain: earlier versions of the suite computed some
+            differently.
 
     Raises:
-        SyncNetError: it cannot be read or repaired.
+        SyncNetError: The journal cannot be read or repaired.
     """
 
-    def __init__(self, path, recipes_path):
+    def __init__(self, path: Path, recipes_path: Path) -> None:
         self.path, self.recipes_path = path, recipes_path
-        self.entries = {}
+        self.entries: dict[str, Entry] = {}
         self.size = 0
         self.stored_recipes = read_recipes(recipes_path)
         self.digests = {old: current_digest(recipe, old=old) for old, recipe in self.stored_recipes.items()}
@@ -118,20 +126,20 @@ class Journal:
                 repair(path)
                 self.read_entries()
         except OSError as error:
-            raise SyncNetError(f"{path}: cannot read this journal ({error}): move it away to start anew") from error
+            raise SyncNetError(f"{path}: cannot read this journal ({error}): move it away to start again") from error
 
-    def catch_up(self):
-        """Know of lines that are on disk already: an interrupt may come between ``append``'s writing and its end."""
+    def catch_up(self) -> None:
+        """Read lines that are on disk but have no entry, because ``append`` was interrupted after writing one."""
         with contextlib.suppress(OSError):  # the next run reads them
             self.read_entries()
 
-    def read_entries(self):
-        """Read the lines from ``size`` on."""
+    def read_entries(self) -> None:
+        """Read all lines after the first ``size`` bytes."""
         damaged = 0
         with self.path.open("rb") as file:
             file.seek(self.size)
             for line in file:
-                if not line.endswith(b"\n"):  # an interrupt in the middle of a failed write
+                if not line.endswith(b"\n"):  # a write that was interrupted
                     break
                 try:
                     record = decode_head(line)
@@ -141,34 +149,39 @@ class Journal:
                     damaged += 1
                 self.size += len(line)
         if damaged:
-            logger.warning("%s: %d damaged lines: these videos count as not scored", self.path, damaged)
+            logger.warning(
+                "%s: %d damaged lines: their videos have no score until a run without --rescore never",
+                self.path,
+                damaged,
+            )
 
-    def with_digest(self, record):
-        """A line's record, naming its recipe by the digest of today."""
+    def with_digest(self, record: Record) -> Record:
+        """Return a line's record with the current digest of its recipe."""
         return {**record, "recipe": self.digests.get(record["recipe"], record["recipe"])}
 
-    def add_recipe(self, digest, recipe):
-        """Put on record what a recipe's digest stands for."""
+    def add_recipe(self, digest: str, recipe: Recipe) -> None:
+        """Save a recipe under its digest, unless it is saved already."""
         if digest not in self.recipes:
             self.recipes[digest] = self.stored_recipes[digest] = recipe
             save_json(self.stored_recipes, self.recipes_path)
 
-    def append(self, video, score, *, recipe):
-        """Write a finished video's line to disk.
+    def append(self, video: Video, score: VideoScore, *, recipe: str) -> Record:
+        """Write the line of a finished video to disk.
 
         Args:
-            video: ``Video``.
-            score: ``VideoScore``.
-            recipe: the recipe's digest.
+            video: The video.
+            score: Its score.
+            recipe: Digest of the recipe.
 
         Returns:
-            The line as a dict.
+            The record that the line contains.
 
         Raises:
-            SyncNetError: it cannot be written; the file is then as it was before.
+            DiskFullError: The disk is full; the journal is unchanged.
+            SyncNetError: The line cannot be written for another reason; the journal is unchanged.
         """
         record = {
-            "video_name": os.path.basename(video.path),  # noqa: PTH119, an absolute path as text
+            "video_name": os.path.basename(video.path),  # noqa: PTH119, the path is text
             "name": video.name,
             "video_path": video.path,
             "size": video.size,
@@ -182,15 +195,15 @@ class Journal:
         except OSError as error:
             kind = DiskFullError if no_space(error) else SyncNetError
             raise kind(
-                f"{self.path}: cannot write to it ({error.strerror}): what is finished is kept; run the same command "
-                "again to go on"
+                f"{self.path}: cannot write to this file ({error.strerror}): finished scores are kept; run the same "
+                "command again to continue"
             ) from error
         self.entries[video.path] = Entry(self.size, video.name, video.size, video.mtime_ns, recipe, score.status)
         self.size += len(line)
         return record
 
-    def records(self, paths):
-        """Yield the latest line of every path that has one, in that order."""
+    def records(self, paths: Iterable[str]) -> Iterator[Record]:
+        """Yield the latest record of every path that has one, in the order of ``paths``."""
         if not self.entries:
             return
         with self.path.open("rb") as file:
@@ -202,8 +215,14 @@ class Journal:
                     file.seek(entry.position)
                 yield self.with_digest(decode(file.readline().decode()))
 
-    def finished(self, video, recipe, *, retry_failed=False):
-        """Whether a ``Video`` need not be scored: it was, as it is now, by this recipe."""
+    def finished(self, video: Video, recipe: str, *, retry_failed: bool = False) -> bool:
+        """Return True if a video, unmodified since, has a score by this recipe.
+
+        Args:
+            video: The video.
+            recipe: Digest of the recipe.
+            retry_failed: Count failed videos as not finished.
+        """
         entry = self.entries.get(video.path)
         return (
             entry is not None
@@ -212,33 +231,35 @@ class Journal:
         )
 
 
-def read_recipes(path):
-    """Recipes by digest; none of a damaged file, which only says what scores were made with."""
+def read_recipes(path: Path) -> dict[str, Recipe]:
+    """Return the recipes by digest; none if the file is damaged, because the scores are valid without them."""
     try:
         recipes = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise SyncNetError(f"{path}: cannot read it ({error.strerror})") from error
+        raise SyncNetError(f"{path}: cannot read this file ({error.strerror}): check its permissions") from error
     except ValueError:
         recipes = None
     if not isinstance(recipes, dict):
-        logger.warning("%s: damaged: what earlier scores were made with is not known any more", path)
+        logger.warning("%s: damaged: the recipes of earlier scores are unknown: restore this file if you can", path)
         return {}
     return recipes
 
 
-def with_checksum(text):
-    """A record's JSON as a line of the journal."""
+def with_checksum(text: str) -> bytes:
+    """Return a record's JSON as a line of the journal."""
     line = text.encode().removesuffix(b"}")
     return line + CHECKSUM % zlib.crc32(line)
 
 
-def decode_head(line):
-    """The record of a line, at least up to ``FIRST_LONG_KEY``.
+def decode_head(line: bytes) -> Record:
+    """Decode a line, at least up to ``FIRST_LONG_KEY``.
 
     Raises:
-        ValueError, KeyError, TypeError: the line is damaged.
+        ValueError: The line is damaged.
+        KeyError: The line is damaged.
+        TypeError: The line is damaged.
     """
     found = CHECKED_LINE.search(line)
     if found and zlib.crc32(memoryview(line)[: found.start()]) == int(found[1]):
@@ -249,11 +270,13 @@ def decode_head(line):
     return record
 
 
-def check_record(record):
-    """Refuse a record that results cannot be derived from.
+def check_record(record: Record) -> None:
+    """Raise an error if results cannot be derived from a record.
 
     Raises:
-        ValueError, KeyError, TypeError: it is damaged.
+        ValueError: The record is damaged.
+        KeyError: The record is damaged.
+        TypeError: The record is damaged.
     """
     for key in RECORD_KEYS:
         record[key]
@@ -267,11 +290,20 @@ def check_record(record):
             float(track["confidence"]), float(track["min_dist"]), int(track["offset"])
     scored = [track for track in record["tracks"] if track["confidence"] is not None]
     if record["status"] not in STATUSES or (record["status"] == SUCCESS and not scored):
-        raise ValueError("a status that does not fit its tracks")
+        raise ValueError("status does not match the tracks")
 
 
-def write_line(path, line, *, at):
-    """Append a line, wholly or not at all, and wait until it is on disk."""
+def write_line(path: Path, line: bytes, *, at: int) -> None:
+    """Append a line completely or not at all, and wait until it is on disk.
+
+    Args:
+        path: File to append to.
+        line: The line.
+        at: Size of the file before, in bytes; the file is truncated to it if writing fails.
+
+    Raises:
+        OSError: The line cannot be written.
+    """
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     try:
         try:
@@ -288,8 +320,8 @@ def write_line(path, line, *, at):
         os.close(handle)
 
 
-def sync_folder(folder):
-    """Put a new file's name on disk, where the system can."""
+def sync_folder(folder: Path) -> None:
+    """Write a folder's entries to disk, if the system supports it."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -298,8 +330,8 @@ def sync_folder(folder):
             os.close(handle)
 
 
-def repair(path):
-    """Cut off a last line that was not written to its end."""
+def repair(path: Path) -> None:
+    """Cut off an incomplete last line."""
     with path.open("r+b") as file:
         size = end = file.seek(0, os.SEEK_END)
         while end:
@@ -313,4 +345,4 @@ def repair(path):
         if end != size:
             file.truncate(end)
             os.fsync(file.fileno())
-            logger.warning("%s: a line that was not written to its end is cut off", path)
+            logger.warning("%s: cut off an incomplete last line, left by a program that was killed", path)

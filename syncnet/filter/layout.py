@@ -1,14 +1,14 @@
-"""Where the filter's results live on disk: what ``results.layout`` is for one video, for a folder of them.
+"""Paths of the filter's results on disk: ``results.layout`` covers one video, this module a folder of videos.
 
-OUTPUT_DIR/results.jsonl             the journal: a line per finished video
-OUTPUT_DIR/recipes.json              what the journal's recipes stand for
-OUTPUT_DIR/sync_filter_results.json  everything judged by the thresholds, derived from the journal
+OUTPUT_DIR/results.jsonl             the journal: one line per finished video
+OUTPUT_DIR/recipes.json              the recipes that the journal's digests stand for
+OUTPUT_DIR/sync_filter_results.json  all videos judged by the thresholds, derived from the journal
 OUTPUT_DIR/results.csv               the same as a table
-OUTPUT_DIR/good_quality/NAME         the videos that pass; NAME is their path below the input folder
-OUTPUT_DIR/poor_quality/NAME         those that do not
-OUTPUT_DIR/syncnet_outputs/NAME/     crops, overlay video and analysis of one (--save_outputs)
-OUTPUT_DIR/.placed.jsonl             which files in the two folders the filter put there
-OUTPUT_DIR/.lock                     held while a program works here
+OUTPUT_DIR/good_quality/NAME         videos that pass; NAME is their path relative to the input folder
+OUTPUT_DIR/poor_quality/NAME         videos that do not pass
+OUTPUT_DIR/syncnet_outputs/NAME/     crops, overlay video and analysis of one video (--save_outputs)
+OUTPUT_DIR/.placed.jsonl             record of the files that the filter put into the two quality folders
+OUTPUT_DIR/.lock                     locked while a program writes to this folder
 OUTPUT_DIR/.work                     scratch
 """
 
@@ -18,172 +18,193 @@ import json
 import os
 import platform
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from syncnet.errors import DiskFullError, SyncNetError, no_space
+from syncnet.filter.inputs import StrPath
 from syncnet.results.layout import Layout, discard, remove_folder
 
 GOOD, POOR, OUTPUTS = "good_quality", "poor_quality", "syncnet_outputs"
-REFERENCE = "video"  # in a scratch folder that is one worker's own
+REFERENCE = "video"  # every worker has a scratch folder of its own, so one name is enough
 DIGEST_LENGTH = 8
-ORIGIN = "origin.json"  # which video, and by which recipe
+ORIGIN = "origin.json"  # the video and the recipe that kept outputs were made from
 
 
 @dataclass(frozen=True)
 class FilterLayout:
-    """Paths of one output folder."""
+    """Paths of one output folder.
+
+    Attributes:
+        output_dir: The folder, as an absolute path without resolved links.
+        prefix: The same with a trailing slash, as text.
+    """
 
     output_dir: Path
+    prefix: str = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self):
-        object.__setattr__(self, "output_dir", Path(os.path.abspath(self.output_dir)))  # noqa: PTH100, keeps links
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "output_dir", Path(os.path.abspath(self.output_dir)))  # noqa: PTH100, does not resolve links
         object.__setattr__(self, "prefix", f"{self.output_dir}/")
 
     @property
-    def journal(self):
+    def journal(self) -> Path:
         return self.output_dir / "results.jsonl"
 
     @property
-    def recipes(self):
+    def recipes(self) -> Path:
         return self.output_dir / "recipes.json"
 
     @property
-    def results(self):
+    def results(self) -> Path:
         return self.output_dir / "sync_filter_results.json"
 
     @property
-    def table(self):
+    def table(self) -> Path:
         return self.output_dir / "results.csv"
 
     @property
-    def placed(self):
+    def placed(self) -> Path:
         return self.output_dir / ".placed.jsonl"
 
     @property
-    def lock(self):
+    def lock(self) -> Path:
         return self.output_dir / ".lock"
 
     @property
-    def work(self):
+    def work(self) -> Path:
         return self.output_dir / ".work"
 
-    def unfinished_outputs(self, scratch):
-        """Where the outputs of the video that a worker is at grow; ``scratch`` is the worker's own."""
+    def unfinished_outputs(self, scratch: Path) -> Path:
+        """Return the temporary folder for the outputs of a worker's current video.
+
+        Args:
+            scratch: Scratch folder of the worker.
+        """
         return self.work / f"{scratch.name}-outputs"
 
     @property
-    def quality_folders(self):
+    def quality_folders(self) -> tuple[Path, Path]:
         return self.output_dir / GOOD, self.output_dir / POOR
 
-    def placed_name(self, name, *, good):
-        """Where a video belongs, relative to the output folder."""
+    def placed_name(self, name: str, *, good: bool) -> str:
+        """Return the path of a video's copy, relative to the output folder."""
         return f"{GOOD if good else POOR}/{name}"
 
-    def file(self, placed_name):
+    def file(self, placed_name: str) -> Path:
         return self.output_dir / placed_name
 
-    def file_path(self, placed_name):
-        """As ``file``, as text: for a million of them."""
+    def file_path(self, placed_name: str) -> str:
+        """Return the same as ``file`` as text, which is faster for a million files."""
         return self.prefix + placed_name
 
-    def outputs(self, name):
+    def outputs(self, name: str) -> Path:
         return self.output_dir / OUTPUTS / name
 
 
-def other_name(placed_name, source):
-    """A name beside one that is taken: it tells the source, so that it stays the same from run to run."""
-    stem, suffix = os.path.splitext(placed_name)  # noqa: PTH122, a million times
+def other_name(placed_name: str, source: str) -> str:
+    """Return an alternative to a name that is taken.
+
+    It contains a digest of the source's path, so that it is the same in every run.
+    """
+    stem, suffix = os.path.splitext(placed_name)  # noqa: PTH122, faster than Path for a million files
     digest = hashlib.sha256(os.fsencode(source)).hexdigest()[:DIGEST_LENGTH]
     return f"{stem}-{digest}{suffix}"
 
 
-def scratch_root(tmp_dir, filter_layout):
-    """Where workers keep a video's pictures and sound; a name of the output folder's own in a shared ``tmp_dir``."""
+def scratch_root(tmp_dir: StrPath, filter_layout: FilterLayout) -> Path:
+    """Return the folder that contains the workers' scratch folders.
+
+    In a shared ``tmp_dir`` its name is unique to the output folder.
+    """
     if not tmp_dir:
         return filter_layout.work
     digest = hashlib.sha256(os.fsencode(filter_layout.output_dir)).hexdigest()[:DIGEST_LENGTH]
-    return Path(os.path.abspath(tmp_dir)) / f"syncnet-filter-{digest}"  # noqa: PTH100, keeps links
+    return Path(os.path.abspath(tmp_dir)) / f"syncnet-filter-{digest}"  # noqa: PTH100, does not resolve links
 
 
-def worker_scratch(root, worker):
-    """Scratch of one worker process: machine and process number keep it apart from others' in one root."""
+def worker_scratch(root: Path, worker: int | str) -> Path:
+    """Return the scratch folder of a worker, unique by machine and process ID within ``root``."""
     return root / f"{own_prefix()}{os.getpid()}-{worker}"
 
 
-def own_prefix():
-    """What the names of this machine's scratch folders begin with."""
+def own_prefix() -> str:
+    """Return the common prefix of the names of this machine's scratch folders."""
     return f"{platform.node()}~"
 
 
-def discard_orphans(root):
-    """Remove scratch of this machine's processes that are no more; that of other machines on the same disk stays."""
+def discard_orphans(root: Path) -> None:
+    """Remove scratch folders of processes of this machine that have ended; those of other machines stay."""
     for folder in root.glob(f"{glob.escape(own_prefix())}*"):
         process = folder.name.removeprefix(own_prefix()).partition("-")[0]
         if process.isdecimal() and not is_alive(int(process)):
             discard(folder)
 
 
-def is_alive(process):
-    """Whether there is a process of this number; yes where that cannot be asked harmlessly."""
-    if os.name != "posix":
+def is_alive(process: int) -> bool:
+    """Return True if a process with this ID exists, or if the system cannot say so."""
+    if os.name != "posix":  # os.kill(process, 0) would end the process on Windows
         return True
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
     except OSError:
-        pass  # another user's
+        pass  # the process of another user
     return True
 
 
-def aside_file(filter_layout, suffix):
-    """Where a copy grows until it is complete: on the same disk, and where nobody looks for videos."""
+def temporary_file(filter_layout: FilterLayout, suffix: str) -> Path:
+    """Return the path of a copy until it is complete, on the disk of the output folder and hidden from users."""
     folder = worker_scratch(filter_layout.work, "copy")
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"copy{suffix}"
 
 
-def video_layout(scratch):
-    """The ``Layout`` of the video that a worker is at."""
+def video_layout(scratch: Path) -> Layout:
+    """Return the ``Layout`` of a worker's current video."""
     return Layout(scratch, REFERENCE)
 
 
-def keep_outputs(layout, folder, *, aside, origin):
-    """Move one video's results out of a worker's scratch to where the user looks for them.
+def keep_outputs(layout: Layout, folder: Path, *, temporary: Path, origin: dict[str, str]) -> None:
+    """Move one video's results from a worker's scratch folder to their final folder.
 
     Args:
-        layout: ``Layout`` of the video.
-        folder: the final place; it appears complete.
-        aside: an empty place on the same disk.
-        origin: dict of what they were made from, for ``kept_origin``.
+        layout: Layout of the video.
+        folder: Final folder; it appears complete or not at all.
+        temporary: Folder on the same disk to collect the results in; it must not be in use.
+        origin: The video and the recipe that the results were made from, for ``kept_origin``.
 
     Raises:
-        SyncNetError: they cannot be moved; ``DiskFullError`` where there is no room.
+        DiskFullError: The disk is full.
+        SyncNetError: The results cannot be moved for another reason.
     """
-    discard(aside)
+    discard(temporary)
     try:
-        aside.mkdir(parents=True)
-        (aside / ORIGIN).write_text(json.dumps(origin), encoding="utf-8")
+        temporary.mkdir(parents=True)
+        (temporary / ORIGIN).write_text(json.dumps(origin), encoding="utf-8")
         for step, name in (("pycrop", "crops"), ("pywork", "analysis")):
             if layout.folder(step).is_dir():
-                shutil.move(layout.folder(step), aside / name)
+                shutil.move(layout.folder(step), temporary / name)
         for file in (layout.video_out, layout.audio):
             if file.exists():
-                shutil.move(file, aside / file.name)
+                shutil.move(file, temporary / file.name)
         folder.parent.mkdir(parents=True, exist_ok=True)
         remove_folder(folder)
-        aside.replace(folder)
+        temporary.replace(folder)
     except OSError as error:
         why = error.args[0][0][-1] if isinstance(error, shutil.Error) else error.strerror or error
         kind = DiskFullError if no_space(error) else SyncNetError
-        raise kind(f"{folder}: cannot write it ({why})") from error
+        raise kind(
+            f"{folder}: cannot write this folder ({why}): free space or check its permissions, then run the same "
+            "command again"
+        ) from error
     finally:
-        discard(aside)
+        discard(temporary)
 
 
-def kept_origin(folder):
-    """What the outputs in a folder were made from; None where there are none."""
+def kept_origin(folder: Path) -> dict[str, str] | None:
+    """Return the ``origin`` that ``keep_outputs`` stored in a folder; None if there is none."""
     try:
         return json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
     except (OSError, ValueError):

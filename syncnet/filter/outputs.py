@@ -1,15 +1,20 @@
-"""What the filter makes of its journal: sync_filter_results.json, results.csv and the summary."""
+"""Results derived from the journal: sync_filter_results.json, results.csv and the summary."""
+
+from __future__ import annotations
 
 import csv
 import json
 import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from syncnet.constants import MILLISECONDS_PER_FRAME
 from syncnet.filter.inputs import Video
-from syncnet.filter.quality import Statistics, judge
-from syncnet.filter.recipe import footnote
-from syncnet.filter.scorer import timestamp
+from syncnet.filter.layout import FilterLayout
+from syncnet.filter.quality import Statistics, Thresholds, Verdict, judge
+from syncnet.filter.recipe import Parameters, Recipe, footnote
+from syncnet.filter.scorer import Record, timestamp
 from syncnet.results.layout import new_file
 
 COLUMNS = (
@@ -31,14 +36,19 @@ COLUMNS = (
     "processing_time",
 )
 TRACK_COLUMNS = ("offset", "offset_ms", "confidence", "min_dist", "lse_c", "lse_d", "mean_face_size")
-DETECTION_SETTINGS = ("min_face_size", "min_track")  # those of ``filter_settings`` that need new scores
+DETECTION_SETTINGS = ("min_face_size", "min_track")  # entries of ``filter_settings`` that affect scores
 BAR_WIDTH = 40
-MOST_BARS = 31  # offsets of 15 frames either way, one by one
-ALL, SOME, NONE = "*", "+", " "  # of a bar's videos pass
+MOST_BARS = 31  # one bar per offset from -15 to 15
+ALL, SOME, NONE = "*", "+", " "  # marks of a bar: all, some or none of its videos pass
 
 
-def result(record, verdict):
-    """What sync_filter_results.json has of one video, from its line of the journal."""
+def result(record: Record, verdict: Verdict) -> Record:
+    """Return the record of one video in sync_filter_results.json.
+
+    Args:
+        record: The video's line of the journal.
+        verdict: Verdict on the video.
+    """
     track = verdict.track or {}
     return {
         "video_name": record["video_name"],
@@ -62,8 +72,8 @@ def result(record, verdict):
     }
 
 
-def row(record, verdict):
-    """What results.csv has of one video."""
+def row(record: Record, verdict: Verdict) -> Record:
+    """Return the row of one video in results.csv, by column; arguments as for ``result``."""
     track = verdict.track or {}
     return {
         **{name: track.get(name) for name in TRACK_COLUMNS},
@@ -79,26 +89,39 @@ def row(record, verdict):
     }
 
 
-def write_results(records, filter_layout, *, settings, thresholds, total, recipes):
-    """Judge every video and write the JSON and the table, each complete or not at all.
+def write_results(
+    records: Iterable[Record],
+    filter_layout: FilterLayout,
+    *,
+    settings: Record,
+    thresholds: Thresholds,
+    total: int,
+    recipes: dict[str, Recipe],
+) -> tuple[Statistics, list[tuple[Video, bool | None]]]:
+    """Judge every video and write the JSON and the table, each completely or not at all.
 
     Args:
-        records: iterable of the journal's lines, in the order that the results have.
-        filter_layout: ``FilterLayout``.
-        settings: what ``filter_settings`` holds; its ``DETECTION_SETTINGS`` become those that most scores were made by.
-        thresholds: ``Thresholds``.
-        total: videos of this run, scored or not.
-        recipes: recipes by digest.
+        records: Lines of the journal, in the order of the results.
+        filter_layout: Paths of the output folder.
+        settings: Record of ``filter_settings``; its ``DETECTION_SETTINGS`` are replaced by those of most scores.
+        thresholds: Thresholds to judge by.
+        total: Number of videos of this run, with and without score.
+        recipes: Recipes by digest.
 
     Returns:
-        ``Statistics``, and per video a pair: the ``Video`` as it was scored, and whether it passes (None: no score).
+        The statistics, and a pair per video: the video as it was scored, and whether it passes (None without a score).
+
+    Raises:
+        DiskFullError: The disk is full.
+        SyncNetError: A file cannot be written for another reason.
     """
-    found, verdicts = Statistics(), []
+    found = Statistics()
+    verdicts: list[tuple[Video, bool | None]] = []
     with (
         new_file(filter_layout.results) as results,
         new_file(filter_layout.table) as table,
         results.open("w", encoding="utf-8") as lines,
-        # a name that is no Unicode is kept as it is
+        # names that are not valid Unicode keep their bytes
         table.open("w", encoding="utf-8", errors="surrogateescape", newline="") as rows,
     ):
         writer = csv.writer(rows)
@@ -125,25 +148,35 @@ def write_results(records, filter_layout, *, settings, thresholds, total, recipe
     return found, verdicts
 
 
-def scored_video(record):
-    """The ``Video`` of a line of the journal."""
+def scored_video(record: Record) -> Video:
+    """Return the video of a line of the journal, as it was when it was scored."""
     return Video(record["video_path"], record["name"], record["size"], record["mtime_ns"])
 
 
-def detection_settings(found, recipes):
-    """The ``DETECTION_SETTINGS`` of the most frequent recipe; nothing where that is not known."""
+def detection_settings(found: Statistics, recipes: dict[str, Recipe]) -> Record:
+    """Return the ``DETECTION_SETTINGS`` of the most frequent recipe; an empty dict if that recipe is unknown."""
     known = [used["parameters"] for used in used_recipes(found, recipes)[:1] if used["parameters"]]
     return {name: parameters[name] for parameters in known for name in DETECTION_SETTINGS}
 
 
-def used_recipes(found, recipes):
-    """Which recipes the scores were made by, most frequent first."""
+def used_recipes(found: Statistics, recipes: dict[str, Recipe]) -> list[Record]:
+    """Return the recipes of the scores with their numbers of videos, the most frequent first."""
     counts = sorted(found.recipes.items(), key=lambda item: -item[1])
     return [{"recipe": digest, "videos": count, "parameters": recipes.get(digest)} for digest, count in counts]
 
 
-def summary(found, *, total, thresholds, recipes):
-    """Lines for people: counts, distributions of the scores, and a paper's line."""
+def summary(found: Statistics, *, total: int, thresholds: Thresholds, recipes: dict[str, Recipe]) -> Iterator[str]:
+    """Write the summary for the user: counts, histograms of the scores, and the figures that papers report.
+
+    Args:
+        found: Statistics of the videos.
+        total: Number of videos of this run, with and without score.
+        thresholds: Thresholds that the videos were judged by.
+        recipes: Recipes by digest.
+
+    Yields:
+        One line at a time.
+    """
     counts = found.counts()
     yield (
         f"{total} videos: {found.good} good, {found.poor} poor, {counts['no_faces_detected']} without faces, "
@@ -168,12 +201,13 @@ def summary(found, *, total, thresholds, recipes):
         parameters = used["parameters"]
         yield f"recipe of {used['videos']} videos: {footnote(parameters) if parameters else used['recipe']}"
         if parameters and not parameters["initial_model"]["published"]:
-            yield "not the published SyncNet weights: these are no LSE-C and LSE-D to report"
+            yield "not the published SyncNet weights: do not report these numbers as LSE-C and LSE-D"
     if len(found.recipes) > 1:
-        yield "scores of different recipes cannot be compared: --rescore changed makes them alike"
+        yield "scores of different recipes are not comparable: run with --rescore changed to score all by one recipe"
 
 
-def lse_line(part):
+def lse_line(part: dict[str, Any]) -> str:
+    """Return the text of a part of ``Statistics.lse``."""
     texts = (
         f"{name} mean {part[key]['mean']:.3f} median {part[key]['median']:.3f}"
         for name, key in (("LSE-C", "lse_c"), ("LSE-D", "lse_d"))
@@ -181,13 +215,16 @@ def lse_line(part):
     return ", ".join(texts)
 
 
-def histogram(values, *, passes, whole=False):
-    """Lines of a histogram of at most ``MOST_BARS`` bars.
+def histogram(values: Sequence[float], *, passes: Callable[[float], bool], whole: bool = False) -> Iterator[str]:
+    """Draw a histogram of at most ``MOST_BARS`` bars.
 
     Args:
-        values: numbers, at least one.
-        passes: whether a value is good enough: bars are marked by it.
-        whole: whether the values are whole numbers.
+        values: Numbers, at least one.
+        passes: Returns True for a value that meets the threshold; bars are marked accordingly.
+        whole: True if the values are integers.
+
+    Yields:
+        One line per bar.
     """
     width = 1
     while span(values, width)[1] - span(values, width)[0] > MOST_BARS:
@@ -203,19 +240,19 @@ def histogram(values, *, passes, whole=False):
         high = low + width
         label = f"{low}" if whole and width == 1 else f"{low} to {high - 1 if whole else high}"
         bar = "#" * math.ceil(count * BAR_WIDTH / max(counts))
-        if not count:  # the mark shows where the threshold lies
+        if not count:  # empty bars are marked too, to show where the threshold lies
             good[index] = count = passes(low) and passes(high - 1 if whole else low)
         mark = NONE if not good[index] else ALL if good[index] == count else SOME
         yield f"{label:>12} {mark} {bar:<{BAR_WIDTH}} {counts[index]}"
 
 
-def span(values, width):
-    """Bins of a width that hold all values: the first, and the one after the last."""
+def span(values: Sequence[float], width: int) -> tuple[int, int]:
+    """Return the index of the first bin of the given width that contains a value, and of the last one plus 1."""
     return math.floor(min(values) / width), math.floor(max(values) / width) + 1
 
 
-def settings_record(thresholds, parameters):
-    """``filter_settings``: the four published numbers."""
+def settings_record(thresholds: Thresholds, parameters: Parameters) -> Record:
+    """Return the record of ``filter_settings``: the four numbers of the published suite."""
     return {
         **asdict(thresholds),
         **{name: getattr(parameters, name) for name in DETECTION_SETTINGS},

@@ -1,7 +1,7 @@
-"""Copies of the videos in folders by quality: they appear complete, and move when a video changes sides.
+"""Put copies or links of the videos into the two quality folders, and move them when a verdict changes.
 
-The filter remembers which files it put there. Whatever else lies in these folders is not touched, and neither is a
-source; the copy of a video whose source is gone is never removed.
+Files appear complete or not at all. The filter records which files it made and never touches any other file in these
+folders, nor a source. It never removes the copy of a video whose source is gone.
 """
 
 import contextlib
@@ -10,10 +10,14 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from syncnet.errors import DiskFullError, SyncNetError, no_space
-from syncnet.filter.layout import aside_file, other_name, scratch_root, worker_scratch
+from syncnet.filter.inputs import StrPath, Video
+from syncnet.filter.layout import FilterLayout, other_name, scratch_root, temporary_file, worker_scratch
 from syncnet.progress import silent
 from syncnet.results.layout import discard, new_file
 
@@ -21,8 +25,8 @@ logger = logging.getLogger("syncnet")
 
 COPY, HARDLINK, SYMLINK, NONE = "copy", "hardlink", "symlink", "none"
 KINDS = (COPY, HARDLINK, SYMLINK, NONE)
-IN_THE_WAY = "%s: not put there: a file that the filter did not make is in its place"
-CLOCK_NS = 2 * 10**9  # some file systems keep times to two seconds
+IN_THE_WAY = "%s: not written: a file that the filter did not make has this name: move it away and run again"
+CLOCK_NS = 2 * 10**9  # some file systems store times with a resolution of two seconds
 
 
 @dataclass(frozen=True)
@@ -30,11 +34,12 @@ class Placed:
     """A file that the filter made.
 
     Attributes:
-        place: its path below the output folder.
-        source: the video's absolute path.
-        kind: one of ``KINDS``.
-        size, mtime_ns: of the source when it was made.
-        inode: of the source; what a hard link is told by.
+        place: Path of the file, relative to the output folder.
+        source: Absolute path of the video.
+        kind: One of ``KINDS``.
+        size: Size of the source when the file was made, in bytes.
+        mtime_ns: Time of the source's last modification when the file was made, in nanoseconds.
+        inode: Inode number of the source, which identifies a hard link.
     """
 
     place: str
@@ -44,12 +49,12 @@ class Placed:
     mtime_ns: int
     inode: int
 
-    def is_there(self, filter_layout):
-        """Whether the file is there and nobody has changed it."""
+    def is_there(self, filter_layout: FilterLayout) -> bool:
+        """Return True if the file exists and is unmodified."""
         path = filter_layout.file_path(self.place)
         try:
             if self.kind == SYMLINK:
-                return os.readlink(path) == self.source  # noqa: PTH115, a million times
+                return os.readlink(path) == self.source  # noqa: PTH115, faster than Path for a million files
             stat = os.lstat(path)
         except OSError:
             return False
@@ -60,89 +65,99 @@ class Placed:
 
 @dataclass(frozen=True)
 class Change:
-    """What is to be done about one video.
+    """Change to make for one video.
 
     Attributes:
-        video: ``Video``.
-        here: its files that are there now.
-        start: the one of them that becomes the new file; None where the new one is made from the source.
-        new: the file that there will be; None for none.
+        video: The video.
+        here: Its existing files.
+        start: The existing file that becomes the new file; None to make the new file from the source.
+        new: The file that the change produces; None to only remove the existing ones.
     """
 
-    video: object
-    here: list
+    video: Video
+    here: list[Placed]
     start: Placed | None
     new: Placed | None
 
 
 class Placement:
-    """The two folders of one output folder.
+    """The two quality folders of an output folder.
 
     Args:
-        filter_layout: ``FilterLayout``.
-        kind: how a video gets there, one of ``KINDS`` but ``NONE``.
+        filter_layout: Paths of the output folder.
+        kind: How to make a video's file: one of ``KINDS`` except ``NONE``.
 
     Raises:
-        SyncNetError: the record of what was made cannot be read.
+        SyncNetError: The record of the files that the filter made cannot be read.
     """
 
-    def __init__(self, filter_layout, *, kind):
+    def __init__(self, filter_layout: FilterLayout, *, kind: str) -> None:
         self.layout, self.kind = filter_layout, kind
-        self.known = {}  # source -> list of Placed, oldest first
-        self.owners = {}  # place -> source; the last on record, as a place is promised only where nothing is
-        self.promised = set()  # places that files of this run will take
-        self.elsewhere = set()  # which of the two folders turned out to be on another disk
+        self.known: dict[str, list[Placed]] = {}  # source -> its files on record, oldest first
+        self.owners: dict[str, str] = {}  # place -> source of the last file recorded there
+        self.reserved: set[str] = set()  # places of the files that this run makes; only free places are reserved
+        self.on_other_disk: set[Path] = set()  # quality folders that turned out to be on another disk
         for placed in read_placed(filter_layout.placed):
             self.known.setdefault(placed.source, []).append(placed)
             self.owners[placed.place] = placed.source
 
-    def settle(self, wanted, *, progress=silent):
-        """Bring the folders in line with the verdicts.
+    def settle(self, wanted: Iterable[tuple[Video, str | None]], *, progress: Callable[..., Any] = silent) -> None:
+        """Update the folders to match the verdicts.
 
         Args:
-            wanted: per video of this run a pair of its ``Video`` and its place below the output folder; None where it
-                belongs into neither folder.
-            progress: as in ``syncnet.progress``.
+            wanted: A pair per video of this run: the video, and the path of its file relative to the output folder, or
+                None if it belongs in neither folder.
+            progress: Progress bar, as in ``syncnet.progress``.
 
         Raises:
-            SyncNetError: a file cannot be written; what is there is complete.
+            DiskFullError: The disk is full; all files in the folders are complete.
+            SyncNetError: A file cannot be written for another reason; all files in the folders are complete.
         """
-        self.clear_asides()
+        self.clear_temporary()
         changes = [change for video, place in wanted if (change := self.plan(video, place))]
         if not changes:
             return
         try:
-            # first on record, then made: a killed program's files are known to the next
+            # record first, then make: if this program is killed, the next one knows all files
             with self.layout.placed.open("a", encoding="utf-8") as file:
-                file.write("\n")  # ends a line that a killed program left torn
+                file.write("\n")  # ends an incomplete line that a killed program left
                 file.writelines(as_line(change.new) for change in changes if change.new)
                 file.flush()
                 os.fsync(file.fileno())
             for change in progress(changes, total=len(changes), desc="folders"):
                 self.carry_out(change)
-            with new_file(self.layout.placed) as aside:
+            with new_file(self.layout.placed) as temporary:
                 lines = (as_line(placed) for source in self.known for placed in self.owned(source))
-                aside.write_text("".join(lines), encoding="utf-8")
+                temporary.write_text("".join(lines), encoding="utf-8")
         except OSError as error:
             kind = DiskFullError if no_space(error) else SyncNetError
             raise kind(
-                f"{error.filename2 or error.filename or self.layout.output_dir}: cannot write it ({error.strerror}): "
-                "the scores are kept; run the same command again to go on, or choose another --transfer"
+                f"{error.filename2 or error.filename or self.layout.output_dir}: cannot write this file "
+                f"({error.strerror}): scores are kept; run the same command again to continue, or choose another "
+                "--transfer"
             ) from error
         finally:
             discard(worker_scratch(self.layout.work, "copy"))
-            self.clear_asides()
+            self.clear_temporary()
 
-    def owned(self, source):
-        """The files on record of one video, but those whose places have become another's."""
+    def owned(self, source: str) -> list[Placed]:
+        """Return the files on record of one video, without those whose places now belong to another video."""
         return [placed for placed in self.known.get(source, ()) if self.owners[placed.place] == source]
 
-    def plan(self, video, place):
-        """The ``Change`` for one video; None where all is as it should be."""
+    def plan(self, video: Video, place: str | None) -> Change | None:
+        """Plan the change for one video.
+
+        Args:
+            video: The video as it was scored.
+            place: Path of its file relative to the output folder; None if it belongs in neither folder.
+
+        Returns:
+            The change; None if there is nothing to do, or nothing that can be done.
+        """
         here = [placed for placed in self.owned(video.path) if placed.is_there(self.layout)]
         here = list({placed.place: placed for placed in here}.values())
         if place is None:
-            gone = bool(here) and source_state(video) is None  # the copy may be all that is left of it
+            gone = bool(here) and source_state(video) is None  # the copy may be the only one left
             return Change(video, here, None, None) if here and not gone else None
         fit = [placed for placed in here if self.is_current(placed, video)]
         if len(here) == 1 and fit and fit[0].place == place:
@@ -157,41 +172,45 @@ class Placement:
         source = source_state(video)
         start = next(iter(fit), here[-1] if here and source is None else None)
         if start:
-            return self.promise(Change(video, here, start, replace(start, place=target)))
+            return self.reserve(video, here, start, replace(start, place=target))
         if source is None or (source.st_size, source.st_mtime_ns) != (video.size, video.mtime_ns):
-            what = "is gone" if source is None else "has changed since it was scored"
-            logger.warning("%s: not put into %s: it %s", video.path, place, what)
+            what = "was deleted" if source is None else "was modified"
+            logger.warning("%s: not put into %s: the video %s after it was scored", video.path, place, what)
             return None
-        new = Placed(target, video.path, self.kind, video.size, video.mtime_ns, source.st_ino)
-        return self.promise(Change(video, here, None, new))
+        new = Placed(target, video.path, self.kind, source.st_size, source.st_mtime_ns, source.st_ino)
+        return self.reserve(video, here, None, new)
 
-    def promise(self, change):
-        """Give a place to one video, and to no other of this run."""
-        self.promised.add(change.new.place)
-        self.owners[change.new.place] = change.video.path
-        return change
+    def reserve(self, video: Video, here: list[Placed], start: Placed | None, new: Placed) -> Change:
+        """Reserve the place of a new file for its video in this run, and return the change."""
+        self.reserved.add(new.place)
+        self.owners[new.place] = video.path
+        return Change(video, here, start, new)
 
-    def is_current(self, placed, video):
-        """Whether a file is what would be made now."""
+    def is_current(self, placed: Placed, video: Video) -> bool:
+        """Return True if a file matches the current kind and the video as it was scored."""
         return placed.kind == self.kind and (placed.size, placed.mtime_ns) == (video.size, video.mtime_ns)
 
-    def free(self, places, here):
-        """The first place where nobody else's file is or will be; None without one.
+    def free(self, places: tuple[str, ...], here: list[Placed]) -> str | None:
+        """Return the first place that is not taken by a file of others, now or later in this run; None if all are.
 
-        A file that is to move away still holds its place: a killed program may have left it there.
+        The place of a file that is yet to be moved counts as taken: if the program is killed, the file stays there.
+
+        Args:
+            places: Candidates.
+            here: Existing files of the video.
         """
         ours = {placed.place for placed in here}
-        taken = (p in self.promised or os.path.lexists(self.layout.file_path(p)) for p in places)
+        taken = (p in self.reserved or os.path.lexists(self.layout.file_path(p)) for p in places)
         return next((p for p, is_taken in zip(places, taken) if p in ours or not is_taken), None)
 
-    def carry_out(self, change):
-        """Make or move a video's file, and remove what it replaces."""
+    def carry_out(self, change: Change) -> None:
+        """Make or move a video's file, and remove the files that it replaces."""
         if change.new:
             target = self.layout.file(change.new.place)
-            if not is_open(target, change):
+            if not is_open(target, change.new.place, change.here):
                 return
             if change.start:
-                self.move(change, target)
+                self.move(change.start, change.new, target)
             else:
                 self.make(change.new, change.new.source, target)
         for old in change.here:
@@ -201,97 +220,128 @@ class Placement:
                 self.prune(path.parent)
         self.known[change.video.path] = [change.new] if change.new else []
 
-    def move(self, change, target):
+    def move(self, start: Placed, new: Placed, target: Path) -> None:
         """Move a file, or copy it to another disk."""
-        start = self.layout.file(change.start.place)
+        origin = self.layout.file(start.place)
         try:
-            start.replace(target)
+            origin.replace(target)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            self.make(change.new, start, target)
+            self.make(new, origin, target)
 
-    def make(self, new, origin, target):
-        """Put a file in place at once, whatever the time it takes to copy."""
+    def make(self, new: Placed, origin: StrPath, target: Path) -> None:
+        """Make a temporary file and rename it to its target, so that it appears complete.
+
+        Args:
+            new: The file to make.
+            origin: File to copy or link to.
+            target: Absolute path of the new file.
+        """
         side = self.layout.file(new.place.partition("/")[0])
-        if side not in self.elsewhere:
+        if side not in self.on_other_disk:
             try:
-                make_aside(new, origin, aside_file(self.layout, target.suffix)).replace(target)
+                make_temporary(new, origin, temporary_file(self.layout, target.suffix)).replace(target)
                 return
             except OSError as error:
                 if error.errno != errno.EXDEV:
                     raise
-                self.elsewhere.add(side)
-        folder = self.aside_folder(side)
+                self.on_other_disk.add(side)
+        folder = self.temporary_folder(side)
         folder.mkdir(parents=True, exist_ok=True)
-        make_aside(new, origin, folder / f"copy{target.suffix}").replace(target)
+        make_temporary(new, origin, folder / f"copy{target.suffix}").replace(target)
 
-    def aside_folder(self, side):
-        """Where copies grow in one of the two folders that is on another disk; it may serve more output folders."""
+    def temporary_folder(self, side: Path) -> Path:
+        """Return the folder for temporary files in a quality folder that is on another disk.
+
+        Its name is unique to the output folder, because several may share one quality folder through links.
+        """
         return scratch_root(side / self.layout.work.name, self.layout)
 
-    def clear_asides(self):
+    def clear_temporary(self) -> None:
+        """Remove temporary files from the quality folders."""
         for side in self.layout.quality_folders:
-            folder = self.aside_folder(side)
+            folder = self.temporary_folder(side)
             discard(folder)
             self.prune(folder.parent)
 
-    def prune(self, folder):
-        """Remove folders that have become empty, but not the two themselves."""
+    def prune(self, folder: Path) -> None:
+        """Remove a folder and its parents if they are empty, but not the quality folders themselves."""
         with contextlib.suppress(OSError):
             while folder not in (*self.layout.quality_folders, self.layout.output_dir):
                 folder.rmdir()
                 folder = folder.parent
 
 
-def is_open(target, change):
-    """Whether a place can still be taken, once its folder is made; a copy may take hours, and others work there too."""
+def is_open(target: Path, place: str, here: list[Placed]) -> bool:
+    """Make the folder of a new file, and return True if the file can still be written.
+
+    Other programs may have made files there since the change was planned, because copying can take hours.
+
+    Args:
+        target: Absolute path of the new file.
+        place: The same, relative to the output folder.
+        here: Existing files of the video, which the new file may replace.
+    """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        logger.warning("%s: not put there: a file is in the place of its folder", change.new.place)
+        logger.warning("%s: not written: a file has the name of its folder: move it away and run again", place)
         return False
-    if os.path.lexists(target) and change.new.place not in [placed.place for placed in change.here]:
-        logger.warning(IN_THE_WAY, change.new.place)
+    if os.path.lexists(target) and place not in [placed.place for placed in here]:
+        logger.warning(IN_THE_WAY, place)
         return False
     return True
 
 
-def make_aside(new, origin, aside):
-    """A file's path where it is complete but not in place."""
-    aside.unlink(missing_ok=True)
+def make_temporary(new: Placed, origin: StrPath, temporary: Path) -> Path:
+    """Make a copy or link at a temporary path.
+
+    Args:
+        new: The file to make.
+        origin: File to copy or link to.
+        temporary: Path to make it at; an existing file is replaced.
+
+    Returns:
+        The temporary path.
+    """
+    temporary.unlink(missing_ok=True)
     if new.kind == SYMLINK:
-        aside.symlink_to(new.source)
+        temporary.symlink_to(new.source)
     elif new.kind == HARDLINK:
-        os.link(os.path.realpath(origin), aside)  # a link to a link would not be the video
+        os.link(os.path.realpath(origin), temporary)  # a hard link to a symbolic link would not be the video
     else:
-        shutil.copyfile(origin, aside)
-        with aside.open("rb+") as file:
-            shutil.copystat(origin, aside)  # after opening: the mode may be read-only
+        shutil.copyfile(origin, temporary)
+        with temporary.open("rb+") as file:
+            shutil.copystat(origin, temporary)  # after opening, because the mode may be read-only
             os.fsync(file.fileno())
-    return aside
+    return temporary
 
 
-def source_state(video):
-    """The stat of a video; None where it is gone."""
+def source_state(video: Video) -> os.stat_result | None:
+    """Return the stat result of a video; None if it is not accessible."""
     try:
         return os.stat(video.path)  # noqa: PTH116
     except OSError:
         return None
 
 
-def as_line(placed):
+def as_line(placed: Placed) -> str:
+    """Return the record of a file as a line of JSON."""
     return json.dumps(vars(placed)) + "\n"
 
 
-def read_placed(path):
-    """The records of what was made; a line that a killed program left torn was not acted upon."""
+def read_placed(path: Path) -> Iterator[Placed]:
+    """Yield the files on record.
+
+    Incomplete lines, left by a killed program, are ignored: their files were never made.
+    """
     if not path.exists():
         return
     try:
-        with path.open("rb") as file:  # a torn line may be no text
+        with path.open("rb") as file:  # an incomplete line may not be valid UTF-8
             for line in file:
                 with contextlib.suppress(ValueError, TypeError):
                     yield Placed(**json.loads(line))
     except OSError as error:
-        raise SyncNetError(f"{path}: cannot read it ({error.strerror})") from error
+        raise SyncNetError(f"{path}: cannot read this file ({error.strerror}): check its permissions") from error

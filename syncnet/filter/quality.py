@@ -1,17 +1,25 @@
-"""Which videos are good: a verdict by two thresholds, and the statistics of a folder."""
+"""Judge videos by two thresholds, and collect the statistics of a folder."""
+
+from __future__ import annotations
 
 import math
 import statistics
 from array import array
 from dataclasses import dataclass, field
+from typing import Any
 
 from syncnet import reasons
-from syncnet.filter.scorer import FAILED, STATUSES, SUCCESS
+from syncnet.filter.scorer import FAILED, STATUSES, SUCCESS, Record
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """A video passes with a confidence of at least, and an absolute offset (frames) of at most."""
+    """Thresholds that a video must meet to pass.
+
+    Attributes:
+        min_confidence: Lowest confidence that passes.
+        max_abs_offset: Largest absolute offset that passes, in frames.
+    """
 
     min_confidence: float
     max_abs_offset: int
@@ -28,36 +36,40 @@ DEFAULT = Thresholds(5.0, 3)
 
 @dataclass(frozen=True)
 class Verdict:
-    """What becomes of a video.
+    """Verdict on a video.
 
     Attributes:
-        track: record of the most confident track; None without a scored one.
-        passes: whether it is good.
-        reasons: lines: why not, or why to doubt it.
+        track: Record of the most confident track; None if no track has a score.
+        passes: True if the video is good.
+        reasons: Lines of text: why the video does not pass, and warnings about its score.
     """
 
-    track: dict | None
+    track: Record | None
     passes: bool
-    reasons: list
+    reasons: list[str]
 
 
-def best_track(tracks):
-    """The most confident track; None without a scored one."""
+def best_track(tracks: list[Record]) -> Record | None:
+    """Return the record of the most confident track; None if no track has a score."""
     scored = [track for track in tracks if track["confidence"] is not None]
     return max(scored, key=lambda track: track["confidence"], default=None)
 
 
-def judge(record, thresholds):
-    """The ``Verdict`` on one video.
+def judge(record: Record, thresholds: Thresholds) -> Verdict:
+    """Judge one video.
 
     Args:
-        record: its line of the journal.
-        thresholds: ``Thresholds``.
+        record: The video's line of the journal.
+        thresholds: Thresholds to apply.
+
+    Returns:
+        The verdict.
     """
     if record["status"] != SUCCESS:
         lines = [reason["text"] for reason in record["reasons"]]
         return Verdict(None, False, lines or [record["error"] or record["status"]])
     track = best_track(record["tracks"])
+    assert track is not None, "a video with the status SUCCESS has a scored track"
     confidence, offset = track["confidence"], track["offset"]
     lines = []
     if confidence < thresholds.min_confidence:
@@ -69,48 +81,59 @@ def judge(record, thresholds):
     return Verdict(track, passes, lines)
 
 
-def floats():
-    """Room for a million numbers."""
+def floats() -> array[float]:
+    """Return an empty array of float64, which needs less memory than a list."""
     return array("d")
 
 
-def integers():
+def integers() -> array[int]:
+    """Return an empty array of integers."""
     return array("l")
 
 
 @dataclass
 class Statistics:
-    """Counts and scores of a folder, added up video by video.
+    """Counts and scores of a folder, updated video by video.
 
     Attributes:
-        statuses: videos by status.
-        good, poor: scored videos that pass, and that do not.
-        confidences, min_dists, offsets: of the most confident track of every scored video.
-        all_confidences, all_min_dists: of every scored track.
-        recipes: scored videos by the digest of their recipe.
+        statuses: Number of videos by status.
+        good: Number of scored videos that pass.
+        poor: Number of scored videos that do not pass.
+        confidences: Confidence of the most confident track of every scored video.
+        min_dists: Minimum distance of the same tracks.
+        offsets: Offset of the same tracks, in frames.
+        all_confidences: Confidence of every scored track.
+        all_min_dists: Minimum distance of every scored track.
+        recipes: Number of scored videos by the digest of their recipe.
     """
 
-    statuses: dict = field(default_factory=lambda: dict.fromkeys(STATUSES, 0))
+    statuses: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATUSES, 0))
     good: int = 0
     poor: int = 0
-    confidences: array = field(default_factory=floats)
-    min_dists: array = field(default_factory=floats)
-    offsets: array = field(default_factory=integers)
-    all_confidences: array = field(default_factory=floats)
-    all_min_dists: array = field(default_factory=floats)
-    recipes: dict = field(default_factory=dict)
+    confidences: array[float] = field(default_factory=floats)
+    min_dists: array[float] = field(default_factory=floats)
+    offsets: array[int] = field(default_factory=integers)
+    all_confidences: array[float] = field(default_factory=floats)
+    all_min_dists: array[float] = field(default_factory=floats)
+    recipes: dict[str, int] = field(default_factory=dict)
 
     @property
-    def failed(self):
+    def failed(self) -> int:
+        """Number of videos that failed."""
         return self.statuses[FAILED]
 
     @property
-    def total(self):
-        """Videos with any status."""
+    def total(self) -> int:
+        """Number of videos with any status."""
         return sum(self.statuses.values())
 
-    def add(self, record, verdict):
-        """Count one video."""
+    def add(self, record: Record, verdict: Verdict) -> None:
+        """Add one video.
+
+        Args:
+            record: The video's line of the journal.
+            verdict: Verdict on the video.
+        """
         self.statuses[record["status"]] += 1
         if verdict.track is None:
             return
@@ -125,8 +148,8 @@ class Statistics:
                 self.all_confidences.append(track["confidence"])
                 self.all_min_dists.append(track["min_dist"])
 
-    def counts(self):
-        """The counts under the published names, and those of the further statuses."""
+    def counts(self) -> dict[str, int]:
+        """Return the counts with the keys of the published suite, and those of the other statuses."""
         return {
             "successful_processing": self.statuses["success"],
             "good_quality": self.good,
@@ -137,8 +160,8 @@ class Statistics:
             "no_video": self.statuses["no_video"],
         }
 
-    def lse(self):
-        """Mean and median LSE-C and LSE-D: the line that a paper's table needs."""
+    def lse(self) -> dict[str, dict[str, Any]]:
+        """Return mean and median of LSE-C (confidence) and LSE-D (minimum distance), as papers report them."""
         return {
             "most_confident_track_of_each_video": {
                 "videos": len(self.confidences),
@@ -153,8 +176,8 @@ class Statistics:
         }
 
 
-def middle(values):
-    """Mean and median; None of nothing."""
+def middle(values: array[float]) -> dict[str, float | None]:
+    """Return mean and median, each None if there are no values."""
     if not values:
         return {"mean": None, "median": None}
     return {"mean": math.fsum(values) / len(values), "median": statistics.median(values)}

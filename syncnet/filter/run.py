@@ -1,21 +1,24 @@
-"""The filter's course: which videos still have to be scored, scoring them, and deriving the results.
+"""The filter's main loop: select the videos that need a score, score them, and derive the results.
 
-An engine is anything with ``run(videos)`` that yields every ``Video`` with its ``VideoScore``: ``LocalEngine`` or
-``RayEngine``. This process alone writes.
+An engine (``LocalEngine`` or ``RayEngine``) scores the videos in other processes. Only this process writes results.
 """
 
 import contextlib
 import logging
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
 from syncnet.errors import SyncNetError, UsageError
 from syncnet.filter import outputs, recipe
 from syncnet.filter.inputs import Video
 from syncnet.filter.journal import Journal
-from syncnet.filter.layout import kept_origin
+from syncnet.filter.layout import FilterLayout, kept_origin
 from syncnet.filter.placement import NONE, Placement
-from syncnet.filter.quality import Statistics, Thresholds, judge
-from syncnet.filter.scorer import FAILED, SUCCESS, origin_of
+from syncnet.filter.quality import Statistics, Thresholds, Verdict, judge
+from syncnet.filter.recipe import Parameters, Recipe
+from syncnet.filter.scorer import FAILED, SUCCESS, Record, VideoScore, origin_of
 from syncnet.results.layout import discard, make_folder
 
 logger = logging.getLogger("syncnet")
@@ -24,93 +27,106 @@ CHANGED, NEVER, ALWAYS = "changed", "never", "always"
 RESCORE = (CHANGED, NEVER, ALWAYS)
 
 
+class Engine(Protocol):
+    """Anything that scores videos in other processes."""
+
+    def run(self, videos: list[Video]) -> Generator[tuple[Video, VideoScore], None, None]:
+        """Yield every video with its score, as soon as it is finished."""
+
+
 @dataclass(frozen=True)
-class Derivation:
-    """How results are derived from scores.
+class Scoring:
+    """Settings for scoring videos.
 
     Attributes:
-        thresholds: ``quality.Thresholds``.
-        settings: what ``filter_settings`` of the JSON holds.
-        transfer: one of ``placement.KINDS``.
+        parameters: Parameters of the recipe.
+        make_engine: Returns the engine for given parameters; called only if there are videos to score.
+        rescore: One of ``RESCORE``.
+        retry_failed: Also score videos that failed.
+        save_outputs: Also score videos whose outputs are not kept.
+    """
+
+    parameters: Parameters
+    make_engine: Callable[[Parameters], Engine]
+    rescore: str = CHANGED
+    retry_failed: bool = False
+    save_outputs: bool = False
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """Settings for deriving results from scores.
+
+    Attributes:
+        thresholds: Thresholds to judge videos by.
+        settings: Record of ``filter_settings`` in the JSON.
+        transfer: One of ``placement.KINDS``.
     """
 
     thresholds: Thresholds
-    settings: dict
+    settings: Record
     transfer: str
 
 
 @dataclass(frozen=True)
 class FilterResult:
-    """What ``run`` leaves.
+    """Result of ``run``.
 
     Attributes:
-        statistics: ``Statistics`` of the videos with a score.
-        total: videos that were to be judged.
-        recipes: recipes by digest.
-        stopped: the ``KeyboardInterrupt`` or ``SyncNetError`` that ended the scoring early; None where none did.
+        statistics: Statistics of the videos that the journal has a line of.
+        total: Number of videos of this run, with and without score.
+        recipes: Recipes by digest.
+        stopped: ``KeyboardInterrupt`` or ``SyncNetError`` that ended the scoring early; None if it is complete.
     """
 
     statistics: Statistics
     total: int
-    recipes: dict
+    recipes: dict[str, Recipe]
     stopped: BaseException | None = None
 
 
 def run(
-    videos,
-    filter_layout,
-    derivation,
+    videos: list[Video] | None,
+    filter_layout: FilterLayout,
+    scoring: Scoring,
+    derivation: Derivation,
     *,
-    parameters,
-    make_engine,
-    scratch,
-    rescore=CHANGED,
-    retry_failed=False,
-    save_outputs=False,
-    below=None,
-    recursive=False,
-    progress,
-):
-    """Score what has no score yet and derive the results. The output folder must be ``locked``.
+    scratch: Path,
+    below: str | None = None,
+    recursive: bool = False,
+    progress: Callable[..., Any],
+) -> FilterResult:
+    """Score the videos that need a score, and derive the results. The output folder must be ``locked``.
+
+    If the scoring is interrupted or fails, the results of all finished videos are still derived.
 
     Args:
-        videos: list of ``Video``; None for those that the journal has scores of.
-        filter_layout: ``FilterLayout``.
-        derivation: ``Derivation``.
-        parameters: ``recipe.Parameters``.
-        make_engine: returns the engine for ``Parameters``; called when there is something to score.
-        scratch: folder of the workers' scratch.
-        rescore, retry_failed: as in ``to_score``.
-        save_outputs: also score videos whose outputs are not kept.
-        below, recursive: as in ``known_videos``.
-        progress: makes a tqdm bar, as ``syncnet.progress.bar`` does.
+        videos: Videos to judge; None for those in the journal.
+        filter_layout: Paths of the output folder.
+        scoring: Settings for scoring the videos.
+        derivation: Settings for deriving the results.
+        scratch: Folder for the workers' scratch folders.
+        below: As for ``known_videos``.
+        recursive: As for ``known_videos``.
+        progress: Makes a tqdm bar, as ``syncnet.progress.bar`` does.
 
     Returns:
-        ``FilterResult``. Scoring that is interrupted, or cannot go on, still leaves results of what is finished.
+        The statistics, and the error that ended the scoring early, if any.
 
     Raises:
-        KeyboardInterrupt, SyncNetError: nothing is finished, or results cannot be written.
+        KeyboardInterrupt: Interrupted before any video was finished.
+        UsageError: ``scoring.rescore`` is ``NEVER``, and the journal has none of the videos.
+        SyncNetError: No video is finished and the scoring failed, or results cannot be written.
     """
     journal = open_journal(filter_layout, scratch)
     if videos is None:
         videos = known_videos(journal, below=below, recursive=recursive)
-    elif rescore == NEVER:
+    elif scoring.rescore == NEVER:
         check_known(videos, journal)
-    stopped = None
+    stopped: BaseException | None = None
     try:
-        if rescore != NEVER and videos:
-            score_missing(
-                videos,
-                journal,
-                filter_layout,
-                parameters=parameters.found(),
-                make_engine=make_engine,
-                thresholds=derivation.thresholds,
-                rescore=rescore,
-                retry_failed=retry_failed,
-                save_outputs=save_outputs,
-                progress=progress,
-            )
+        if scoring.rescore != NEVER and videos:
+            score_missing(videos, journal, filter_layout, scoring, thresholds=derivation.thresholds, progress=progress)
     except (KeyboardInterrupt, SyncNetError) as error:
         journal.catch_up()
         if not journal.entries:
@@ -125,100 +141,124 @@ def run(
     return FilterResult(statistics, total=len(videos), recipes=journal.recipes, stopped=stopped)
 
 
-def open_journal(filter_layout, scratch):
-    """The ``Journal`` of an output folder, and none of what a killed program left there and in its ``scratch``."""
+def open_journal(filter_layout: FilterLayout, scratch: Path) -> Journal:
+    """Open the journal of an output folder, after removing scratch that a killed program left."""
     for folder in (filter_layout.work, scratch):
         discard(folder)
     return Journal(filter_layout.journal, filter_layout.recipes)
 
 
-def to_score(videos, journal, *, recipe, rescore, retry_failed, needs_outputs):
-    """The videos that this run has to score.
+def to_score(
+    videos: list[Video], journal: Journal, scoring: Scoring, *, recipe: str, needs_outputs: Callable[[Video], bool]
+) -> list[Video]:
+    """Select the videos that this run has to score.
 
     Args:
-        videos: list of ``Video``.
-        journal: ``Journal``.
-        recipe: the recipe's digest.
-        rescore: one of ``RESCORE``.
-        retry_failed: also those that failed.
-        needs_outputs: tells of a ``Video`` whether its outputs are asked for and not there.
-    """
-    if rescore == NEVER:
-        return []
+        videos: Videos of this run.
+        journal: Journal of the output folder.
+        scoring: Settings for scoring the videos.
+        recipe: Digest of the recipe.
+        needs_outputs: Returns True for a video whose outputs are requested but not kept.
 
-    def done(video):
+    Returns:
+        The selected videos, in the same order.
+    """
+
+    def done(video: Video) -> bool:
         entry = journal.entries.get(video.path)
-        if video.size is None and entry and entry.status != FAILED:
-            return True  # a disk that is away takes no scores with it
-        if rescore == ALWAYS or not journal.finished(video, recipe, retry_failed=retry_failed):
+        if entry is None:
+            return False
+        if video.size is None and entry.status != FAILED:
+            return True  # the disk may be unmounted: keep the score
+        if scoring.rescore == ALWAYS or not journal.finished(video, recipe, retry_failed=scoring.retry_failed):
             return False
         return not (entry.status == SUCCESS and needs_outputs(video))
 
     return [video for video in videos if not done(video)]
 
 
-def known_videos(journal, *, below=None, recursive=False):
-    """Videos that the journal has scores of: all, or those in a folder. The files themselves are not looked at."""
+def known_videos(journal: Journal, *, below: str | None = None, recursive: bool = False) -> list[Video]:
+    """Return the videos in the journal, without accessing the files themselves.
+
+    Args:
+        journal: Journal of the output folder.
+        below: Absolute path of the folder to restrict the videos to; None for all.
+        recursive: Include videos in subfolders of ``below``.
+
+    Returns:
+        The videos as they were scored, sorted by name.
+
+    Raises:
+        UsageError: There are none.
+    """
     prefix = below.rstrip("/") + "/" if below else ""
     paths = [path for path in journal.entries if path.startswith(prefix)]
     if below and not recursive:
         paths = [path for path in paths if "/" not in path[len(prefix) :]]
     if not paths:
-        where = f"of {below}" if below else "at all"
-        raise UsageError(f"{journal.path}: no scores {where}: run the filter without --rescore never first")
+        where = f" of videos in {below}" if below else ""
+        raise UsageError(f"{journal.path}: no scores{where}: run the filter without --rescore never first")
     entries = ((path, journal.entries[path]) for path in paths)
     return sorted((Video(path, e.name, e.size, e.mtime_ns) for path, e in entries), key=lambda video: video.name)
 
 
-def check_known(videos, journal):
-    """Refuse a list of ``Video`` of which none has a score."""
+def check_known(videos: list[Video], journal: Journal) -> None:
+    """Raise an error if none of the videos is in the journal.
+
+    Raises:
+        UsageError: None is.
+    """
     if not any(video.path in journal.entries for video in videos):
-        raise UsageError(f"{journal.path}: no scores of these: run the filter without --rescore never first")
+        raise UsageError(f"{journal.path}: no scores of these videos: run the filter without --rescore never first")
 
 
 def score_missing(
-    videos,
-    journal,
-    filter_layout,
+    videos: list[Video],
+    journal: Journal,
+    filter_layout: FilterLayout,
+    scoring: Scoring,
     *,
-    parameters,
-    make_engine,
-    thresholds,
-    rescore,
-    retry_failed,
-    save_outputs,
-    progress,
-):
-    """Score the videos that have no score by this recipe; arguments as of ``run``, with ``parameters.found()``."""
+    thresholds: Thresholds,
+    progress: Callable[..., Any],
+) -> None:
+    """Score the videos that need it; arguments as for ``run`` and ``score``."""
+    parameters = scoring.parameters.found()
     made_by = recipe.make_recipe(parameters)
     digest = recipe.digest(made_by)
 
     names = [digest, *(old for old, new in journal.digests.items() if new == digest)]
 
-    def needs_outputs(video):
+    def needs_outputs(video: Video) -> bool:
         current = [origin_of(video.path, name) for name in names]
-        return save_outputs and kept_origin(filter_layout.outputs(video.name)) not in current
+        return scoring.save_outputs and kept_origin(filter_layout.outputs(video.name)) not in current
 
-    todo = to_score(
-        videos, journal, recipe=digest, rescore=rescore, retry_failed=retry_failed, needs_outputs=needs_outputs
-    )
+    todo = to_score(videos, journal, scoring, recipe=digest, needs_outputs=needs_outputs)
     if len(todo) < len(videos):
         logger.info("%d of %d videos are finished already", len(videos) - len(todo), len(videos))
     if todo:
         journal.add_recipe(digest, made_by)
-        score(todo, journal, make_engine(parameters), recipe=digest, thresholds=thresholds, progress=progress)
+        engine = scoring.make_engine(parameters)
+        score(todo, journal, engine, recipe=digest, thresholds=thresholds, progress=progress)
 
 
-def score(videos, journal, engine, *, recipe, thresholds, progress):
-    """Score videos and write each to the journal as soon as it is finished.
+def score(
+    videos: list[Video],
+    journal: Journal,
+    engine: Engine,
+    *,
+    recipe: str,
+    thresholds: Thresholds,
+    progress: Callable[..., Any],
+) -> None:
+    """Score videos, and write each to the journal as soon as it is finished.
 
     Args:
-        videos: list of ``Video``.
-        journal: ``Journal``.
-        engine: see this module.
-        recipe: the recipe's digest.
-        thresholds: ``Thresholds``, for the counts that are shown meanwhile.
-        progress: makes a tqdm bar, as ``syncnet.progress.bar`` does.
+        videos: Videos to score.
+        journal: Journal of the output folder.
+        engine: Engine that scores them.
+        recipe: Digest of the recipe.
+        thresholds: Thresholds for the counts next to the progress bar.
+        progress: Makes a tqdm bar, as ``syncnet.progress.bar`` does.
     """
     found = Statistics()
     bar = progress(total=len(videos), desc="videos")
@@ -227,13 +267,13 @@ def score(videos, journal, engine, *, recipe, thresholds, progress):
             record = journal.append(video, video_score, recipe=recipe)
             verdict = judge(record, thresholds)
             found.add(record, verdict)
-            tell(record, verdict, f"{number}/{len(videos)}")
+            log_verdict(record, verdict, f"{number}/{len(videos)}")
             bar.set_postfix_str(f"{found.good} good, {found.poor} poor, {found.failed} failed", refresh=False)
             bar.update()
 
 
-def tell(record, verdict, position):
-    """One line on a video: a warning where it failed."""
+def log_verdict(record: Record, verdict: Verdict, position: str) -> None:
+    """Log one line about a video, as a warning if it failed."""
     if record["status"] == FAILED:
         logger.warning("%s: failed: %s", record["name"], record["error"])
         return
@@ -245,11 +285,28 @@ def tell(record, verdict, position):
     logger.debug("%s %s: %s%s%s (%.1f s)", position, record["name"], word, numbers, why, record["processing_time"])
 
 
-def derive(videos, journal, filter_layout, derivation, *, progress):
-    """Write the results of a list of ``Video`` from what the journal knows: the ``Statistics``.
+def derive(
+    videos: list[Video],
+    journal: Journal,
+    filter_layout: FilterLayout,
+    derivation: Derivation,
+    *,
+    progress: Callable[..., Any],
+) -> Statistics:
+    """Write the results of videos from the journal, and update the quality folders.
+
+    Args:
+        videos: Videos of this run, with and without score.
+        journal: Journal of the output folder.
+        filter_layout: Paths of the output folder.
+        derivation: Settings for deriving the results.
+        progress: Makes a tqdm bar, as ``syncnet.progress.bar`` does.
+
+    Returns:
+        Statistics of the videos in the journal.
 
     Raises:
-        SyncNetError: something cannot be written.
+        SyncNetError: A file cannot be written.
     """
     names = {video.path: video.name for video in videos}
     records = ({**record, "name": names[record["video_path"]]} for record in journal.records(names))

@@ -1,68 +1,85 @@
-"""Score videos in this process, by the same stages as the scripts; the networks are loaded once.
+"""Score videos in this process with the same stages as the scripts; the networks are loaded once.
 
     scorer = Scorer(parameters, scratch=Path("/tmp/me"))
     score = scorer("/videos/a.mp4", "a.mp4")
     print(score.status, score.tracks)
 
-The networks come with the first ``Scorer``; importing this module does not load torch.
+Importing this module does not load torch; the first ``Scorer`` does.
 """
+
+from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from syncnet import reasons
 from syncnet.errors import DiskFullError, MediaError, SyncNetError, no_space
 from syncnet.filter.layout import FilterLayout, keep_outputs, video_layout
-from syncnet.results.layout import check_input, discard
+from syncnet.results.layout import Layout, check_input, discard
+
+if TYPE_CHECKING:
+    from syncnet.filter.recipe import Parameters
 
 logger = logging.getLogger("syncnet")
 
 SUCCESS = "success"  # at least one track has a score
-NO_FACES = "no_faces"  # no face, or none that is large, long and audible enough: the reasons tell
+NO_FACES = "no_faces"  # no face track that is large enough and long enough: the reasons say which
 NO_AUDIO = "no_audio"
-NO_VIDEO = "no_video"  # a sound file
-FAILED = "failed"  # not looked at to the end: the error tells
+NO_VIDEO = "no_video"  # an audio file
+FAILED = "failed"  # not analysed completely: the error says why
 STATUSES = (SUCCESS, NO_FACES, NO_AUDIO, NO_VIDEO, FAILED)
 
 SECONDS_DIGITS = 3
 
+Record = dict[str, Any]  # JSON object: of a track, a reason, or a video's line of the journal
+Started = tuple[float, str]  # ``(time.monotonic(), timestamp())`` of the start of a video
+
 
 @dataclass(frozen=True)
 class VideoScore:
-    """What there is to know of one video.
+    """Score of one video.
 
     Attributes:
-        status: one of ``STATUSES``.
-        tracks: per face track the record that scores.json has of it.
-        reasons: list of dicts of code and text: why there is no track, or why to doubt them.
-        error: one line where the status is ``FAILED``.
-        faces: dict of ``detect.Summary``; None where none were looked for.
-        start_time, end_time: ISO 8601, local time with its distance from UTC.
-        processing_time: seconds.
+        status: One of ``STATUSES``.
+        tracks: One record per face track, as in scores.json.
+        reasons: Records of code and text: why there is no track, or warnings about the tracks.
+        error: One line that says why the status is ``FAILED``, otherwise None.
+        faces: Record of ``detect.Summary``; None if no faces were detected.
+        start_time: Start of the analysis, as ISO 8601 local time with UTC offset.
+        end_time: End of the analysis, likewise.
+        processing_time: Duration of the analysis, in seconds.
     """
 
     status: str
-    tracks: list = field(default_factory=list)
-    reasons: list = field(default_factory=list)
+    tracks: list[Record] = field(default_factory=list)
+    reasons: list[Record] = field(default_factory=list)
     error: str | None = None
-    faces: dict | None = None
+    faces: Record | None = None
     start_time: str = ""
     end_time: str = ""
     processing_time: float = 0.0
 
 
-def timestamp():
+ScoreVideo = Callable[[str, str], VideoScore]  # takes path and name of a video
+LoadScorer = Callable[..., ScoreVideo]  # takes scratch, index and threads
+
+
+def timestamp() -> str:
+    """Return the current local time with UTC offset, in ISO 8601 with milliseconds."""
     return datetime.now().astimezone().isoformat(timespec="milliseconds")
 
 
-def failed(error, *, started=None):
-    """The ``VideoScore`` of a video that could not be looked at.
+def failed(error: str, *, started: Started | None = None) -> VideoScore:
+    """Return the score of a video that could not be analysed.
 
     Args:
-        error: one line.
-        started: ``(time.monotonic(), timestamp())`` of the start; None where it never started.
+        error: One line that says why.
+        started: Start of the analysis; None if it never started.
     """
     now = timestamp()
     seconds = time.monotonic() - started[0] if started else 0.0
@@ -76,18 +93,18 @@ def failed(error, *, started=None):
 
 
 class Scorer:
-    """Scores one video after the other.
+    """Callable that scores videos, one at a time.
 
     Args:
-        parameters: ``recipe.Parameters``.
-        scratch: folder for pictures and sound, this scorer's own; emptied after every video.
-        output_dir: where ``syncnet_outputs`` is kept; None to keep nothing.
+        parameters: Parameters of the recipe.
+        scratch: Scratch folder for frames and audio, used by this scorer alone; removed after every video.
+        output_dir: Output folder to keep ``syncnet_outputs`` in; None to keep nothing.
 
     Raises:
-        SyncNetError: the networks cannot be loaded.
+        SyncNetError: The networks cannot be loaded.
     """
 
-    def __init__(self, parameters, *, scratch, output_dir=None):
+    def __init__(self, parameters: Parameters, *, scratch: Path, output_dir: Path | None = None) -> None:
         from detectors import S3FD
         from SyncNetInstance import SyncNetInstance
 
@@ -98,23 +115,26 @@ class Scorer:
         self.scratch = scratch
         self.results = FilterLayout(output_dir) if output_dir else None
 
-    def __call__(self, path, name):
-        """The ``VideoScore`` of one video.
+    def __call__(self, path: str, name: str) -> VideoScore:
+        """Score one video.
 
         Args:
-            path: absolute path.
-            name: below which name its outputs are kept.
+            path: Absolute path.
+            name: Name under which its outputs are kept.
+
+        Returns:
+            The score; errors of the video itself give the status ``FAILED``.
 
         Raises:
-            DiskFullError: no room for its pictures, which is not the video's fault.
-            MemoryError: as torch's own error.
+            DiskFullError: The disk is full, which is not an error of the video.
+            MemoryError: Not enough memory. torch raises its own error instead.
         """
         started = time.monotonic(), timestamp()
         layout = video_layout(self.scratch)
         try:
-            score = self.look(path, layout)
+            score = self.analyse(path, layout)
             if self.results and score.status != FAILED:
-                self.keep(layout, path, name, score)
+                self.keep(self.results, layout, path, name, score)
         except MediaError as error:
             score = (
                 VideoScore(NO_VIDEO, reasons=[asdict(reasons.Reason(reasons.NO_VIDEO, "no video stream"))])
@@ -126,7 +146,9 @@ class Scorer:
         except OSError as error:
             if not no_space(error):
                 raise
-            raise DiskFullError(f"{self.scratch}: {one_line(error)}: free some and run it again") from error
+            raise DiskFullError(
+                f"{self.scratch}: {one_line(error)}: free space and run the same command again"
+            ) from error
         except SyncNetError as error:
             score = failed(one_line(str(error).removeprefix(f"{path}: ")))
         finally:
@@ -135,7 +157,7 @@ class Scorer:
         times = {"start_time": started[1], "end_time": timestamp(), "processing_time": seconds}
         return VideoScore(**{**vars(score), **times})
 
-    def look(self, path, layout):
+    def analyse(self, path: str, layout: Layout) -> VideoScore:
         """Run the stages of run_pipeline and run_syncnet."""
         from syncnet.steps import pipeline
         from syncnet.steps import score as score_step
@@ -154,19 +176,19 @@ class Scorer:
             min_face_size=p.min_face_size,
             scene_threshold=p.scene_threshold,
         )
-        doubts = [asdict(reason) for reason in found.reasons]
+        warnings = [asdict(reason) for reason in found.reasons]
         faces = asdict(found.faces) if found.faces else None
         if not found.tracks:
             silent = any(reason.code == reasons.NO_AUDIO for reason in found.reasons)
-            return VideoScore(NO_AUDIO if silent else NO_FACES, reasons=doubts, faces=faces)
+            return VideoScore(NO_AUDIO if silent else NO_FACES, reasons=warnings, faces=faces)
         result = score_step.run(
             layout, self.net, batch_size=p.batch_size, vshift=p.vshift, print_line=lambda line: logger.debug("%s", line)
         )
         tracks = result.report["tracks"]
-        return VideoScore(decide(tracks), tracks=tracks, reasons=doubts + all_unscored(tracks), faces=faces)
+        return VideoScore(decide(tracks), tracks=tracks, reasons=warnings + all_unscored(tracks), faces=faces)
 
-    def keep(self, layout, path, name, score):
-        """Keep crops, overlay video and analysis of a video."""
+    def keep(self, results: FilterLayout, layout: Layout, path: str, name: str, score: VideoScore) -> None:
+        """Keep crops, overlay video and analysis of a video in an output folder."""
         from syncnet.constants import FRAME_RATE
         from syncnet.filter import recipe
         from syncnet.steps import visualise
@@ -174,40 +196,48 @@ class Scorer:
         if score.tracks:
             visualise.run(layout, frame_rate=FRAME_RATE)
         origin = origin_of(path, recipe.digest(recipe.make_recipe(self.parameters)))
-        keep_outputs(
-            layout, self.results.outputs(name), aside=self.results.unfinished_outputs(self.scratch), origin=origin
-        )
+        keep_outputs(layout, results.outputs(name), temporary=results.unfinished_outputs(self.scratch), origin=origin)
 
 
-def origin_of(path, recipe):
-    """What tells that a video's kept outputs are those of its score: its absolute path, and the recipe's digest."""
+def origin_of(path: str, recipe: str) -> dict[str, str]:
+    """Return the record that links kept outputs to a score.
+
+    Args:
+        path: Absolute path of the video.
+        recipe: Digest of the recipe.
+    """
     return {"video_path": path, "recipe": recipe}
 
 
-def decide(tracks):
-    """The status of a video with tracks."""
+def decide(tracks: list[Record]) -> str:
+    """Return the status of a video with tracks."""
     scored = any(track["confidence"] is not None for track in tracks)
-    return SUCCESS if scored else NO_AUDIO  # a track is unscorable where the sound has ended before it begins
+    return SUCCESS if scored else NO_AUDIO  # a track cannot be scored if the audio ends before the track starts
 
 
-def all_unscored(tracks):
-    """Reasons of the tracks where none has a score."""
+def all_unscored(tracks: list[Record]) -> list[Record]:
+    """Return the distinct reasons of all tracks if none has a score, otherwise nothing."""
     if any(track["confidence"] is not None for track in tracks):
         return []
     return list({reason["text"]: reason for track in tracks for reason in track["reasons"]}.values())
 
 
-def one_line(error):
+def one_line(error: Exception | str) -> str:
+    """Return the text of an error with all whitespace collapsed to single spaces."""
     return " ".join(str(error).split())
 
 
-def load_scorer(parameters, *, output_dir, scratch, index, threads):
-    """The ``Scorer`` of a worker process.
+def load_scorer(
+    parameters: Parameters, *, output_dir: Path | None, scratch: Path, index: int, threads: int
+) -> ScoreVideo:
+    """Load the scorer of a worker process.
 
     Args:
-        parameters, output_dir, scratch: as in ``Scorer``.
-        index: which worker it is: several GPUs are shared out among the workers.
-        threads: to compute with.
+        parameters: Parameters of the recipe.
+        output_dir: As for ``Scorer``.
+        scratch: As for ``Scorer``.
+        index: Index of the worker; workers are assigned to the GPUs in turn.
+        threads: Number of CPU threads to use.
     """
     import cv2
     import torch

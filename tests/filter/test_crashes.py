@@ -1,4 +1,4 @@
-"""The filter when things die: workers, the program, the disk. Nothing is lost, nothing is scored twice."""
+"""Tests of the filter when workers or the program are killed or the disk is full: no score is lost or made twice."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from syncnet.filter.scorer import FAILED, SUCCESS
 ROUNDS = 20
 SCORED = "v{:03d}.c7.o1.mp4"
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def videos(tmp_path):
 
 @pytest.fixture
 def flags(tmp_path):
-    """Flags of a filter of tmp_path/videos into tmp_path/out."""
+    """Flags for filtering tmp_path/videos into tmp_path/out."""
     for name in ("a.pt", "b.pt"):
         (tmp_path / name).write_text(name)
     weights = ("--initial_model", tmp_path / "a.pt", "--s3fd_weights", tmp_path / "b.pt")
@@ -45,7 +45,7 @@ def flags(tmp_path):
 
 @pytest.fixture
 def start(flags, tmp_path):
-    """Start the filter with the scorer of the tests."""
+    """Start the filter with the scorer of filter_stub."""
     log = tmp_path / "log"
     log.touch()
     started = []
@@ -117,7 +117,7 @@ def test_workers_that_cannot_start(start, videos, tmp_path):
 
 
 def test_kill_workers_at_random(start, videos, tmp_path):
-    """ROUNDS times kill -9 of a worker in one run: every video gets its line, once."""
+    """Kill a worker with SIGKILL, ROUNDS times in one run: every video gets exactly one line."""
     names = [SCORED.format(i) for i in range(200)]
     videos(*names)
     program, dice, killed = start("--max_workers", "3"), random.Random(1), 0
@@ -132,14 +132,14 @@ def test_kill_workers_at_random(start, videos, tmp_path):
     failed = [record for record in records(tmp_path / "out") if record["status"] == FAILED]
     assert code == (3 if failed else 0), err
     assert all("killed by SIGKILL" in record["error"] and "twice" in record["error"] for record in failed)
-    # at most: a worker may die between taking a video and beginning it
+    # "at most", because a worker may die between receiving a video and starting it
     assert all(begun(tmp_path).count(record["name"]) <= 2 for record in failed)
     assert len(begun(tmp_path)) <= len(names) + ROUNDS
     assert "Traceback" not in err
 
 
 def test_kill_the_program_at_random(start, videos, tmp_path):
-    """ROUNDS times kill -9 of the program; then nothing is lost, nothing done twice, nothing left over."""
+    """Kill the program with SIGKILL, ROUNDS times: no score is lost or made twice, and no scratch is left."""
     names = [SCORED.format(i) for i in range(240)]
     videos(*names)
     dice, orphans, done, in_flight = random.Random(2), [], set(), 0
@@ -202,14 +202,14 @@ def test_second_program_is_refused(start, videos, tmp_path):
 
 
 def test_killed_while_folders_are_made(start, videos, tmp_path):
-    """A copy is complete or not there, whenever the program is killed; and it is not made twice."""
+    """Copies are complete or absent whenever the program is killed, and none is made twice."""
     folder = videos()
     names = [SCORED.format(i) for i in range(40)]
     for name in names:
         (folder / name).write_bytes(os.urandom(300_000))
     sizes = {name: (folder / name).stat().st_size for name in names}
     assert finish(start("--transfer", "none"))[0] == 0
-    dice, seen = random.Random(3), 0
+    dice, copied = random.Random(3), 0
 
     def copies():
         return {p for side in ("good", "poor") for p in (tmp_path / f"out/{side}_quality").glob("*")}
@@ -218,7 +218,7 @@ def test_killed_while_folders_are_made(start, videos, tmp_path):
         sides = ["--min_confidence", "9" if attempt % 2 else "5"]
         known = copies()
         program = start("--rescore", "never", *sides)
-        if attempt % 4 > 1:  # half of the kills hit while files are copied, however slow the machine is
+        if attempt % 4 > 1:  # half of the kills happen while files are copied, on any machine
             wait_until(lambda program=program, known=known: program.poll() is not None or copies() != known)
         else:
             time.sleep(dice.uniform(0.3, 0.7))
@@ -226,8 +226,8 @@ def test_killed_while_folders_are_made(start, videos, tmp_path):
         program.wait()
         there = copies()
         assert all(p.stat().st_size == sizes[p.name] for p in there)
-        seen += len(there)
-    assert seen
+        copied += len(there)
+    assert copied
     assert finish(start("--rescore", "never"))[0] == 0
     assert sorted(p.name for p in (tmp_path / "out/good_quality").iterdir()) == names
     assert not list((tmp_path / "out/poor_quality").iterdir())
@@ -235,7 +235,7 @@ def test_killed_while_folders_are_made(start, videos, tmp_path):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of 2 MB at tmp_path/out."""
+    """Mount a disk of 2 MB at tmp_path/out."""
     folder = tmp_path / "out"
     folder.mkdir()
     done = subprocess.run(
@@ -288,9 +288,9 @@ SECONDS, TIMES_PLAIN, MEGABYTES = 10, 4, 500
 
 @pytest.mark.slow
 def test_a_hundred_thousand_lines(start, flags, videos, tmp_path):
-    """Resumed and re-thresholded in less than 10 s and 500 MB, files left where they are.
+    """Resuming and applying other thresholds take less than 10 s and 500 MB, without moving files.
 
-    Where merely reading and writing so much JSON is slow, 10 s become a few times that.
+    On a machine where decoding and encoding that much JSON is slow, the limit is a multiple of that time.
     """
     folder = videos()
     for number in range(MANY):
@@ -301,7 +301,7 @@ def test_a_hundred_thousand_lines(start, flags, videos, tmp_path):
     assert finish(start("--transfer", "none", "--input_list", only))[0] == 0
     [line] = records(tmp_path / "out")
     del line["crc32"]
-    line["tracks"] = line["tracks"] * 2  # some 1.5 kB, as real ones
+    line["tracks"] = line["tracks"] * 2  # about 1.5 kB, like real lines
     with (tmp_path / "out/results.jsonl").open("wb") as file:
         for path in folder.iterdir():
             stat = path.stat()
@@ -318,11 +318,11 @@ def test_a_hundred_thousand_lines(start, flags, videos, tmp_path):
         program = start("--transfer", "none", *more)
         megabytes, pid = 0, 0
         while not pid:
-            # not ru_maxrss: that of a new process begins with the peak of this one
+            # ru_maxrss of a new process starts at the peak of this one
             megabytes = max(megabytes, filter_program.peak_megabytes(program.pid))
             pid, status, usage = os.wait4(program.pid, os.WNOHANG)
             time.sleep(0.01)
-        # seconds of computing: other programs may hold up the clock
+        # CPU time, because other programs may delay this one
         took.append((usage.ru_utime + usage.ru_stime, megabytes))
         print(f"{took[-1][0]:.1f} s of computing, at most {most:.1f}; {took[-1][1]:.0f} MB")
         assert status == 0, program.stderr.read()

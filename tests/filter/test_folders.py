@@ -1,5 +1,5 @@
 # ruff: noqa: F811, fixtures are imported
-"""Which files the filter takes, and where it puts them."""
+"""Tests of the files that the filter reads, and of those that it puts into the quality folders."""
 
 import csv
 import os
@@ -12,7 +12,7 @@ import pytest
 from filter_fixtures import GOOD, POOR, by_name, folder, placed, run_filter, stub, weights_files  # noqa: F401
 
 from syncnet.filter import placement
-from syncnet.filter.inputs import look_at
+from syncnet.filter.inputs import stat_video
 from syncnet.filter.layout import FilterLayout, other_name
 from syncnet.filter.placement import Placement
 
@@ -30,7 +30,7 @@ def test_same_stems_and_odd_names(run_filter, folder, tmp_path):
     ]
     videos = folder(*names, ".hidden.c7.o0.mp4", ".dir/h.c7.o0.mp4")
     odd = os.fsencode(videos) + b"/\xff.c7.o0.mp4"
-    with open(odd, "w") as file:  # noqa: PTH123, a name that is no Unicode
+    with open(odd, "w") as file:  # noqa: PTH123, a name that is not valid Unicode
         file.write("odd")
     results, _ = run_filter(videos, "--recursive")
     assert results["total_videos"] == 7 == results["good_quality"]
@@ -61,7 +61,7 @@ def test_input_list(run_filter, folder, stub, tmp_path):
     assert len(stub()) == 3
     assert len(placed(tmp_path)) == 3
     _, err = run_filter(None, "--input_list", tmp_path / "nothing", code=2)
-    assert "nothing: cannot read it" in err
+    assert "nothing: cannot read this list" in err
 
 
 @pytest.mark.parametrize("kind", ["hardlink", "symlink", "copy", "none"])
@@ -124,7 +124,7 @@ def test_copy_follows_its_source(run_filter, folder, tmp_path):
     (videos / POOR).unlink()
     results, _ = run_filter(videos)
     assert results["total_videos"] == 1
-    assert (tmp_path / "out/poor_quality" / POOR).exists()  # it may be all that is left
+    assert (tmp_path / "out/poor_quality" / POOR).exists()  # it may be the only copy left
 
 
 def texts(tmp_path):
@@ -132,7 +132,7 @@ def texts(tmp_path):
 
 
 def test_same_names_each_keep_a_place(run_filter, folder, tmp_path):
-    """The last copies there are move to the other side and back, each to its own place, and stay there."""
+    """Copies whose sources are gone move to the other quality folder and back, each to its own path."""
     first, second = folder(GOOD, into="one"), folder(GOOD, into="two")
     run_filter(first)
     run_filter(second)
@@ -159,10 +159,10 @@ def test_same_names_are_all_copied_at_once(run_filter, folder, tmp_path):
 
 
 def test_same_names_that_change_sides_at_once(run_filter, folder, tmp_path):
-    """One file is not moved over another that has yet to move away."""
+    """A file is not moved over another one that has not been moved yet."""
     for videos in (folder(GOOD, into="one"), folder(GOOD, into="two")):
         run_filter(videos, "--transfer", "none")
-    videos = [look_at(str(tmp_path / into / GOOD), GOOD) for into in ("one", "two")]
+    videos = [stat_video(str(tmp_path / into / GOOD), GOOD) for into in ("one", "two")]
     layout, sides = FilterLayout(tmp_path / "out"), [f"good_quality/{GOOD}", f"poor_quality/{GOOD}"]
     for places in (sides, sides[::-1], sides):
         for _ in range(2):
@@ -175,9 +175,9 @@ def test_same_names_that_change_sides_at_once(run_filter, folder, tmp_path):
 def test_file_planned_but_never_made_is_not_taken_for_another_s(run_filter, folder, tmp_path):
     first, second = folder(GOOD, into="one"), folder(GOOD, into="two")
     for videos in (first, second):
-        os.utime(videos / GOOD, (10**9, 10**9))  # of one size and age, as the copies will be
+        os.utime(videos / GOOD, (10**9, 10**9))  # same size and time, so the copies have them too
     run_filter(first)
-    (tmp_path / "out/good_quality" / GOOD).unlink()  # now as if killed before it was made
+    (tmp_path / "out/good_quality" / GOOD).unlink()  # as if the program had been killed before making it
     for videos in (second, first):
         run_filter(videos)
     assert sorted(texts(tmp_path).values()) == [f"content of one/{GOOD}", f"content of two/{GOOD}"]
@@ -201,7 +201,7 @@ def test_hard_link_of_a_link_is_to_the_video(run_filter, folder, tmp_path):
 
 @pytest.fixture
 def ordinary_user():
-    """A folder of somebody who may not do what its files' modes forbid."""
+    """Folder of a user for whom file modes are binding, unlike for root."""
     with tempfile.TemporaryDirectory() as name:
         root = os.geteuid() == 0
         if root:
@@ -221,7 +221,7 @@ def test_read_only_videos_are_copied_and_moved(ordinary_user):
     source = ordinary_user / GOOD
     source.write_text("content")
     source.chmod(0o444)
-    video, layout = look_at(str(source), GOOD), FilterLayout(ordinary_user / "out")
+    video, layout = stat_video(str(source), GOOD), FilterLayout(ordinary_user / "out")
     layout.output_dir.mkdir()
     for place in (f"good_quality/{GOOD}", f"poor_quality/{GOOD}", None):
         Placement(layout, kind="copy").settle([(video, place)])
@@ -231,7 +231,7 @@ def test_read_only_videos_are_copied_and_moved(ordinary_user):
 
 
 @pytest.mark.parametrize("line", [b"\xff\n", b'{"place": "\xc3', b"\0\0\0\0\n", b"[1]\n"])
-def test_torn_record_of_what_was_made(run_filter, folder, tmp_path, line):
+def test_incomplete_record_of_placed_files(run_filter, folder, tmp_path, line):
     videos, record = folder(GOOD, POOR), tmp_path / "out/.placed.jsonl"
     run_filter(videos)
     record.write_bytes(line + b"\n" + record.read_bytes() + line)
@@ -248,7 +248,7 @@ def test_file_where_a_folder_is_needed(run_filter, folder, tmp_path):
     for _ in range(2):
         _, err = run_filter(videos, "--recursive")
         for name in ("sub/a.c7.o0.mp4", "sub/deep/b.c7.o0.mp4"):
-            assert f"good_quality/{name}: not put there: a file is in the place of its folder" in err
+            assert f"good_quality/{name}: not written: a file has the name of its folder" in err
         assert texts(tmp_path) == {f"good_quality/{GOOD}": f"content of videos/{GOOD}", "good_quality/sub": "mine"}
     taken.unlink()
     run_filter(videos, "--recursive")
@@ -260,22 +260,22 @@ def test_video_named_as_another_s_folder(run_filter, folder, tmp_path):
     run_filter(folder("v.c7.o0.mp4/a.c7.o0.mp4", into="two"), "--keep_all", "--recursive")
     for _ in range(2):
         _, err = run_filter(None, "--rescore", "never")
-        assert "v.c7.o0.mp4/a.c7.o0.mp4: not put there: a file is in the place of its folder" in err
+        assert "v.c7.o0.mp4/a.c7.o0.mp4: not written: a file has the name of its folder" in err
         assert texts(tmp_path) == {"good_quality/v.c7.o0.mp4": "content of one/v.c7.o0.mp4"}
 
 
 def test_file_that_appears_while_others_are_copied(run_filter, folder, tmp_path, monkeypatch):
     videos = folder(GOOD, "h.c7.o0.mp4")
-    taken, make_aside = tmp_path / "out/good_quality/h.c7.o0.mp4", placement.make_aside
+    taken, make_temporary = tmp_path / "out/good_quality/h.c7.o0.mp4", placement.make_temporary
 
     def while_others_work(*args):
         if not taken.exists():
             taken.write_text("mine")
-        return make_aside(*args)
+        return make_temporary(*args)
 
-    monkeypatch.setattr(placement, "make_aside", while_others_work)
+    monkeypatch.setattr(placement, "make_temporary", while_others_work)
     _, err = run_filter(videos)
-    assert "h.c7.o0.mp4: not put there: a file that the filter did not make" in err
+    assert "h.c7.o0.mp4: not written: a file that the filter did not make" in err
     assert texts(tmp_path) == {
         f"good_quality/{GOOD}": f"content of videos/{GOOD}",
         f"good_quality/{taken.name}": "mine",
@@ -297,11 +297,11 @@ def test_folder_on_another_disk(run_filter, folder, tmp_path, other_disk, kind):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/good_quality").symlink_to(other_disk)
     left = FilterLayout(tmp_path / "out")
-    left = Placement(left, kind=kind).aside_folder(left.quality_folders[0])
+    left = Placement(left, kind=kind).temporary_folder(left.quality_folders[0])
     flags = ("--recursive", "--transfer", kind)
     for least, good in ((5, [GOOD, "sub/s.c7.o0.mp4"]), (9, []), (2, [GOOD, POOR, "sub/s.c7.o0.mp4"])):
         left.mkdir(parents=True)
-        (left / "copy.mp4").write_text("half a vid")  # of a killed program
+        (left / "copy.mp4").write_text("half a vid")  # left by a killed program
         for _ in range(2):
             run_filter(videos, *flags, "--min_confidence", least)
             there = sorted(str(p.relative_to(other_disk)) for p in other_disk.rglob("*") if not p.is_dir())

@@ -1,4 +1,4 @@
-"""The filter's journal: lines are whole or not there, and one program writes them."""
+"""Tests of the filter's journal: lines are complete or absent, and only one program writes them."""
 
 import errno
 import json
@@ -26,7 +26,7 @@ def scored(number):
     return Video(f"/v/{number}.mp4", f"{number}.mp4", 1, 2), VideoScore(SUCCESS, tracks=[filter_stub.track(0, 7.0, 1)])
 
 
-def test_torn_line_is_cut_off_wherever_it_tears(journal, tmp_path):
+def test_incomplete_line_is_cut_off_at_any_length(journal, tmp_path):
     first = journal()
     for number in range(3):
         first.append(*scored(number), recipe="r")
@@ -43,13 +43,13 @@ def test_torn_line_is_cut_off_wherever_it_tears(journal, tmp_path):
 
 
 def derived(opened):
-    """What results are made of all that a journal knows."""
+    """Return the results derived from all entries of a journal."""
     found = [(record, judge(record, DEFAULT)) for record in opened.records(list(opened.entries))]
     return [(result(record, verdict), row(record, verdict)) for record, verdict in found]
 
 
 def test_damage_anywhere_in_a_line(journal, tmp_path):
-    """A line that no longer is what was written counts as not there, or results can still be derived from it."""
+    """A damaged line is ignored, or results can still be derived from it."""
     first = journal()
     for number in range(3):
         first.append(*scored(number), recipe="r")
@@ -62,7 +62,7 @@ def test_damage_anywhere_in_a_line(journal, tmp_path):
         kept += len(again.entries) - 2
         assert {"/v/0.mp4", "/v/2.mp4"} <= set(again.entries)
         assert len(derived(again)) == len(again.entries)
-    assert 0 < kept < len(lines[1]) / 2  # what is damaged in a text is still a text
+    assert 0 < kept < len(lines[1]) / 2  # damage within a string leaves a valid string
 
 
 @pytest.mark.parametrize("crc32", [{}, {"crc32": 1}])
@@ -79,7 +79,7 @@ def test_lines_by_another_program(journal, tmp_path, crc32):
 
 
 def test_names_that_look_like_the_journal_s_own(journal):
-    """A line is decoded up to its first list without a look at the rest."""
+    """Only the part of a line before its first list is decoded, whatever a name contains."""
     name = '"}, "tracks": [], "crc32": 7}\n.mp4'
     _, score = scored(0)
     first = journal()
@@ -105,7 +105,7 @@ def test_failed_write_leaves_the_journal_as_it_was(journal, tmp_path, monkeypatc
     before = (tmp_path / "results.jsonl").read_bytes()
     write = os.write
     monkeypatch.setattr(journals.os, "write", lambda handle, data: write(handle, data[: len(data) // 2]))
-    with pytest.raises(DiskFullError, match=r"results\.jsonl: cannot write to it \(No space left"):
+    with pytest.raises(DiskFullError, match=r"results\.jsonl: cannot write to this file \(No space left"):
         first.append(*scored(1), recipe="r")
     assert (tmp_path / "results.jsonl").read_bytes() == before
     monkeypatch.undo()
@@ -115,7 +115,7 @@ def test_failed_write_leaves_the_journal_as_it_was(journal, tmp_path, monkeypatc
 
 @pytest.mark.parametrize("written", [1.0, 0.5])
 def test_interrupted_write_is_known(journal, tmp_path, monkeypatch, written):
-    """Ctrl-C between a line's way to disk and its entry: whole, the line counts; torn, it does not."""
+    """After Ctrl-C between writing a line and adding its entry, a complete line counts and a partial one does not."""
     first = journal()
     first.append(*scored(0), recipe="r")
     write = os.write
@@ -163,7 +163,7 @@ def test_lock_is_free_after_an_error(tmp_path):
 
 
 def test_file_system_without_locks(tmp_path, monkeypatch):
-    """Nobody else is there: waiting would not help."""
+    """The error does not say that another program holds the lock."""
 
     def flock(*_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))

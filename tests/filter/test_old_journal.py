@@ -1,6 +1,9 @@
 # ruff: noqa: F811, fixtures are imported
-"""Scores that users have stay theirs: a journal that version 1.0.0 wrote with ffmpeg 5.1, whose recipes hold no more
-than a version of ffmpeg. old_journal/ is what it wrote, but for the folder's name."""
+"""Tests that scores of earlier versions stay valid.
+
+old_journal/ is a journal that version 1.0.0 wrote with ffmpeg 5.1, with a placeholder for the folder's name. Its
+recipes contain only the version of ffmpeg.
+"""
 
 import json
 import os
@@ -23,7 +26,7 @@ WRITTEN = 1_700_000_000
 
 @pytest.fixture
 def published_ffmpeg(monkeypatch):
-    """Have an ffmpeg whose fingerprint is the published one, whichever there is."""
+    """Pretend that the installed ffmpeg has the published fingerprint."""
     found = Behaviour(version="7.0.2-static", fingerprint=PUBLISHED_FINGERPRINT, keeps_gaps=False)
     monkeypatch.setattr("syncnet.media.fingerprint.behaviour", lambda: found)
     all_versions.cache_clear()
@@ -33,7 +36,7 @@ def published_ffmpeg(monkeypatch):
 
 @pytest.fixture
 def old(folder, tmp_path):
-    """The videos and the output folder that the old version left."""
+    """Videos, and the output folder that the old version left."""
     videos = folder(*NAMES)
     for name in NAMES:
         os.utime(videos / name, (WRITTEN, WRITTEN))
@@ -72,7 +75,7 @@ def test_scores_of_another_ffmpeg_are_made_anew(run_filter, stub, old, tmp_path,
 
 
 def test_new_scores_join_the_old_ones(run_filter, stub, old, folder, tmp_path, published_ffmpeg):
-    """One recipe, though its digest is another today."""
+    """Old and new scores count as one recipe, although its digest has changed."""
     folder("new.c8.o0.mp4")
     results, _ = run_filter(old)
     assert stub() == ["new.c8.o0.mp4"]
@@ -100,7 +103,7 @@ def test_two_ffmpegs_of_one_fingerprint_are_one_recipe():
 
 @pytest.mark.parametrize("damage", [{"8e08043ab58e63ad": []}, {"8e08043ab58e63ad": {"versions": 1}}, {}])
 def test_recipes_that_are_damaged(run_filter, stub, old, tmp_path, damage):
-    """What scores were made with is then not known."""
+    """Recipes of the scores are then unknown, so all videos are scored again."""
     (tmp_path / "out/recipes.json").write_text(json.dumps(damage))
     run_filter(old)
     assert sorted(stub()) == sorted(NAMES)

@@ -1,4 +1,4 @@
-"""The filter on a Ray cluster of two nodes on this machine. Ray is optional: without it these tests are skipped."""
+"""Tests of the filter on a Ray cluster of two nodes on this machine. They are skipped if Ray is not installed."""
 
 import json
 import os
@@ -22,7 +22,7 @@ SILENCE_SECONDS = 4.0
 
 @pytest.fixture
 def stub(monkeypatch, tmp_path):
-    """The filter with the scorer of the tests, here and on the nodes."""
+    """Use the scorer of filter_stub, here and on the nodes; return a function that lists the started videos."""
     monkeypatch.setenv("STUB_LOG", str(tmp_path / "log"))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), str(TESTS.parent)]))
     monkeypatch.setattr(scorer, "load_scorer", filter_stub.load_scorer)
@@ -39,7 +39,7 @@ def stub(monkeypatch, tmp_path):
 
 @pytest.fixture
 def cluster(stub):
-    """A head with two cores, and a node with two."""
+    """Cluster with a head node of two cores."""
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
     yield cluster
     ray.shutdown()
@@ -75,7 +75,7 @@ def without_times(results):
 
 
 def test_node_removed_half_way(cluster, stub, run_filter, tmp_path):
-    """All results are there, once, and equal to the local engine's."""
+    """Every video has one result, equal to that of the local engine."""
     names = make_videos(tmp_path, 60, "none.mp4", "x.raises.mp4")
     node = cluster.add_node(num_cpus=2)
     removed = threading.Event()
@@ -92,7 +92,7 @@ def test_node_removed_half_way(cluster, stub, run_filter, tmp_path):
     thread.join(30)
     assert removed.is_set() and code == 3, err
     assert times_finished(tmp_path / "ray") == dict.fromkeys(names, 1)
-    assert len(stub()) <= len(names) + 4  # what was in flight was begun again
+    assert len(stub()) <= len(names) + 4  # videos in progress were started again
     code, local, _ = run_filter("local", "--transfer", "hardlink")
     assert code == 3
     assert without_times(results) == without_times(local)
@@ -123,7 +123,7 @@ def test_errors_of_the_whole_run(cluster, run_filter, tmp_path):
 
 
 def test_few_tasks_wait(cluster, stub, run_filter, tmp_path, monkeypatch):
-    """However many videos there are, each actor has one."""
+    """Every actor has one video at a time, however many there are."""
     make_videos(tmp_path, 30)
     most, give = [], ray_engine.Slot.give
 

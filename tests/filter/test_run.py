@@ -1,5 +1,5 @@
 # ruff: noqa: F811, fixtures are imported
-"""The filter's course and results, with a scorer that reads the scores out of the names."""
+"""Tests of the filter's main loop and results, with a scorer that reads scores from file names."""
 
 import codecs
 import json
@@ -164,7 +164,7 @@ def test_paper_line(run_filter, folder):
     assert used["parameters"]["initial_model"]["name"] == "a.pt"
     assert "most confident track of each of 3 videos: LSE-C mean 4.000 median 4.000, LSE-D mean 8.000" in err
     assert "all 6 tracks: LSE-C mean 3.500" in err
-    assert "a.pt" in err and "min_track 50" in err and "no LSE-C and LSE-D to report" in err
+    assert "a.pt" in err and "min_track 50" in err and "do not report these numbers as LSE-C and LSE-D" in err
 
 
 def test_histogram_shows_where_thresholds_cut(run_filter, folder):
@@ -176,7 +176,7 @@ def test_histogram_shows_where_thresholds_cut(run_filter, folder):
     assert ["-7", "#" * 40, "1"] in lines and ["1", "*", "#" * 40, "1"] in lines
 
 
-def test_histogram_tells_bars_that_pass_in_part():
+def test_histogram_marks_bars_that_pass_in_part():
     values = [6.5, 7.0, 9.0, 50.0]
     lines = list(histogram(values, passes=lambda value: value >= 7))
     assert [(line[:12].strip(), line[13]) for line in lines if not line.endswith(" 0")] == [
@@ -199,7 +199,7 @@ def test_settings_are_those_of_the_scores(run_filter, folder):
     }
 
 
-def test_never_tells_of_videos_without_a_score(run_filter, folder, tmp_path):
+def test_never_counts_videos_without_a_score(run_filter, folder, tmp_path):
     videos = folder(GOOD)
     run_filter(videos)
     folder(POOR)
@@ -209,7 +209,7 @@ def test_never_tells_of_videos_without_a_score(run_filter, folder, tmp_path):
     results, _ = run_filter(None, "--input_list", known, "--rescore", "never", code=3)
     assert (results["total_videos"], results["not_scored"]) == (2, 1)
     _, err = run_filter(None, "--input_list", unknown, "--rescore", "never", code=2)
-    assert "no scores of these" in err
+    assert "no scores of these videos" in err
 
 
 @pytest.mark.parametrize("rescore", ["changed", "always"])
@@ -276,7 +276,7 @@ def test_empty_folder(run_filter, folder):
 
 
 def test_journals_put_together(run_filter, folder, tmp_path):
-    """As docs/cluster.md has it for the parts of a list: all are judged, and nothing is scored again."""
+    """Merge journals as docs/cluster.md describes: all videos are judged, and none is scored again."""
     run_filter(folder(GOOD, into="part1"), "--transfer", "none", output="results.00")
     run_filter(folder(POOR, EARLY, into="part2"), "--transfer", "none", output="results.01")
     parts = [tmp_path / "results.00", tmp_path / "results.01"]

@@ -1,5 +1,5 @@
 # ruff: noqa: F811, fixtures are imported
-"""Where the filter's workers work: scratch that is full, missing or left over, and outputs that are kept from it."""
+"""Tests of the workers' scratch folders (full, missing or left over) and of outputs that are kept from them."""
 
 import errno
 import json
@@ -20,28 +20,28 @@ FULL, OVER_QUOTA = (OSError(number, os.strerror(number)) for number in (errno.EN
 
 
 @pytest.fixture
-def scorer(tmp_path, monkeypatch):
-    """A ``Scorer`` without networks, and with an error to raise instead of looking at a video."""
+def failing_scorer(tmp_path, monkeypatch):
+    """Make a ``Scorer`` without networks that raises an error instead of analysing a video."""
 
     def make(error):
         made = scorer.Scorer.__new__(scorer.Scorer)
         made.scratch, made.results, made.parameters = tmp_path / "scratch", None, None
 
-        def look(path, layout):
+        def analyse(path, layout):
             raise error
 
-        monkeypatch.setattr(made, "look", look)
+        monkeypatch.setattr(made, "analyse", analyse)
         return made
 
     return make
 
 
-def test_full_scratch_is_not_the_video_s_fault(scorer):
+def test_full_scratch_is_not_the_video_s_fault(failing_scorer):
     for error in (FULL, OVER_QUOTA):
-        with pytest.raises(DiskFullError, match=rf"scratch: .*{error.strerror}: free some"):
-            scorer(error)("/v/a.mp4", "a.mp4")
+        with pytest.raises(DiskFullError, match=rf"scratch: .*{error.strerror}: free space"):
+            failing_scorer(error)("/v/a.mp4", "a.mp4")
     with pytest.raises(PermissionError):
-        scorer(PermissionError(errno.EACCES, "no"))("/v/a.mp4", "a.mp4")
+        failing_scorer(PermissionError(errno.EACCES, "no"))("/v/a.mp4", "a.mp4")
 
 
 def test_messages_name_no_flag_that_the_filter_lacks(tmp_path):
@@ -64,7 +64,7 @@ def outputs_in(scratch):
 def test_kept_outputs_know_their_origin(tmp_path):
     target, origin = tmp_path / "out" / "a.mp4", scorer.origin_of("/v/a.mp4", "recipe")
     assert kept_origin(target) is None
-    keep_outputs(outputs_in(tmp_path / "scratch"), target, aside=tmp_path / "aside", origin=origin)
+    keep_outputs(outputs_in(tmp_path / "scratch"), target, temporary=tmp_path / "temporary", origin=origin)
     assert kept_origin(target) == origin
     assert sorted(path.name for path in target.iterdir()) == ["analysis", "crops", "origin.json"]
     (target / "origin.json").write_text("{")
@@ -86,14 +86,15 @@ def test_outputs_that_cannot_be_kept(tmp_path, monkeypatch, error, kind, words):
     monkeypatch.setattr(shutil, "move", move)
     target = tmp_path / "out" / "a.mp4"
     with pytest.raises(SyncNetError) as raised:
-        keep_outputs(outputs_in(tmp_path / "scratch"), target, aside=tmp_path / "aside", origin={})
+        keep_outputs(outputs_in(tmp_path / "scratch"), target, temporary=tmp_path / "temporary", origin={})
     assert type(raised.value) is kind
-    assert str(raised.value) == f"{target}: cannot write it ({words})"
-    assert not target.exists() and not (tmp_path / "aside").exists()
+    advice = "free space or check its permissions, then run the same command again"
+    assert str(raised.value) == f"{target}: cannot write this folder ({words}): {advice}"
+    assert not target.exists() and not (tmp_path / "temporary").exists()
 
 
 def test_outputs_of_another_score_are_made_anew(run_filter, folder, stub, tmp_path):
-    """Kept outputs count only for the video and the recipe that they were made of."""
+    """Kept outputs are valid only for the video and the recipe that they were made from."""
     videos = folder(GOOD, POOR)
     run_filter(videos)
     [number] = json.loads((tmp_path / "out/recipes.json").read_text())
@@ -124,7 +125,7 @@ def test_scratch_of_a_killed_program_is_removed(run_filter, folder, tmp_path):
 
 
 def test_scratch_of_dead_processes_is_removed(tmp_path, monkeypatch):
-    """A killed actor's; not a living one's, nor that of another machine on the same disk."""
+    """Scratch of a killed actor is removed; that of a running one or of another machine on the same disk is not."""
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     mine = worker_scratch(tmp_path, "ray-0")

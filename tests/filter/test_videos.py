@@ -1,5 +1,8 @@
-"""The filter on real files: clips with a detector of red squares and a network that compares light with loudness; with
-the starter weights, rendered talking faces."""
+"""Tests of the filter on real files.
+
+Most use clips with red squares as faces, a detector of red squares and a network that compares brightness with
+loudness; one uses rendered talking faces and the starter weights.
+"""
 
 import json
 import random
@@ -23,21 +26,21 @@ KILLS = 20
 STARTER = Path(__file__).resolve().parents[2] / "data" / "starter"
 
 
-def flashing_face(path, folder, *, late=0, other_sound=False, side=clips.FACE, frames=FRAMES):
-    """A red square; what is around it flashes with the noise. The sound comes ``late`` frames after the picture."""
-    seen = clips.flashes(frames + 2 * OFFSET, hold=HOLD)
-    heard = clips.flashes(len(seen), seed=7, hold=HOLD) if other_sound else seen
-    pictures = []
-    for light in seen[OFFSET : OFFSET + frames]:
-        picture = np.full((*SIZE, 3), 60, np.uint8)
-        picture[100:340, 200:440] = 190 if light else 60  # too little of the picture to be a cut
-        picture[TOP : TOP + side, LEFT : LEFT + side] = (0, 0, 255)
-        pictures.append(picture)
+def flashing_face(path, folder, *, late=0, other_audio=False, side=clips.FACE, frames=FRAMES):
+    """Write a clip of a red square whose surroundings flash with the noise; the audio is ``late`` frames late."""
+    video_frames = clips.flashes(frames + 2 * OFFSET, hold=HOLD)
+    audio_frames = clips.flashes(len(video_frames), seed=7, hold=HOLD) if other_audio else video_frames
+    images = []
+    for light in video_frames[OFFSET : OFFSET + frames]:
+        image = np.full((*SIZE, 3), 60, np.uint8)
+        image[100:340, 200:440] = 190 if light else 60  # too small a part of the frame to count as a scene cut
+        image[TOP : TOP + side, LEFT : LEFT + side] = (0, 0, 255)
+        images.append(image)
     folder = folder / path.name
     folder.mkdir()
-    images = clips.write_pictures(folder / "pictures", pictures)
-    sound = clips.write_sound(folder / "sound.wav", heard[OFFSET - late :][:frames])
-    return clips.encode(path, images, sound)
+    pattern = clips.write_pictures(folder / "pictures", images)
+    audio = clips.write_sound(folder / "sound.wav", audio_frames[OFFSET - late :][:frames])
+    return clips.encode(path, pattern, audio)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +50,7 @@ def folder(tmp_path_factory):
     (folder / "sub").mkdir()
     flashing_face(folder / "good.avi", scratch)
     flashing_face(folder / "late.avi", scratch, late=OFFSET)
-    flashing_face(folder / "wrong.avi", scratch, other_sound=True)
+    flashing_face(folder / "wrong.avi", scratch, other_audio=True)
     flashing_face(folder / "short.avi", scratch, frames=30)
     shutil.copy(folder / "late.avi", folder / "sub" / "good.avi")
     shutil.copy(folder / "good.avi", folder / "-odd 'name' \"$x;\" ü.avi")
@@ -68,7 +71,7 @@ FAILED = ("corrupt.mp4", "empty.mp4", "gone.mp4")
 
 @pytest.fixture
 def start(weights, tmp_path):
-    """Start the filter as users do, on the CPU."""
+    """Start the filter as a program on the CPU."""
     chosen = [str(part) for pair in weights.items() for part in pair]
     started = []
 
@@ -89,7 +92,7 @@ def results(output):
 
 @pytest.fixture(scope="module")
 def thresholds():
-    """What tells good from bad by the network of the tests, whose distances are small."""
+    """Thresholds for the tests' network, whose distances are small."""
     return ("--min_confidence", "0.25")
 
 
@@ -99,9 +102,9 @@ def test_every_kind_of_video(start, folder, tmp_path, thresholds, run):
     assert out == "" and "Traceback" not in err
     found = {result["name"]: result for result in results(tmp_path / "out")["results"]}
     assert {name for name in found if found[name]["passes_quality"]} == set(GOOD), err
-    in_step = found[GOOD[0]]["offset"]  # the tests' network sees light a little before it hears
+    in_step = found[GOOD[0]]["offset"]  # the tests' network has a small constant offset
     assert abs(in_step) <= 2 and all(found[name]["offset"] == in_step for name in GOOD)
-    for name in LATE:  # the sound comes after the picture: negative
+    for name in LATE:  # audio after video: negative offset
         assert found[name]["offset"] == in_step - OFFSET
         assert found[name]["quality_reasons"] == [f"offset {in_step - OFFSET} is more than 3 frames"]
     assert "confidence 0." in found["wrong.avi"]["quality_reasons"][0]
@@ -126,7 +129,7 @@ def test_every_kind_of_video(start, folder, tmp_path, thresholds, run):
 
 
 def scripts_agree(run, video, result, tmp_path):
-    """run_pipeline and run_syncnet give the numbers that the filter gave."""
+    """Check that run_pipeline and run_syncnet give the same numbers as the filter."""
     where = ("--data_dir", tmp_path / "data", "--reference", "me")
     assert run("run_pipeline", "--videofile", video, *where, *FLAGS, "--min_face_size", 50).code == 0
     assert run("run_syncnet", *where).code == 0
@@ -139,7 +142,7 @@ def scripts_agree(run, video, result, tmp_path):
 
 @pytest.mark.slow
 def test_kill_workers_and_program_at_random(start, folder, tmp_path):
-    """KILLS times kill -9, of a worker or of the whole program, with real videos in flight."""
+    """Kill a worker or the whole program with SIGKILL, KILLS times, while real videos are scored."""
     videos = tmp_path / "videos"
     videos.mkdir()
     names = [f"{number:02d}.avi" for number in range(40)]
@@ -150,7 +153,7 @@ def test_kill_workers_and_program_at_random(start, folder, tmp_path):
     tally = {"worker": 0, "program": 0}
     for number in range(KILLS):
         wait_until(lambda running=program: running.poll() is not None or workers(running.pid), seconds=60)
-        if number % 4 > 1:  # half of the kills hit while videos are being scored, however slow the machine is
+        if number % 4 > 1:  # half of the kills happen while videos are scored, on any machine
             wait_until(lambda known=done: set(times_finished(tmp_path / "out")) > known, seconds=120)
         time.sleep(dice.uniform(0, 2))
         children = descendants(program.pid)
@@ -185,7 +188,7 @@ def test_kill_workers_and_program_at_random(start, folder, tmp_path):
     not ((STARTER / "syncnet.pt").is_file() and (STARTER / "s3fd.pt").is_file()), reason="no starter weights"
 )
 def test_rendered_talking_faces(tmp_path):
-    """With the starter weights the default flags keep what is in step and turn away what is not."""
+    """With the starter weights, videos in sync pass and others do not."""
     from training.face.make_sample import delay, write_video
     from training.face.talking_face import render_scene
 
