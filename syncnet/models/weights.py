@@ -43,7 +43,7 @@ class WeightsSpec:
     Attributes:
         network: name of the network in messages.
         flag: the flag that names other weights.
-        published: default path of the published file, relative to the suite's folder.
+        published: default path of the published file, relative to ``home()``.
         size: size of the published file, in bytes.
         sha256: SHA-256 of the published file, in hexadecimal.
         starter: path of the starter weights, relative to the suite's folder.
@@ -91,7 +91,7 @@ def installed() -> bool:
 
 
 def home() -> Path:
-    """Return the folder that ``Known.published`` is relative to.
+    """Return the folder that ``WeightsSpec.published`` is relative to.
 
     This is the checkout itself. An installed suite has SYNCNET_HOME or else the user's data folder.
     """
