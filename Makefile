@@ -1,12 +1,12 @@
-# make demo    fetch the published weights if possible, and take the sample video through all scripts
-# make test    lint, and every test
-# make bench   measure this machine
-# make test-ffmpeg   tests of everything that ffmpeg has a part in, with several versions of it, and a table of scores;
-#                    FFMPEG_TESTS="tests/steps/test_parity.py" takes some of the tests
+# make demo          download the published weights if possible, and run all scripts on the sample video
+# make test          run the linters and all tests
+# make bench         run the benchmarks
+# make test-ffmpeg   run all tests that involve ffmpeg with several versions of it, and print a table of scores;
+#                    FFMPEG_TESTS="tests/steps/test_parity.py" selects tests
 #
-# Each makes .venv with the pinned requirements first. Variables:
+# Each target first creates .venv with the pinned requirements. Variables:
 #   PYTHON=python3.12    another Python, 3.10 or newer
-#   PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"    the smaller torch without CUDA
+#   PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"    smaller torch without CUDA
 
 PYTHON = python3
 VENV = .venv
@@ -15,7 +15,7 @@ RUN = $(VENV)/bin/python
 SAMPLE = --videofile data/sample.mp4 --reference sample --data_dir data/work
 CONNECT_SECONDS = 5
 
-# Versions of the package imageio-ffmpeg, for ffmpeg 4.2.2, 7.0.2 and 9.0.2 on Linux; and Debian's 5.1, where it is
+# Versions of the package imageio-ffmpeg, with ffmpeg 4.2.2, 7.0.2 and 9.0.2 on Linux, and Debian's 5.1 if installed
 FFMPEG_PACKAGES = 0.5.1 0.6.0 0.8.1
 SYSTEM_FFMPEG = $(wildcard /usr/bin/ffmpeg)
 FFMPEGS = $(SYSTEM_FFMPEG) $(abspath $(FFMPEG_PACKAGES:%=$(VENV)/ffmpegs/%))
@@ -77,7 +77,7 @@ $(VENV)/requirements-dev: requirements-dev.txt $(VENV)/requirements
 	$(RUN) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r requirements-dev.txt
 	@touch $@
 
-# pip comes last: where it is missing the environment was not finished
+# pip is installed last, so without it the environment is incomplete
 $(VENV)/bin/pip:
 	@command -v $(PYTHON) >/dev/null || \
 		{ echo "make: no $(PYTHON): install Python 3.10 or newer, or name one with PYTHON=" >&2; exit 1; }

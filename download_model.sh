@@ -1,17 +1,17 @@
 #!/bin/sh
-# Fetch the published weights of SyncNet and S3FD, and the demo clip, to their places in this folder.
+# Download the published weights of SyncNet and S3FD, and the demo clip, to their places in this folder.
 #
 #     sh download_model.sh
 #
-# Needs curl or wget. A file that is there and right is left alone, an interrupted download goes on where it stopped,
-# and nothing gets its final name before its size and SHA-256 are right. Exit code 1 when a file could not be had.
+# Needs curl or wget. Keeps files that are already complete and resumes interrupted downloads; a file gets its final
+# name only after its size and SHA-256 have been checked. Exit code 1 if a file could not be downloaded.
 #
-#     SYNCNET_MIRROR   addresses of folders that hold the same files, separated by spaces: tried before the table's
+#     SYNCNET_MIRROR   space-separated URLs of folders with the same files, tried before the URLs of the table
 #     SYNCNET_TIMEOUT  seconds to wait for a connection (20)
-#     SYNCNET_FILES    file with another table (tests)
+#     SYNCNET_FILES    file with another table (for tests)
 
 timeout=${SYNCNET_TIMEOUT:-20}
-stalled=30 # seconds without data that end a download
+stalled=30 # seconds without data after which a download ends
 origin=www.robots.ox.ac.uk/~vgg/software/lipsync/data
 
 # path, bytes, SHA-256, addresses
@@ -59,11 +59,11 @@ is_right() { # file bytes sha256
     [ -f "$1" ] && [ "$(size_of "$1")" -eq "$2" ] && [ "$(sha256_of "$1")" = "$3" ]
 }
 
-server_of() { # scheme and host: one port may be shut and the other open
+server_of() { # scheme and host, because one port may be closed and the other open
     printf '%s\n' "$1" | sed 's|^\([a-z]*://[^/]*\).*|\1|'
 }
 
-# Append to a file what an address has beyond it. Sets trouble: none, unreachable, no_resume or failed.
+# Append the rest of the file at a URL to a local file. Sets trouble: none, unreachable, no_resume or failed.
 transfer() { # address file
     if [ "$client" = curl ]; then
         curl --fail --location "$meter" --show-error --connect-timeout "$timeout" --speed-limit 1 \
@@ -71,11 +71,11 @@ transfer() { # address file
         case $? in
             0) trouble=none ;;
             5 | 6 | 7) trouble=unreachable ;;
-            28) [ -s "$2" ] && trouble=failed || trouble=unreachable ;; # a timeout, of the connection or of the data
+            28) [ -s "$2" ] && trouble=failed || trouble=unreachable ;; # timeout of the connection or of the data
             33 | 36) trouble=no_resume ;;
             *) trouble=failed ;;
         esac
-    elif [ "$client" = wget ]; then # begins again by itself where a server cannot resume
+    elif [ "$client" = wget ]; then # starts over by itself if a server cannot resume
         wget --no-verbose --tries=1 --dns-timeout="$timeout" --connect-timeout="$timeout" \
             --read-timeout="$stalled" --continue --output-document="$2" "$1" </dev/null
         case $? in
@@ -83,8 +83,8 @@ transfer() { # address file
             4) trouble=unreachable ;;
             *) trouble=failed ;;
         esac
-    else # BusyBox: short flags, and an exit code that tells nothing
-        # shellcheck disable=SC2086 # no word where this build has no such flag
+    else # BusyBox has short flags and an uninformative exit code
+        # shellcheck disable=SC2086 # $limit is empty if this build lacks the flag
         if answer=$(wget -q $limit -c -O "$2" "$1" 2>&1 </dev/null); then
             trouble=none
             return
@@ -97,7 +97,7 @@ transfer() { # address file
     fi
 }
 
-# Fetch from one address into a part file; succeeds when that is right.
+# Download from one URL into a part file; succeeds if the result is the published file.
 fetch_from() { # address part bytes sha256
     while :; do
         before=$(size_of "$2")
@@ -125,12 +125,12 @@ fetch_from() { # address part bytes sha256
                 return 1
                 ;;
         esac
-        # what was there before may have been the fault: once more without it
+        # the existing part may be damaged: try once more without it
         [ "$before" -gt 0 ] || return 1
     done
 }
 
-# Fetch one file from the first address that has it.
+# Download one file from the first URL that has it.
 fetch() { # path bytes sha256 addresses...
     path=$1 bytes=$2 sha256=$3
     shift 3
@@ -139,7 +139,7 @@ fetch() { # path bytes sha256 addresses...
         return 0
     fi
     part=$path.part
-    # in a shell of its own: a redirection that fails ends the shell that a special built-in runs in
+    # in a subshell, because a failed redirection of a special built-in ends the shell
     if ! mkdir -p -- "$(dirname -- "$path")" || ! (: >>"$part") 2>/dev/null; then
         say "$path: cannot write there"
         return 1
@@ -197,7 +197,7 @@ main() {
     missing=0
     rows=$(table) || return 1
     while read -r path bytes sha256 addresses; do
-        # shellcheck disable=SC2086 # addresses are words
+        # shellcheck disable=SC2086 # $addresses is a list of words
         [ -z "$path" ] || fetch "$path" "$bytes" "$sha256" $addresses || missing=$((missing + 1))
     done <<ROWS
 $rows

@@ -1,12 +1,12 @@
-"""What several versions of ffmpeg make of the same videos: frames, audio and scores, against the first one.
+"""Compare the frames, audio and scores that several versions of ffmpeg make from the same videos.
 
     python -m benchmarks.ffmpeg_versions /usr/bin/ffmpeg .venv/ffmpegs/0.6.0
 
-Each is a path of an ffmpeg, or of a folder into which the package imageio-ffmpeg was installed (pip install --no-deps
---target FOLDER). Printed are, for each: its fingerprint; in how many videos of tests/numbered.py the frames at 25 a
-second differ from those of ffmpeg 5.1; the difference of the audio, as a share of its level (RMS), mean and largest,
-over all combinations of codec, sample rate and channels; and every track's offset and confidence with the weights at
-hand.
+Each argument is the path of an ffmpeg, or of a folder into which the package imageio-ffmpeg was installed (pip install
+--no-deps --target FOLDER). The first is the reference. Prints for each: its fingerprint; in how many videos of
+tests/numbered.py the frames at 25 fps differ from those of ffmpeg 5.1; the difference of the audio relative to its
+level (RMS), mean and largest, over all combinations of codec, sample rate and channels; and the offset and confidence
+of every track, with the installed weights.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -29,22 +30,22 @@ OPUS_RATES = (8000, 16000, 48000)
 SECONDS = 2
 
 
-def get_parser():
+def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("ffmpegs", nargs="+", help="what to compare; the first is what the others are compared with")
+    parser.add_argument("ffmpegs", nargs="+", help="ffmpegs to compare; the first is the reference")
     parser.add_argument("--videos", nargs="*", default=["data/sample.mp4"], help="videos to score")
-    parser.add_argument("--min_track", type=int, default=50, help="as for run_pipeline")
+    parser.add_argument("--min_track", type=int, default=50, help="as in run_pipeline")
     return parser
 
 
-def program_of(path):
-    """The ffmpeg that a path means."""
+def program_of(path: str | Path) -> Path:
+    """Return the ffmpeg at a path, or in the imageio-ffmpeg folder at that path."""
     path = Path(path).absolute()
     return next(iter(sorted(path.glob("imageio_ffmpeg/binaries/ffmpeg-*"))), path)
 
 
-def examine(videos, min_track):
-    """Work out everything of the ffmpeg that SYNCNET_FFMPEG names, and print it as JSON."""
+def examine(videos: Sequence[str], min_track: int) -> None:
+    """Compute all figures of the ffmpeg that SYNCNET_FFMPEG names, and print them as JSON."""
     from syncnet.media.fingerprint import behaviour
 
     found = behaviour()
@@ -55,12 +56,12 @@ def examine(videos, min_track):
             "frames": differing_frames(Path(folder)),
             "scores": [score(Path(video), Path(folder) / "work", min_track) for video in videos],
         }
-        result["audio"] = {name: samples.tolist() for name, samples in audio(Path(folder))}
+        result["audio"] = {name: samples.tolist() for name, samples in converted_audio(Path(folder))}
     print(json.dumps(result))
 
 
-def differing_frames(folder):
-    """How many of the numbered videos become other frames than ffmpeg 5.1 makes of them."""
+def differing_frames(folder: Path) -> str:
+    """Return how many of the numbered videos give other frames than with ffmpeg 5.1; ``folder`` is scratch space."""
     from tests import numbered
 
     goldens = json.loads((ROOT / "tests/media/frame_goldens.json").read_text(encoding="utf-8"))
@@ -73,8 +74,8 @@ def differing_frames(folder):
     return f"{count} of {len(goldens)}"
 
 
-def voice(rate, channels):
-    """Something like a voice: channels x samples, int16."""
+def synthetic_voice(rate: int, channels: int) -> np.ndarray:
+    """Return a signal resembling a voice, channels x samples, int16."""
     rng = np.random.default_rng(0)
     at = np.arange(rate * SECONDS) / rate
     envelope = np.clip(np.sin(8 * at), 0, 1)
@@ -82,8 +83,8 @@ def voice(rate, channels):
     return (envelope * harmonics * 2500 + rng.normal(0, 60, (channels, len(at)))).astype(np.int16)
 
 
-def audio(folder):
-    """Name and 16 kHz samples of every combination of codec, sample rate and channels."""
+def converted_audio(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the name and the 16 kHz samples of every combination of codec, sample rate and channels."""
     from syncnet.media import conversions
     from syncnet.media.containers import check_streams
     from syncnet.media.fingerprint import behaviour
@@ -99,8 +100,8 @@ def audio(folder):
                 yield f"{codec} {rate} {layout}", conversions.read_wav(wav)
 
 
-def write_audio(path, codec, rate, layout):
-    """Write a grey video with a voice, by PyAV: the same file for every ffmpeg."""
+def write_audio(path: Path, codec: str, rate: int, layout: str) -> None:
+    """Write a grey video with a voice, with PyAV, so that every ffmpeg gets the same file."""
     with av.open(str(path), "w") as container:
         video = container.add_stream("mpeg4", rate=25, width=64, height=64, pix_fmt="yuv420p")
         stream = container.add_stream(codec, rate=rate, layout=layout)
@@ -108,7 +109,7 @@ def write_audio(path, codec, rate, layout):
         for index in range(25 * SECONDS):
             grey.pts, grey.time_base = index, Fraction(1, 25)
             container.mux(video.encode(grey))
-        samples = voice(rate, len(stream.layout.channels))
+        samples = synthetic_voice(rate, len(stream.layout.channels))
         frame = av.AudioFrame.from_ndarray(samples.T.reshape(1, -1), format="s16", layout=layout)
         frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
         for part in av.AudioResampler(stream.format.name, layout, rate).resample(frame):
@@ -117,8 +118,8 @@ def write_audio(path, codec, rate, layout):
             container.mux(each.encode(None))
 
 
-def score(video, data_dir, min_track):
-    """A line for every track of a video."""
+def score(video: Path, data_dir: Path, min_track: int) -> dict:
+    """Return the name of a video and the offset and confidence of its tracks."""
     for script in ("run_pipeline.py", "run_syncnet.py"):
         command = [sys.executable, script, "--videofile", str(video), "--reference", "a", "--data_dir", str(data_dir)]
         command += ["--quiet", "--device", "cpu"]
@@ -128,14 +129,14 @@ def score(video, data_dir, min_track):
     return {"video": video.name, "tracks": [(track["offset"], track["confidence"]) for track in tracks]}
 
 
-def difference(samples, reference):
-    """RMS of the difference of two signals, as a share of the reference's; what one is longer does not count."""
+def difference(samples: Sequence[int], reference: Sequence[int]) -> float:
+    """Return the RMS of the difference of two signals relative to the reference's, over their common length."""
     length = min(len(samples), len(reference))
     a, b = (np.array(part[:length], float) for part in (samples, reference))
     return float(np.sqrt(np.mean((a - b) ** 2) / np.mean(b**2)))
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     args = get_parser().parse_args(argv)
     found = []
     for ffmpeg in args.ffmpegs:

@@ -1,15 +1,16 @@
-"""Speed of the two networks: the plain formulation against the suite's, in one process, turn by turn.
+"""Time the two networks in one process: the plain formulation against the suite's, in alternation.
 
     python -m benchmarks.networks [--rounds 7] [--device cpu]
 
-Plain is the modules as specified: SyncNet on 20 windows, the detector on one frame, its boxes decoded and suppressed
-one by one. Ours gets a few batches, as the scripts hand them over. Both get published-size networks with random
-weights. Prints medians, ratios, and what each does a second.
+Plain uses the modules as specified: SyncNet on 20 windows, and the detector on one frame, with its boxes decoded and
+suppressed one by one. Ours gets a few batches, as the scripts pass them. Both use networks of published size with
+random weights. Prints the rates of both, from median times, and their ratio.
 """
 
 import argparse
 import statistics
 import time
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -29,15 +30,17 @@ BATCHES = 4
 FRAME_SIZES = {"540p": (540, 960), "1080p": (1080, 1920)}
 
 
-def get_parser():
+def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cpu")
     return parser
 
 
-def race(plain, ours, *, rounds, device):
-    """Median seconds of two functions, run in turns."""
+def time_in_turns(
+    plain: Callable[[], object], ours: Callable[[], object], *, rounds: int, device: torch.device
+) -> list[float]:
+    """Return the median seconds of two functions that are run in turns."""
     times = {plain: [], ours: []}
     for index in range(rounds + 1):
         for function, taken in times.items():
@@ -50,11 +53,12 @@ def race(plain, ours, *, rounds, device):
     return [statistics.median(taken) for taken in times.values()]
 
 
-def report(name, unit, plain, ours):
+def report(name: str, unit: str, plain: float, ours: float) -> None:
+    """Print the rates of both ways, given their seconds per unit, and the ratio."""
     print(f"{name:22} plain {1 / plain:8.1f}  ours {1 / ours:8.1f} {unit}/s   ratio {plain / ours:.2f}")
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     args = get_parser().parse_args(argv)
     device = select_device(args.device)
     torch.manual_seed(SEED)
@@ -67,17 +71,17 @@ def main(argv=None):
     clip = random.integers(0, 256, (batch + frames - 1, height, width, 3), dtype=np.uint8)
     planes = torch.from_numpy(clip).permute(0, 3, 1, 2).float()
     windows = torch.stack([planes[i : i + frames].transpose(0, 1) for i in range(min(WINDOWS, batch))]).to(device)
-    sound = random.standard_normal((WINDOWS, 1, 13, 20)).astype(np.float32)
+    audio_windows = random.standard_normal((WINDOWS, 1, 13, 20)).astype(np.float32)
 
     def plain_score():
         with torch.no_grad():
-            net.forward_lip(windows), net.forward_aud(torch.from_numpy(sound[: len(windows)]).to(device))
+            net.forward_lip(windows), net.forward_aud(torch.from_numpy(audio_windows[: len(windows)]).to(device))
 
     def our_score():
         list(in_lanes(fast.video_features, [clip] * BATCHES, device))
-        list(in_lanes(fast.audio_features, [sound[:batch]] * BATCHES, device))
+        list(in_lanes(fast.audio_features, [audio_windows[:batch]] * BATCHES, device))
 
-    plain, ours = race(plain_score, our_score, rounds=args.rounds, device=device)
+    plain, ours = time_in_turns(plain_score, our_score, rounds=args.rounds, device=device)
     report("scoring", "windows", plain / len(windows), ours / batch / BATCHES)
 
     for name, size in FRAME_SIZES.items():
@@ -89,7 +93,7 @@ def main(argv=None):
         def our_detect(images, detector=detector):
             return detector.detect_batch(images, conf_th=CONFIDENCE, scales=[FACEDET_SCALE])
 
-        plain, ours = race(
+        plain, ours = time_in_turns(
             lambda frame=frame, net=plain_net: detect(net, frame, device),
             lambda images=images, detect=our_detect: list(in_lanes(detect, [images] * BATCHES, device)),
             rounds=args.rounds,

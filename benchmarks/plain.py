@@ -1,23 +1,25 @@
-"""The plain formulation as scripts of its own: every step after the other, the networks' modules as specified.
+"""The plain formulation of the scripts: one step after the other, with the networks' modules as specified.
 
     python -m benchmarks.plain pipeline --videofile video.mp4 --data_dir work --s3fd_weights s3fd.pt --min_track 50
     python -m benchmarks.plain syncnet --data_dir work --initial_model syncnet.pt
     python -m benchmarks.plain demo --videofile clip.avi --data_dir work --initial_model syncnet.pt
 
-What ``benchmarks.processes`` compares the suite's scripts with: one frame through the detector, its boxes decoded and
-suppressed one by one; 20 windows through SyncNet, a clip held in memory whole; nothing at the same time as anything
-else. The same files come of it, and the offsets and confidences of every track are printed.
+``benchmarks.processes`` compares the suite's scripts with it. One frame at a time passes through the detector, and its
+boxes are decoded and suppressed one by one; 20 windows at a time pass through SyncNet, with the whole clip in memory;
+nothing runs in parallel. It writes the same files and prints the offset and confidence of every track.
 """
 
 import argparse
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from torch import nn
 
 from detectors.s3fd import CANDIDATE_IOU, PIXEL_MEANS, SCALES_IOU, resize
 from detectors.s3fd.box_utils import SIZES, STEPS, VARIANCES, map_sizes
@@ -26,7 +28,7 @@ from syncnet.constants import FRAME_RATE, WINDOW_FRAMES
 from syncnet.faces.crops import CROP_SIZE, crop_face, cut_audio, smooth, video_writer
 from syncnet.faces.detect import CONFIDENCE
 from syncnet.faces.scenes import detect_scenes, frame_numbers, new_manager
-from syncnet.faces.tracks import Face, iou, track_faces
+from syncnet.faces.tracks import Face, Track, iou, track_faces
 from syncnet.media import conversions
 from syncnet.media.containers import check_streams
 from syncnet.media.fingerprint import behaviour
@@ -46,7 +48,7 @@ from syncnet.sync import scoring
 REFERENCE = "plain"
 
 
-def get_parser():
+def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("step", choices=("pipeline", "syncnet", "demo"))
     parser.add_argument("--videofile")
@@ -57,8 +59,20 @@ def get_parser():
     return parser
 
 
-def detect(net, image, device, *, scale=defaults.FACEDET_SCALE):
-    """Faces of one frame, box by box: rows of x1, y1, x2, y2, score."""
+def detect(
+    net: nn.Module, image: np.ndarray, device: torch.device, *, scale: float = defaults.FACEDET_SCALE
+) -> list[tuple[float, ...]]:
+    """Detect the faces of one frame, box by box.
+
+    Args:
+        net: The detector's network.
+        image: H x W x 3, uint8, RGB.
+        device: Device of the network.
+        scale: Scale of detection.
+
+    Returns:
+        Rows of x1, y1, x2, y2, score, in pixels of the frame.
+    """
     height, width = image.shape[:2]
     small = resize(image, scale)
     pixels = torch.from_numpy(small).to(device).permute(2, 0, 1)[None].float()
@@ -86,8 +100,8 @@ def detect(net, image, device, *, scale=defaults.FACEDET_SCALE):
     return boxes
 
 
-def run_pipeline(videofile, layout, *, s3fd_weights, min_track):
-    """Convert, detect, track and crop."""
+def run_pipeline(videofile: str | Path, layout: Layout, *, s3fd_weights: str | Path, min_track: int) -> None:
+    """Convert a video, detect and track its faces, and write the crops."""
     net, _ = load_s3fd(s3fd_weights)
     layout.clear()
     for folder in (layout.frames, layout.crops):
@@ -118,20 +132,20 @@ def run_pipeline(videofile, layout, *, s3fd_weights, min_track):
         write_crop(number, track, layout)
 
 
-def write_crop(number, track, layout):
-    """Cut out one track."""
+def write_crop(number: int, track: Track, layout: Layout) -> None:
+    """Write the crop of one track."""
     path = smooth(track)
-    pictures, sound = silent_crop_file(layout.crops, number), crop_audio_file(layout.crops, number)
-    with video_writer(pictures, frame_rate=FRAME_RATE, width=CROP_SIZE, height=CROP_SIZE) as writer:
+    silent, audio = silent_crop_file(layout.crops, number), crop_audio_file(layout.crops, number)
+    with video_writer(silent, frame_rate=FRAME_RATE, width=CROP_SIZE, height=CROP_SIZE) as writer:
         for frame, s, x, y in zip(track.frame, path.s, path.x, path.y):
             image = cv2.imread(str(frame_file(layout.frames, frame)))
             writer.write(crop_face(image, s=s, x=x, y=y, crop_scale=defaults.CROP_SCALE))
-    cut_audio(layout.audio, sound, first=track.frame[0], last=track.frame[-1], frame_rate=FRAME_RATE)
-    conversions.mux(pictures, sound, crop_file(layout.crops, number), frames=len(track.frame))
+    cut_audio(layout.audio, audio, first=track.frame[0], last=track.frame[-1], frame_rate=FRAME_RATE)
+    conversions.mux(silent, audio, crop_file(layout.crops, number), frames=len(track.frame))
 
 
-def score(net, clip, folder):
-    """(offset, confidence) of one clip."""
+def score(net: nn.Module, clip: str | Path, folder: Path) -> tuple[int, float]:
+    """Return the offset and confidence of one clip; ``folder`` is scratch space."""
     shutil.rmtree(folder, ignore_errors=True)
     make_folder(folder)
     conversions.start_frames(clip, folder).finish()
@@ -139,20 +153,20 @@ def score(net, clip, folder):
     images = np.stack([cv2.imread(str(file)) for file in frame_files(folder)], axis=3)
     planes = torch.from_numpy(images.transpose(2, 3, 0, 1).astype(float)).float()  # channels x frames x rows x columns
     samples = conversions.read_wav(scratch_audio(folder))
-    sound = torch.from_numpy(scoring.audio_windows(samples))
+    audio_windows = torch.from_numpy(scoring.audio_windows(samples))
     count = scoring.window_count(planes.shape[1], scoring.audio_frames(samples))
     video, audio = [], []
     for start in range(0, count, defaults.BATCH_SIZE):
         places = range(start, min(start + defaults.BATCH_SIZE, count))
         with torch.no_grad():
             video.append(net.forward_lip(torch.stack([planes[:, i : i + WINDOW_FRAMES] for i in places])))
-            audio.append(net.forward_aud(sound[places[0] : places[-1] + 1]))
+            audio.append(net.forward_aud(audio_windows[places[0] : places[-1] + 1]))
     dists = scoring.distances(torch.cat(video), torch.cat(audio), vshift=defaults.VSHIFT)
     found = scoring.score(dists, video_frames=planes.shape[1], audio_frames=scoring.audio_frames(samples))
     return found.offset, found.confidence
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     args = get_parser().parse_args(argv)
     layout = Layout(Path(args.data_dir), REFERENCE)
     if args.step == "pipeline":

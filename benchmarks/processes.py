@@ -1,11 +1,11 @@
-"""The scripts as whole processes, start-up and all, against the plain formulation's, turn by turn.
+"""Time the scripts as whole processes, including start-up, against the plain formulation, in alternation.
 
     python -m benchmarks.processes
     python -m benchmarks.processes --videofile video.mp4 --min_track 50 --rounds 5
 
-Both have networks of published size with random weights; the detector's are such that it finds the same few large faces
-in every picture. The demo's clip is the first face track. Both ways' offsets and confidences must agree. Prints median
-seconds and ratios.
+Both use networks of published size with random weights; the detector's weights find the same few large faces in every
+frame. The clip of demo_syncnet is the first face track. Offsets and confidences must agree. Prints median seconds and
+ratios.
 """
 
 import argparse
@@ -15,10 +15,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from benchmarks.filter import Scores, check_equal
 from benchmarks.plain import REFERENCE
 from detectors.s3fd.nets import S3FDNet
 from syncnet.results.layout import Layout
@@ -27,10 +29,10 @@ from SyncNetModel import S
 ROOT = Path(__file__).resolve().parent.parent
 SEED = 0
 SURE = 10.0  # log odds of a face
-TOLERANCE = 2e-3  # of confidences, as tests/steps/test_parity.py has it
+TOLERANCE = 2e-3  # of confidences, as in tests/steps/test_parity.py
 
 
-def get_parser():
+def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videofile", default=str(ROOT / "data/sample.mp4"))
     parser.add_argument("--min_track", type=int, default=100)
@@ -38,8 +40,8 @@ def get_parser():
     return parser
 
 
-def save_weights(s3fd, syncnet):
-    """Write both networks; the detector takes the places of its coarsest map for faces, whatever the picture."""
+def save_weights(s3fd: Path, syncnet: Path) -> None:
+    """Write both networks; the detector finds a face at every place of its coarsest map, whatever the frame."""
     torch.manual_seed(SEED)
     detector, net = S3FDNet(), S()
     with torch.no_grad():
@@ -52,25 +54,19 @@ def save_weights(s3fd, syncnet):
     torch.save(net.state_dict(), syncnet)
 
 
-def call(*command):
-    """Run a Python program: what it printed, and its seconds."""
+def call(*command: object) -> tuple[bytes, float]:
+    """Run a Python program; return its output and its seconds."""
     started = time.perf_counter()
     done = subprocess.run([sys.executable, *map(str, command)], check=True, stdout=subprocess.PIPE, cwd=ROOT)
     return done.stdout, time.perf_counter() - started
 
 
-def scores_of(report):
+def scores_of(report: Path) -> Scores:
+    """Read the offset and confidence of every track from a scores.json."""
     return [(track["offset"], track["confidence"]) for track in json.loads(report.read_text())["tracks"]]
 
 
-def check_equal(name, plain, ours):
-    """Both ways' scores are the same, but for rounding."""
-    apart = [abs(p[1] - o[1]) for p, o in zip(plain, ours)]
-    if [p[0] for p in plain] != [o[0] for o in ours] or max(apart, default=1) > TOLERANCE:
-        raise SystemExit(f"{name}: plain {plain}, ours {ours}")
-
-
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     args = get_parser().parse_args(argv)
     seconds = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -104,7 +100,13 @@ def main(argv=None):
                 our_seconds = call(*mine)[1]
                 seconds.setdefault(name, []).append((plain_seconds, our_seconds))
                 if printed:
-                    check_equal(name, json.loads(printed), scores_of(demo if name == "demo_syncnet" else ours.scores))
+                    expected = json.loads(printed)
+                    if not expected:
+                        raise SystemExit(
+                            f"{name}: no face track in {args.videofile}; give a video of faces or a smaller --min_track"
+                        )
+                    found = scores_of(demo if name == "demo_syncnet" else ours.scores)
+                    check_equal(name, [tuple(track) for track in expected], found, tolerance=TOLERANCE)
     for name, taken in seconds.items():
         plain_seconds, our_seconds = map(statistics.median, zip(*taken))
         ratio = plain_seconds / our_seconds

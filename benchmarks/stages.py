@@ -1,9 +1,9 @@
-"""Share of run_pipeline's and run_syncnet's wall time outside the two networks, and peak memory.
+"""Measure peak memory and the share of wall time that run_pipeline and run_syncnet spend outside the networks.
 
     python -m benchmarks.stages [--seconds 60] [--size 1920x1080] [--width 1.0] [--video data/sample.mp4]
 
-The video is repeated and scaled to the size asked for. The networks are of published size (or ``--width`` times that)
-with random weights: the detector runs, and one face in the middle stands in for what it finds.
+The video is looped and scaled to the given length and size. The networks have published size (or ``--width`` times
+that) and random weights: the detector runs, but its detections are replaced by one face in the middle.
 """
 
 import argparse
@@ -11,8 +11,11 @@ import resource
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
 import torch
 
 from detectors import S3FD
@@ -25,13 +28,15 @@ from syncnet.steps import score as score_step
 from SyncNetInstance import SyncNetInstance
 from SyncNetModel import S
 
+Result = TypeVar("Result")
+
 SEED = 0
 FACE_CONFIDENCE = 0.99
 ROOT = Path(__file__).resolve().parent.parent
-MEGABYTE = 1024  # of the kilobytes that getrusage counts in
+MEGABYTE = 1024  # kilobytes, the unit of getrusage
 
 
-def get_parser():
+def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--size", default="1920x1080")
@@ -41,9 +46,12 @@ def get_parser():
 
 
 class OneFace(S3FD):
-    """Runs the detector, and finds one face in the middle of every picture."""
+    """Detector that runs its network but returns one face in the middle of every frame."""
 
-    def detect_batch(self, images, conf_th=0.8, scales=(1,)):
+    def detect_batch(
+        self, images: np.ndarray, conf_th: float = 0.8, scales: Sequence[float] = (1,)
+    ) -> list[np.ndarray]:
+        """Run the detector on N x H x W x 3 frames; return one row of x1, y1, x2, y2, score per frame."""
         super().detect_batch(images, conf_th=conf_th, scales=scales)
         height, width = images.shape[1:3]
         half = height / 6
@@ -52,13 +60,18 @@ class OneFace(S3FD):
 
 
 class Stopwatch:
-    """Adds up the time in which at least one thread is in one of some methods."""
+    """Sum of the time in which at least one thread runs one of the watched methods.
 
-    def __init__(self):
+    Attributes:
+        seconds: The sum so far.
+    """
+
+    def __init__(self) -> None:
         self.seconds, self.inside, self.started = 0.0, 0, 0.0
         self.lock = threading.Lock()
 
-    def count(self, step):
+    def count(self, step: int) -> None:
+        """Count a thread that enters (1) or leaves (-1) a watched method."""
         with self.lock:
             if not self.inside:
                 self.started = time.perf_counter()
@@ -66,7 +79,8 @@ class Stopwatch:
             if not self.inside:
                 self.seconds += time.perf_counter() - self.started
 
-    def watch(self, owner, name):
+    def watch(self, owner: type, name: str) -> None:
+        """Watch a method of a class, replacing it by a wrapper."""
         function = getattr(owner, name)
 
         def timed(*args, **kwargs):
@@ -79,8 +93,8 @@ class Stopwatch:
         setattr(owner, name, timed)
 
 
-def measure(name, function, networks):
-    """Run a step, and print how long it took and how much of that was outside the networks."""
+def measure(name: str, function: Callable[[], Result], networks: Stopwatch) -> Result:
+    """Run a step; print its time, the share outside the networks and the peak memory."""
     inside, started = networks.seconds, time.perf_counter()
     result = function()
     wall, inside = time.perf_counter() - started, networks.seconds - inside
@@ -89,7 +103,7 @@ def measure(name, function, networks):
     return result
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     args = get_parser().parse_args(argv)
     networks = Stopwatch()
     networks.watch(FastS3FD, "forward")

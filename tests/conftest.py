@@ -1,4 +1,6 @@
-"""Fixtures of all tests: weights, clips, and scripts run in this process."""
+"""Fixtures for all tests: weights, clips, and scripts that run in this process."""
+
+from __future__ import annotations
 
 import importlib
 import os
@@ -20,20 +22,20 @@ from syncnet.steps.versions import versions
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("SYNCNET_SHARED", ROOT.parent / "shared"))
-DETECT = ("--facedet_scale", "0.5", "--min_track", "10")  # suits clips.face_clip
+DETECT = ("--facedet_scale", "0.5", "--min_track", "10")  # for clips.face_clip
 
 
 @pytest.fixture(scope="session")
-def shared():
-    """Folder with the reference's figures and clips."""
+def shared() -> Path:
+    """Return the folder with the reference figures and clips."""
     if not (SHARED / "reference").is_dir():
         pytest.skip(f"no reference material at {SHARED} (SYNCNET_SHARED names another folder)")
     return SHARED
 
 
 @pytest.fixture(scope="session")
-def weights(tmp_path_factory):
-    """Flags that name the weights of tests, by network."""
+def weights(tmp_path_factory) -> dict[str, Path]:
+    """Return the weights of the tests by the flag that names them."""
     folder = tmp_path_factory.mktemp("weights")
     torch.save(standins.red_square_detector(), folder / "s3fd.pt")
     torch.save(standins.light_and_loudness(), folder / "syncnet.pt")
@@ -42,21 +44,22 @@ def weights(tmp_path_factory):
 
 @dataclass
 class Ran:
-    """How a script ended.
+    """Result of a script.
 
     Attributes:
-        code: exit code.
-        out, err: lines of stdout and stderr.
+        code: Exit code.
+        out: Lines of stdout.
+        err: Lines of stderr.
     """
 
     code: int
-    out: list
-    err: list
+    out: list[str]
+    err: list[str]
 
 
 @pytest.fixture
 def run(capfd, weights):
-    """Run a script's main(argv) here, on the CPU and with the weights of the tests unless argv names others."""
+    """Return a function that runs a script's main(argv), by default on the CPU and with the tests' weights."""
 
     def call(script, *argv):
         module = importlib.import_module(script)
@@ -78,7 +81,7 @@ def run(capfd, weights):
 
 @pytest.fixture
 def pipeline(run, tmp_path):
-    """Run run_pipeline on a clip, into a folder of the test's own; also returns the ``Layout``."""
+    """Return a function that runs run_pipeline on a clip and returns the result and the ``Layout``."""
 
     def call(clip, *argv, reference="me", data_dir=None):
         data_dir = data_dir or tmp_path / "data"
@@ -89,14 +92,14 @@ def pipeline(run, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def face_clip(tmp_path_factory):
-    """1.4 s of one face."""
+def face_clip(tmp_path_factory) -> Path:
+    """Return a clip of one face, 1.4 s long."""
     return clips.face_clip(tmp_path_factory.mktemp("clips") / "face.mp4")
 
 
 @pytest.fixture(scope="session")
-def finished(face_clip, weights, tmp_path_factory):
-    """A data folder that run_pipeline and run_syncnet have filled; copy it, don't write to it."""
+def finished(face_clip, weights, tmp_path_factory) -> Path:
+    """Return a data folder filled by run_pipeline and run_syncnet. Copy it; do not write to it."""
     import run_pipeline
     import run_syncnet
 
@@ -110,28 +113,28 @@ def finished(face_clip, weights, tmp_path_factory):
 
 
 @pytest.fixture
-def results(finished, tmp_path):
-    """``Layout`` of a copy of ``finished``."""
+def results(finished, tmp_path) -> Layout:
+    """Return the ``Layout`` of a copy of ``finished``."""
     shutil.copytree(finished, tmp_path / "data")
     return Layout(tmp_path / "data", "me")
 
 
-def forget():
-    """Forget which ffmpeg was found and what is known of it."""
+def forget() -> None:
+    """Clear the caches of the ffmpeg in use and its properties."""
     for function in (find_ffmpeg, ffmpeg_version, behaviour, versions):
         function.cache_clear()
 
 
 @pytest.fixture
 def forget_ffmpeg():
-    """Forget which ffmpeg was found, before and after a test that changes it."""
+    """Clear the caches of ffmpeg before and after a test that changes it."""
     forget()
     yield
     forget()
 
 
-def running_ffmpegs():
-    """Process ids of the ffmpegs that this process has started and that have not ended."""
+def running_ffmpegs() -> list[int]:
+    """Return the ids of ffmpeg processes that this process started and that still run."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -144,14 +147,14 @@ def running_ffmpegs():
     return found
 
 
-def suite_threads():
-    """Threads that could only be the suite's: neither this one nor tqdm's or torch's own."""
+def suite_threads() -> list[threading.Thread]:
+    """Return the threads that can only be the suite's, without the main thread and tqdm's monitor."""
     return [t for t in threading.enumerate() if t is not threading.main_thread() and type(t).__name__ != "TMonitor"]
 
 
 @pytest.fixture
 def nothing_left_running():
-    """No test leaves an ffmpeg or a thread behind."""
+    """Assert that a test leaves no ffmpeg and no thread behind."""
     before = set(suite_threads())
     yield
     deadline = time.monotonic() + 10
@@ -162,6 +165,6 @@ def nothing_left_running():
 
 
 @pytest.fixture(scope="module")
-def long_clip(tmp_path_factory):
-    """A clip that ffmpeg has some work with."""
+def long_clip(tmp_path_factory) -> Path:
+    """Return a clip that takes ffmpeg a noticeable time."""
     return clips.face_clip(tmp_path_factory.mktemp("long") / "long.mp4", seconds=4, size="1280x720")

@@ -1,4 +1,4 @@
-"""Make frame_goldens.json anew, with an ffmpeg 5.1 and its own ``-r 25``.
+"""Write frame_goldens.json, with an ffmpeg 5.1 and its own ``-r 25``.
 
 SYNCNET_FFMPEG=/path/to/ffmpeg-5.1 python -m tests.frame_goldens
 """
@@ -12,7 +12,8 @@ from syncnet.media import conversions
 from tests import numbered
 
 
-def main():
+def main() -> None:
+    """Convert every numbered video and write the numbers of its frames."""
     lines = []
     with mock.patch.object(conversions, "rate_flags", lambda timing, script, keeps_gaps: ("-r", "25")):
         for name, (suffix, arguments) in numbered.cases().items():

@@ -1,6 +1,8 @@
-"""Videos whose frames carry their number, with time stamps of any kind; made by PyAV, so alike with any ffmpeg."""
+"""Videos whose frames show their number, with any kind of time stamps; made by PyAV, so equal for every ffmpeg."""
 
+from collections.abc import Sequence
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import cv2
@@ -16,28 +18,35 @@ WIDTH, HEIGHT = BITS * BLOCK, 48
 AUDIO_RATE = 44100
 
 
-def frame(number):
-    """An image of a number: H x W, uint8."""
+def frame(number: int) -> np.ndarray:
+    """Return an image that encodes a number, H x W, uint8."""
     image = np.full((HEIGHT, WIDTH), 128, np.uint8)
     for bit in range(BITS):
         image[BLOCK : 2 * BLOCK, bit * BLOCK : (bit + 1) * BLOCK] = 235 if number >> bit & 1 else 16
     return image
 
 
-def number_of(image):
-    """The number in an image of H x W or H x W x 3."""
+def number_of(image: np.ndarray) -> int:
+    """Return the number in an image, H x W or H x W x 3."""
     middle = image[BLOCK + 4 : 2 * BLOCK - 4].reshape(BLOCK - 8, BITS, -1).mean(axis=(0, 2))
     return sum(1 << bit for bit in range(BITS) if middle[bit] > 128)
 
 
-def write(path, times, *, time_base, rate, b_frames=0, codec="libx264"):
+def write(
+    path: Path, times: Sequence[int], *, time_base: Fraction, rate: Fraction, b_frames: int = 0, codec: str = "libx264"
+) -> Path:
     """Write a video with audio.
 
     Args:
-        times: time stamp of every frame, in ticks.
-        time_base: seconds per tick.
-        rate: frames a second that the stream declares.
-        b_frames: how many frames at a time are stored out of order.
+        path: File to write.
+        times: Time stamp of every frame, in ticks.
+        time_base: Seconds per tick.
+        rate: Frames per second that the stream declares.
+        b_frames: Number of consecutive frames that are stored out of order.
+        codec: ffmpeg's name of the video encoder.
+
+    Returns:
+        ``path``.
     """
     options = {"bf": str(b_frames), "qp": "10"} if codec == "libx264" else {"bf": str(b_frames), "q": "2"}
     with av.open(str(path), "w") as container:
@@ -47,16 +56,16 @@ def write(path, times, *, time_base, rate, b_frames=0, codec="libx264"):
         packets = []
         for number, time in enumerate(times):
             image = np.concatenate([frame(number), np.full((HEIGHT // 2, WIDTH), 128, np.uint8)])
-            picture = av.VideoFrame.from_ndarray(image, format="yuv420p")
-            picture.pts, picture.time_base = time, time_base
-            packets += video.encode(picture)
+            video_frame = av.VideoFrame.from_ndarray(image, format="yuv420p")
+            video_frame.pts, video_frame.time_base = time, time_base
+            packets += video.encode(video_frame)
         packets += video.encode(None)
         seconds = float((max(times) + 1) * time_base) + 0.2
         tone = (np.sin(np.arange(int(seconds * AUDIO_RATE)) / 16) * 8000).astype(np.int16)
-        sound = av.AudioFrame.from_ndarray(tone[None], format="s16", layout="mono")
-        sound.sample_rate, sound.pts, sound.time_base = AUDIO_RATE, 0, Fraction(1, AUDIO_RATE)
+        audio_frame = av.AudioFrame.from_ndarray(tone[None], format="s16", layout="mono")
+        audio_frame.sample_rate, audio_frame.pts, audio_frame.time_base = AUDIO_RATE, 0, Fraction(1, AUDIO_RATE)
         resampler = av.AudioResampler("fltp" if path.suffix != ".avi" else "s16p", "mono", AUDIO_RATE)
-        for part in resampler.resample(sound):
+        for part in resampler.resample(audio_frame):
             packets += audio.encode(part)
         packets += audio.encode(None)
         packets.sort(key=lambda packet: packet.dts * packet.time_base)
@@ -65,8 +74,16 @@ def write(path, times, *, time_base, rate, b_frames=0, codec="libx264"):
     return path
 
 
-def converted(source, folder):
-    """The numbers of the frames that run_pipeline's conversion makes of a video, in order, and the AVI's length."""
+def converted(source: Path, folder: Path) -> tuple[list[int], int]:
+    """Convert a video as run_pipeline does.
+
+    Args:
+        source: The video.
+        folder: Folder for the results, without a folder ``frames`` yet.
+
+    Returns:
+        The numbers of the frames in order, and the number of frames in the AVI.
+    """
     video, frames = folder / "video.avi", folder / "frames"
     frames.mkdir()
     streams, keeps_gaps = check_streams(source), behaviour().keeps_gaps
@@ -77,13 +94,23 @@ def converted(source, folder):
     return [number_of(cv2.imread(str(file))) for file in frame_files(frames)], conversions.frame_count(video)
 
 
-def regular(rate, *, seconds=2, start=0):
-    """Time stamps of a constant rate, and their time base: one tick a frame."""
+def regular(rate: int | str | Fraction, *, seconds: int = 2, start: int = 0) -> tuple[list[int], Fraction]:
+    """Return the time stamps of a constant rate and their time base, one tick per frame."""
     return [start + index for index in range(int(Fraction(rate) * seconds))], 1 / Fraction(rate)
 
 
-def jittery(rate, *, spread, drop=0.0, seconds=2, seed=0):
-    """Time stamps around a rate, each off by up to ``spread`` frames, and a share of frames left out."""
+def jittery(
+    rate: int, *, spread: float, drop: float = 0.0, seconds: int = 2, seed: int = 0
+) -> tuple[list[int], Fraction]:
+    """Return time stamps around a rate, and their time base.
+
+    Args:
+        rate: Frames per second.
+        spread: Largest displacement of a frame, in frames.
+        drop: Share of frames left out.
+        seconds: Length.
+        seed: Seed.
+    """
     rng = np.random.default_rng(seed)
     count = int(rate * seconds)
     ticks = 60000
@@ -92,8 +119,8 @@ def jittery(rate, *, spread, drop=0.0, seconds=2, seed=0):
     return (times - times[0]).tolist(), Fraction(1, ticks)
 
 
-def cases():
-    """Name of a case -> (suffix, keyword arguments of ``write``)."""
+def cases() -> dict[str, tuple[str, dict]]:
+    """Return, by the name of a case, the suffix of the file and the keyword arguments of ``write``."""
     found = {}
     for rate in ("25/2", "15", "24000/1001", "24", "25", "30000/1001", "30", "48", "50", "60000/1001", "60"):
         for suffix, b_frames in ((".mp4", 2), (".mp4", 0), (".mkv", 2)):
@@ -122,7 +149,7 @@ def cases():
     for name, (times, time_base) in varied.items():
         for suffix, b_frames in ((".mp4", 2), (".mp4", 0), (".mkv", 0)):
             if name == "equal times" and suffix == ".mp4":
-                continue  # which it cannot hold
+                continue  # MP4 cannot store them
             arguments = {"times": times, "time_base": time_base, "rate": Fraction(30), "b_frames": b_frames}
             found[f"{name}, b{b_frames}{suffix}"] = suffix, arguments
     return found

@@ -1,4 +1,4 @@
-"""download_model.sh against a server on this machine: interrupted, wrong, missing, mirrored, already there."""
+"""download_model.sh with a local server: interrupted, wrong, missing, mirrored and existing files."""
 
 import hashlib
 import http.server
@@ -14,12 +14,12 @@ import pytest
 
 SCRIPT = Path(__file__).resolve().parent.parent / "download_model.sh"
 CONTENT = bytes(range(256)) * 400
-CUT = 30_000  # bytes after which the server hangs up
+CUT = 30_000  # bytes after which the server closes the connection
 TOOLS = ("sh", "cat", "wc", "tr", "cut", "sed", "grep", "mkdir", "mv", "rm", "dirname")
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """What each path does is in ``server.behaviour``: a function of the handler and the range's first byte."""
+    """Request handler that calls the function for the path in ``server.behaviour`` with the range's first byte."""
 
     def do_GET(self):
         first = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
@@ -30,7 +30,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             self.send_error(404)
 
-    def answer(self, content, *, first=0, length=None):
+    def answer(self, content: bytes, *, first: int = 0, length: int | None = None) -> None:
+        """Send the content from byte ``first``, up to byte ``length`` only if given."""
         self.send_response(206 if first else 200)
         if first:
             self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
@@ -54,15 +55,15 @@ def wrong(handler, first):
     handler.answer(bytes(len(CONTENT)))
 
 
-def a_page(handler, first):
+def login_page(handler, first):
     handler.answer(b"<html>please log in</html>")
 
 
-def hangs_up(handler, first):
+def closes_early(handler, first):
     handler.answer(CONTENT, first=first, length=first + CUT)
 
 
-def serves_nothing_more(handler, first):
+def fails_on_resume(handler, first):
     if first:
         handler.send_error(503)
     else:
@@ -85,19 +86,19 @@ def server(running_server):
 
 
 @pytest.fixture
-def suite(tmp_path):
-    """A folder, with a space and a quote in its name, that has the script."""
+def suite(tmp_path) -> Path:
+    """Return a folder with the script; its name has a space and a quote."""
     folder = tmp_path / "it's a suite"
     folder.mkdir()
     shutil.copy(SCRIPT, folder)
     return folder
 
 
-def tool_folder(folder, *names):
-    """A folder to use as PATH, with these programs and nothing else."""
+def tool_folder(folder: Path, *names: str) -> str:
+    """Make a folder to use as PATH, with these programs only."""
     folder.mkdir()
     for name in names:
-        # of Python the one that runs: the first on PATH may be a version manager's script
+        # the running Python, because the first on PATH may be a version manager's script
         found = Path(sys.executable).resolve() if name == "python3" else shutil.which(name)
         if not found:
             pytest.skip(f"this machine has no {name}")
@@ -105,12 +106,14 @@ def tool_folder(folder, *names):
     return str(folder)
 
 
-def row(path, *addresses, content=CONTENT):
+def row(path: str, *addresses: str, content: bytes = CONTENT) -> str:
+    """Return a line of the script's table."""
     return " ".join([path, str(len(content)), hashlib.sha256(content).hexdigest(), *addresses]) + "\n"
 
 
 @pytest.fixture(params=["curl", "wget", "busybox"])
 def path(request, tmp_path):
+    """Return a PATH with one download tool."""
     folder = tool_folder(tmp_path / "bin", *TOOLS, "sha256sum", request.param)
     if request.param == "busybox":
         (tmp_path / "bin/busybox").rename(tmp_path / "bin/wget")
@@ -119,7 +122,7 @@ def path(request, tmp_path):
 
 @pytest.fixture
 def download(suite, path, tmp_path):
-    """Run the script, from elsewhere, with a table."""
+    """Return a function that runs the script with a table, from another folder."""
 
     def run(table, *, path=path, **environment):
         (tmp_path / "table").write_text(table)
@@ -146,21 +149,21 @@ def test_files_arrive_complete_under_their_names(server, suite, download):
     assert sorted(p.name for p in suite.rglob("*.bin*")) == ["a.bin", "b.bin"]
 
 
-def test_what_is_right_is_not_asked_for(server, suite, download):
+def test_a_complete_file_is_not_requested(server, suite, download):
     (suite / "a.bin").write_bytes(CONTENT)
     assert download(row("a.bin", server.url + "/a")).returncode == 0
     assert server.requests == []
 
 
-def test_an_interruption_goes_on_where_it_stopped(server, suite, download):
-    server.behaviour = {"/a": hangs_up}
+def test_an_interrupted_download_resumes(server, suite, download):
+    server.behaviour = {"/a": closes_early}
     assert download(row("a.bin", server.url + "/a")).returncode == 0
     assert (suite / "a.bin").read_bytes() == CONTENT
     assert [first for _, first in server.requests] == list(range(0, len(CONTENT), CUT))
 
 
-def test_a_second_run_goes_on_where_the_first_stopped(server, suite, download):
-    server.behaviour = {"/a": serves_nothing_more}
+def test_a_second_run_resumes_the_first(server, suite, download):
+    server.behaviour = {"/a": fails_on_resume}
     done = download(row("a.bin", server.url + "/a"))
     assert done.returncode == 1
     assert "a.bin: not downloaded" in done.stderr
@@ -173,14 +176,14 @@ def test_a_second_run_goes_on_where_the_first_stopped(server, suite, download):
     assert not (suite / "a.bin.part").exists()
 
 
-def test_a_server_without_ranges_sends_it_all_again(server, suite, download):
+def test_a_server_without_ranges_sends_the_whole_file(server, suite, download):
     (suite / "a.bin.part").write_bytes(CONTENT[:CUT])
     server.behaviour = {"/a": without_ranges}
     assert download(row("a.bin", server.url + "/a")).returncode == 0
     assert (suite / "a.bin").read_bytes() == CONTENT
 
 
-def test_a_spoilt_beginning_is_thrown_away(server, suite, download):
+def test_a_damaged_part_file_is_discarded(server, suite, download):
     (suite / "a.bin.part").write_bytes(b"<html>" * 100)
     server.behaviour = {"/a": whole}
     assert download(row("a.bin", server.url + "/a")).returncode == 0
@@ -192,8 +195,8 @@ def test_a_spoilt_beginning_is_thrown_away(server, suite, download):
     assert (suite / "a.bin").read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("behaviour", [wrong, a_page])
-def test_wrong_content_never_gets_the_name(server, suite, download, behaviour):
+@pytest.mark.parametrize("behaviour", [wrong, login_page])
+def test_wrong_content_never_gets_the_final_name(server, suite, download, behaviour):
     server.behaviour = {"/a": behaviour}
     done = download(row("a.bin", server.url + "/a"))
     assert done.returncode == 1
@@ -218,7 +221,7 @@ def test_the_next_address_is_tried(server, suite, download):
     assert (suite / "a.bin").read_bytes() == CONTENT
 
 
-def test_a_page_in_place_of_a_file_does_not_spoil_what_was_there(server, suite, download):
+def test_an_error_page_does_not_damage_the_part_file(server, suite, download):
     (suite / "a.bin.part").write_bytes(CONTENT[:CUT])
     server.behaviour = {"/a": whole}
     assert download(row("a.bin", server.url + "/none", server.url + "/a")).returncode == 0
@@ -232,7 +235,7 @@ def test_mirrors_come_first(server, suite, download):
     assert [name for name, _ in server.requests] == ["/one/a.bin", "/two/a.bin"]
 
 
-def test_a_host_that_does_not_answer_is_asked_once(suite, download):
+def test_an_unreachable_host_is_tried_once(suite, download):
     dead = "http://127.0.0.1:1"
     done = download(row("a.bin", dead + "/a", dead + "/b") + row("b.bin", dead + "/b"))
     assert done.returncode == 1
@@ -241,8 +244,8 @@ def test_a_host_that_does_not_answer_is_asked_once(suite, download):
     assert "b.bin: not downloaded" in done.stderr
 
 
-def test_another_scheme_of_a_host_that_does_not_answer_is_tried(server, suite, download):
-    """One port may be shut and the other open."""
+def test_another_scheme_of_an_unreachable_host_is_tried(server, suite, download):
+    """One port may be closed and the other open."""
     server.behaviour = {"/a": whole}
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
@@ -251,7 +254,7 @@ def test_another_scheme_of_a_host_that_does_not_answer_is_tried(server, suite, d
     assert done.returncode == 0, done.stderr
 
 
-def test_a_folder_in_the_part_s_place_stops_no_other_file(server, suite, download):
+def test_a_folder_in_place_of_the_part_file_stops_no_other_file(server, suite, download):
     (suite / "a.bin.part").mkdir()
     server.behaviour = {"/a": whole}
     done = download(row("a.bin", server.url + "/a") + row("b.bin", server.url + "/a"))
@@ -260,7 +263,7 @@ def test_a_folder_in_the_part_s_place_stops_no_other_file(server, suite, downloa
     assert (suite / "b.bin").read_bytes() == CONTENT
 
 
-def test_another_file_in_its_place_is_kept(server, suite, download):
+def test_another_file_of_the_same_name_is_kept(server, suite, download):
     (suite / "a.bin").write_bytes(b"mine")
     server.behaviour = {"/a": wrong}
     assert download(row("a.bin", server.url + "/a")).returncode == 1
@@ -274,7 +277,7 @@ def test_another_file_in_its_place_is_kept(server, suite, download):
 
 
 @pytest.mark.parametrize("tool", ["sha256sum", "shasum", "openssl", "python3"])
-def test_every_hash_tool_gives_the_same(server, suite, download, tmp_path, tool):
+def test_every_hash_tool_works(server, suite, download, tmp_path, tool):
     server.behaviour = {"/a": whole, "/b": wrong}
     names = [*TOOLS, "curl", tool, *(["perl"] if tool == "shasum" else [])]
     path = tool_folder(tmp_path / "hash", *names)
@@ -283,19 +286,19 @@ def test_every_hash_tool_gives_the_same(server, suite, download, tmp_path, tool)
     assert not (suite / "b.bin").exists()
 
 
-def test_without_curl_and_wget_it_says_so(suite, download, tmp_path):
+def test_missing_curl_and_wget_are_reported(suite, download, tmp_path):
     done = download(row("a.bin", "http://127.0.0.1:1/a"), path=tool_folder(tmp_path / "none", *TOOLS, "sha256sum"))
     assert done.returncode == 1
     assert "needs curl or wget" in done.stderr
 
 
-def test_without_a_hash_tool_it_says_so(suite, download, tmp_path):
+def test_missing_hash_tools_are_reported(suite, download, tmp_path):
     done = download(row("a.bin", "http://127.0.0.1:1/a"), path=tool_folder(tmp_path / "none", *TOOLS, "curl"))
     assert done.returncode == 1
     assert "to check what it downloads" in done.stderr
 
 
-def test_the_table_is_what_the_loader_expects():
+def test_the_table_agrees_with_the_loader():
     from syncnet.models import weights
 
     rows = [line.split() for line in SCRIPT.read_text().splitlines() if "http://$origin" in line]
@@ -309,7 +312,7 @@ def test_the_table_is_what_the_loader_expects():
     assert len(rows) == 3
 
 
-def test_a_folder_that_cannot_be_written_is_named(server, suite, download):
+def test_an_unwritable_folder_is_reported(server, suite, download):
     if os.geteuid() == 0:
         (suite / "data").write_text("a file where the folder should be")
     else:

@@ -1,6 +1,7 @@
-"""A folder of talking faces as the trainers read it, made of rendered ones."""
+"""A folder of rendered talking faces in the form that the trainers read."""
 
 import csv
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,18 +22,18 @@ COLUMNS = (
 
 
 @pytest.fixture(scope="module")
-def faces(tmp_path_factory):
-    """A folder of talking faces with five rendered people, with scores made up."""
+def faces(tmp_path_factory) -> Path:
+    """Return a folder of talking faces with five rendered people and made-up scores."""
     folder = tmp_path_factory.mktemp("faces")
     (folder / "clips").mkdir()
     rows = []
     for seed in range(5):
         clip = render_clip(seed, SECONDS)
-        silent, sound = folder / "silent.avi", folder / "sound.wav"
-        clips.write_pictures(clip.frames, silent)
-        wavfile.write(sound, SAMPLE_RATE, clip.audio)
+        silent, audio = folder / "silent.avi", folder / "audio.wav"
+        clips.write_crop(clip.frames, silent)
+        wavfile.write(audio, SAMPLE_RATE, clip.audio)
         name = f"person-{seed}-0.avi"
-        Ffmpeg(["-i", silent, "-i", sound, "-c", "copy", folder / "clips" / name], source=name).finish()
+        Ffmpeg(["-i", silent, "-i", audio, "-c", "copy", folder / "clips" / name], source=name).finish()
         known = (4 + seed, 8 - seed)  # confidence and min dist, made up
         values = (name, "rendered", "MIT", "generated", f"person-{seed}", len(clip.frames), 1, 120, 0, 0, *known)
         rows.append(dict(zip(COLUMNS, map(str, values))))
@@ -44,18 +45,20 @@ def faces(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def loaded(faces):
+def loaded(faces) -> list[clips.Clip]:
+    """Return the clips of ``faces``."""
     return clips.load_clips(faces, common.read_index(faces), faces / "cache")
 
 
-def arguments(faces, work, *more):
+def arguments(faces: Path, work: Path, *more: str) -> list[str]:
+    """Return the command line of a small training run."""
     return ["--data", str(faces), "--work", str(work), "--cache", str(faces / "cache"), "--width", str(WIDTH),
             "--rendered", "0", "--clips", "2", "--windows", "8", "--precision", "float32", "--threads", "1",
             *more]  # fmt: skip
 
 
-def randomise(net):
-    """The network with batch norms at random, in evaluation mode."""
+def randomise(net: torch.nn.Module) -> torch.nn.Module:
+    """Give batch norms random parameters, and return the network in evaluation mode."""
     torch.manual_seed(0)
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):

@@ -1,4 +1,6 @@
-"""The sample video: what is decoded from it lies where it was put, and its cut is found."""
+"""The sample video: its decoded streams are in place, and its cut is detected."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,33 +14,35 @@ from training.face.make_sample import GUEST, HOST, delay, main, render_sample, w
 from training.face.talking_face import Person, render_scene
 
 
-def decode_audio(path, folder):
+def decode_audio(path: Path, folder: Path) -> np.ndarray:
+    """Return the audio of a video as 16 kHz mono samples, float."""
     raw = folder / "audio.raw"
     Ffmpeg(["-i", path, "-vn", "-ac", "1", "-ar", SAMPLE_RATE, "-f", "s16le", raw], source=path).finish()
     return np.fromfile(raw, "<i2").astype(float)
 
 
-def lag_in_samples(heard, made):
-    size = 2 ** int(np.ceil(np.log2(len(heard) + len(made))))
-    match = np.fft.irfft(np.fft.rfft(heard, size) * np.conj(np.fft.rfft(made, size)))
+def lag_in_samples(later: np.ndarray, earlier: np.ndarray) -> int:
+    """Return by how many samples ``later`` lags behind ``earlier``."""
+    size = 2 ** int(np.ceil(np.log2(len(later) + len(earlier))))
+    match = np.fft.irfft(np.fft.rfft(later, size) * np.conj(np.fft.rfft(earlier, size)))
     lag = int(np.argmax(match))
     return lag - size if lag > size // 2 else lag
 
 
 @pytest.fixture(scope="module")
 def shots():
-    """A short version: two shots of other rooms and sizes."""
+    """Return frames and audio of a short version: two shots with other rooms and sizes."""
     casts = [[Person.random(who) for who in people] for people in ((GUEST, HOST), (HOST,))]
     clips = [render_scene(11, 1.2, width=320, height=180, persons=cast, face_height=80) for cast in casts]
     return np.concatenate([clip.frames for clip in clips]), np.concatenate([clip.audio for clip in clips])
 
 
-def test_sound_stays_in_place_when_encoded(shots, tmp_path):
+def test_audio_stays_in_place_when_encoded(shots, tmp_path):
     frames, audio = shots
     write_video(tmp_path / "a.mp4", frames, audio)
-    heard = decode_audio(tmp_path / "a.mp4", tmp_path)
-    assert abs(lag_in_samples(heard, audio.astype(float))) < SAMPLE_RATE * 0.005
-    assert abs(len(heard) - len(audio)) <= SAMPLES_PER_FRAME
+    decoded = decode_audio(tmp_path / "a.mp4", tmp_path)
+    assert abs(lag_in_samples(decoded, audio.astype(float))) < SAMPLE_RATE * 0.005
+    assert abs(len(decoded) - len(audio)) <= SAMPLES_PER_FRAME
 
 
 def test_cut_is_found(shots, tmp_path):
@@ -48,7 +52,7 @@ def test_cut_is_found(shots, tmp_path):
     assert [(start.frame_num, end.frame_num) for start, end in scenes] == [(0, 30), (30, 60)]
 
 
-def test_nothing_half_written_when_encoding_fails(shots, tmp_path, capsys, monkeypatch):
+def test_failed_encoding_leaves_no_file(shots, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(make_sample, "render_sample", lambda: (*shots, []))
     assert main(["--output", str(tmp_path / "no" / "folder.mp4")]) == 1
     assert "folder.mp4" in capsys.readouterr().err
@@ -56,7 +60,7 @@ def test_nothing_half_written_when_encoding_fails(shots, tmp_path, capsys, monke
 
 
 @pytest.mark.parametrize("frames", [-4, 0, 7])
-def test_delay_moves_the_sound_and_keeps_its_length(frames):
+def test_delay_shifts_the_audio_and_keeps_its_length(frames):
     audio = np.random.default_rng(0).integers(-9000, 9000, 20 * SAMPLES_PER_FRAME).astype(np.int16)
     moved = delay(audio, frames)
     assert len(moved) == len(audio)

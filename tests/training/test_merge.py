@@ -1,4 +1,6 @@
-"""Several sync networks in one: its distances are those of all of them."""
+"""Merged sync networks: the squared distance is the mean of the networks'."""
+
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from training.syncnet.half_lip import HalfS, full_state, load_half, width_of
 
 @pytest.fixture
 def files(tmp_path):
-    """Two networks of different width with random weights."""
+    """Return the files of two networks of different width with random weights."""
     paths = []
     for width in (0.0625, 0.125):
         paths.append(tmp_path / f"{width}.pt")
@@ -20,13 +22,14 @@ def files(tmp_path):
     return paths
 
 
-def features(path):
+def features(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return video and audio features of random inputs."""
     net = common.load_weights(path, S(width=width_of(path))).eval()
     generator = torch.Generator().manual_seed(3)
-    pictures = torch.randint(0, 256, (3, 3, 5, 224, 224), generator=generator).float()
-    sound = torch.randn(4, 1, 13, 20, generator=generator) * 10
+    frames = torch.randint(0, 256, (3, 3, 5, 224, 224), generator=generator).float()
+    coefficients = torch.randn(4, 1, 13, 20, generator=generator) * 10
     with torch.no_grad():
-        return net.forward_lip(pictures).double(), net.forward_aud(sound).double()
+        return net.forward_lip(frames).double(), net.forward_aud(coefficients).double()
 
 
 def test_squared_distance_is_the_mean(files, tmp_path, capsys):
@@ -35,20 +38,20 @@ def test_squared_distance_is_the_mean(files, tmp_path, capsys):
     assert "0.0625 + 0.125 = 0.1875" in capsys.readouterr().out
     assert {v.dtype for v in common.load_checkpoint(out).values()} == {torch.float16, torch.int64}
     found = [features(path) for path in [*files, out]]
-    between = [torch.cdist(video, audio).square() for video, audio in found]
-    torch.testing.assert_close(between[2], (between[0] + between[1]) / 2, rtol=0.02, atol=0)
-    nothing = [video.square().sum(1) for video, _ in found]  # beyond the ends of the sound
-    torch.testing.assert_close(nothing[2], (nothing[0] + nothing[1]) / 2, rtol=0.02, atol=0)
+    distances = [torch.cdist(video, audio).square() for video, audio in found]
+    torch.testing.assert_close(distances[2], (distances[0] + distances[1]) / 2, rtol=0.02, atol=0)
+    silence = [video.square().sum(1) for video, _ in found]  # beyond the ends of the audio
+    torch.testing.assert_close(silence[2], (silence[0] + silence[1]) / 2, rtol=0.02, atol=0)
 
 
 def test_constants_are_left_out(tmp_path):
-    net, between = randomise(HalfS(0.0625)), []
+    net, distances = randomise(HalfS(0.0625)), []
     for name, constants in (("without", {}), ("with", {"floor": 3.0, "beyond": 5.0})):
         path, out = tmp_path / f"{name}.pt", tmp_path / f"{name}.merged.pt"
         torch.save(full_state(net, scale=2.0, **constants), path)
         assert merge.main([str(path), "--output", str(out)]) == 0
-        between.append(torch.cdist(*features(out)))
-    torch.testing.assert_close(*between, rtol=0.01, atol=0)
+        distances.append(torch.cdist(*features(out)))
+    torch.testing.assert_close(*distances, rtol=0.01, atol=0)
 
 
 def test_merged_network_can_be_calibrated(files, tmp_path):
@@ -75,4 +78,5 @@ def test_other_files_are_refused(tmp_path, capsys):
     path = tmp_path / "other.pt"
     torch.save({"a": torch.zeros(1)}, path)
     assert merge.main([str(path), "--output", str(tmp_path / "out.pt")]) == 1
-    assert capsys.readouterr().err == f"syncnet.merge: error: {path}: not weights of the sync network\n"
+    message = f"{path}: not weights of the sync network; give a file in the layout of S"
+    assert capsys.readouterr().err == f"syncnet.merge: error: {message}\n"

@@ -1,4 +1,4 @@
-"""Rendered talking faces: the same by seed, in step with their voice, silent when they should be."""
+"""Rendered talking faces: deterministic by seed, in sync with their voice, silent when they should be."""
 
 import cv2
 import numpy as np
@@ -13,13 +13,13 @@ from training.face.talking_face import (
     Voice,
     render_clip,
     render_face,
-    render_picture,
+    render_image,
     render_scene,
     speak,
 )
 
 SECONDS = 4
-SEEDS = (3, 6, 11, 19)  # no full beards: their shadows look like an open mouth to mouth_darkness
+SEEDS = (3, 6, 11, 19)  # no full beards, whose shadows mouth_darkness takes for an open mouth
 JAW, WIDTH, CLOSURE, TONGUE = range(4)
 
 
@@ -28,8 +28,8 @@ def clip(request):
     return render_clip(request.param, SECONDS)
 
 
-def mouth_darkness(frames, boxes):
-    """Share of the mouth's surroundings that is much darker than the cheeks, a value a frame."""
+def mouth_darkness(frames: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Return for every frame the share of the mouth region that is much darker than the cheeks."""
     shares = []
     for frame, (x1, y1, x2, y2) in zip(frames, boxes):
         grey, width, height = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), x2 - x1, y2 - y1
@@ -42,13 +42,13 @@ def mouth_darkness(frames, boxes):
     return np.array(shares)
 
 
-def loudness(audio, *, rate=FRAME_RATE):
-    """Root mean square of the sound in the time of each frame."""
+def loudness(audio: np.ndarray, *, rate: int = FRAME_RATE) -> np.ndarray:
+    """Return the root mean square of the audio of every frame."""
     return np.sqrt((audio.astype(float).reshape(-1, SAMPLE_RATE // rate) ** 2).mean(axis=1))
 
 
-def best_lag(one, other, reach=8):
-    """How many steps later `other` has to start to be most like `one`, and the correlation there."""
+def best_lag(one: np.ndarray, other: np.ndarray, reach: int = 8) -> tuple[int, float]:
+    """Return how many steps later ``other`` has to start to correlate best with ``one``, and the correlation."""
     count = len(one)
     scores = [
         np.corrcoef(one[max(0, -lag) : count - max(0, lag)], other[max(0, lag) : count + min(0, lag)])[0, 1]
@@ -57,25 +57,25 @@ def best_lag(one, other, reach=8):
     return int(np.argmax(scores)) - reach, max(scores)
 
 
-def test_clip_has_the_form_that_scoring_wants(clip):
+def test_clip_has_the_form_that_scoring_needs(clip):
     assert clip.frames.shape == (SECONDS * FRAME_RATE, 224, 224, 3) and clip.frames.dtype == np.uint8
     assert clip.audio.shape == (len(clip.frames) * SAMPLES_PER_FRAME,) and clip.audio.dtype == np.int16
     assert clip.articulation.shape == (len(clip.frames), 4)
 
 
-def test_mouth_in_the_pixels_is_in_step_with_the_sound(clip):
+def test_mouth_in_the_frames_is_in_sync_with_the_audio(clip):
     lag, correlation = best_lag(mouth_darkness(clip.frames, clip.boxes), loudness(clip.audio))
     assert lag == 0
     assert correlation > 0.7
 
 
-def test_a_shift_of_the_sound_would_be_seen(clip):
+def test_shifted_audio_is_detected(clip):
     late = np.roll(clip.audio, 3 * SAMPLES_PER_FRAME)
     assert best_lag(mouth_darkness(clip.frames, clip.boxes), loudness(late))[0] == 3
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_lips_lead_the_sound_by_less_than_half_a_frame(seed):
+def test_lips_precede_the_audio_by_less_than_half_a_frame(seed):
     rate = 100
     speech = speak(6, seed=seed, frame_rate=rate)
     opening = speech.articulation[:, JAW] * (1 - speech.articulation[:, CLOSURE])
@@ -84,7 +84,7 @@ def test_lips_lead_the_sound_by_less_than_half_a_frame(seed):
     assert correlation > 0.7
 
 
-def test_closed_lips_are_quiet_and_look_closed(clip):
+def test_closed_lips_are_quiet_and_appear_closed(clip):
     darkness, level = mouth_darkness(clip.frames, clip.boxes), loudness(clip.audio)
     closed = clip.articulation[:, CLOSURE] > 0.8
     wide = clip.articulation[:, JAW] * (1 - clip.articulation[:, CLOSURE]) > 0.5
@@ -94,7 +94,7 @@ def test_closed_lips_are_quiet_and_look_closed(clip):
 
 
 @pytest.mark.parametrize("seed", SEEDS[:2])
-def test_a_listener_keeps_the_mouth_shut_but_is_alive(clip, seed):
+def test_a_listener_keeps_the_mouth_shut_but_moves(clip, seed):
     listener = render_clip(seed, 2, silent=True)
     assert not listener.articulation.any()
     assert mouth_darkness(listener.frames, listener.boxes).max() < 0.03 < mouth_darkness(clip.frames, clip.boxes).max()
@@ -123,9 +123,9 @@ def test_nobody_talking_is_silence():
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_boxes_lie_in_the_picture_and_apart(seed):
-    picture, boxes = render_picture(seed, width=480, height=270, people=1 + seed % 3)
-    assert picture.shape == (270, 480, 3) and boxes.shape == (1 + seed % 3, 4)
+def test_boxes_lie_in_the_image_and_apart(seed):
+    image, boxes = render_image(seed, width=480, height=270, people=1 + seed % 3)
+    assert image.shape == (270, 480, 3) and boxes.shape == (1 + seed % 3, 4)
     assert (boxes[:, :2] >= 0).all() and (boxes[:, 2] <= 480).all() and (boxes[:, 3] <= 270).all()
     ratio = (boxes[:, 2] - boxes[:, 0]) / (boxes[:, 3] - boxes[:, 1])
     assert (ratio > 0.55).all() and (ratio < 0.95).all()
@@ -133,9 +133,9 @@ def test_boxes_lie_in_the_picture_and_apart(seed):
     assert (order[1:, 0] > order[:-1, 2]).all()
 
 
-def test_picture_without_people():
-    picture, boxes = render_picture(1, width=96, height=64, people=0)
-    assert picture.shape == (64, 96, 3) and boxes.shape == (0, 4)
+def test_image_without_people():
+    image, boxes = render_image(1, width=96, height=64, people=0)
+    assert image.shape == (64, 96, 3) and boxes.shape == (0, 4)
 
 
 def test_box_follows_the_head():
@@ -156,7 +156,7 @@ def test_an_open_jaw_changes_the_lower_face_alone():
 
 
 def test_boxes_are_given_in_the_crops_pixels(clip):
-    # run_pipeline puts the top of a box at the top of the crop, and its sides (or its top and bottom) 1 / 1.4 apart
+    # run_pipeline aligns the top of the box with the crop's; the longer side of the box is 1 / 1.4 of the crop
     x1, y1, x2, y2 = np.median(clip.boxes, axis=0)
     assert abs(y1) < 6 and abs((x1 + x2) / 2 - 112) < 4
     assert max(x2 - x1, y2 - y1) == pytest.approx(224 / 1.4, abs=6)
@@ -171,18 +171,18 @@ def test_crops_of_other_sizes_show_the_same(size):
 
 
 @pytest.mark.parametrize("pitch", [100, 210])
-def test_pitch_of_the_voice_is_heard(pitch):
+def test_voice_has_the_given_pitch(pitch):
     audio = speak(4, seed=2, voice=Voice(pitch=pitch)).audio.astype(float)
     spectrum = np.abs(np.fft.rfft(audio, 2 ** int(np.ceil(np.log2(2 * len(audio)))))) ** 2
     repeats = np.fft.irfft(spectrum)
-    # an octave up or down would fit as well
+    # exclude the octaves, which fit as well
     lags = np.arange(int(SAMPLE_RATE / (1.6 * pitch)), int(SAMPLE_RATE / (0.6 * pitch)))
-    heard = SAMPLE_RATE / lags[np.argmax(repeats[lags])]
-    assert 0.8 * pitch < heard < 1.3 * pitch
+    measured = SAMPLE_RATE / lags[np.argmax(repeats[lags])]
+    assert 0.8 * pitch < measured < 1.3 * pitch
 
 
-def test_wrong_requests_are_refused():
-    with pytest.raises(ValueError, match="nobody has index 2"):
+def test_invalid_arguments_are_refused():
+    with pytest.raises(ValueError, match="talking=2: no such person"):
         render_scene(1, 1, people=2, talking=2)
     with pytest.raises(ValueError, match="positive duration"):
         speak(0, seed=1)

@@ -1,4 +1,4 @@
-"""The detector's trainer on faces drawn here: it learns, folds, resumes and matches as the paper says."""
+"""The detector's trainer on drawn faces: it learns, folds batch norm, resumes and matches as in the paper."""
 
 import cv2
 import numpy as np
@@ -7,7 +7,7 @@ import torch
 
 from detectors.s3fd.box_utils import decode, prior_boxes
 from detectors.s3fd.nets import S3FDNet
-from training.common import TrainingError, load_checkpoint, save_aside
+from training.common import TrainingError, load_checkpoint, save_atomically
 from training.s3fd import evaluate as evaluate_s3fd
 from training.s3fd import face_batches, frames
 from training.s3fd import train as train_s3fd
@@ -16,8 +16,8 @@ WIDTH = 0.0625
 NOTHING = np.zeros((0, 4))
 
 
-def drawn_frame(seed):
-    """A head with eyes and a mouth on a plain wall."""
+def drawn_frame(seed: int) -> frames.Frame:
+    """Draw a head with eyes and a mouth in front of a plain wall."""
     rng = np.random.default_rng(seed)
     image = np.full((160, 240, 3), rng.integers(0, 256, 3), np.uint8)
     x, y, r = int(rng.integers(60, 180)), int(rng.integers(60, 100)), int(rng.integers(25, 45))
@@ -31,7 +31,7 @@ def drawn_frame(seed):
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Many threads on tiny layers wait for each other, the more so on a busy machine."""
+    """Use one thread, because many threads on tiny layers wait for each other."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -59,7 +59,7 @@ def test_loss_falls(trainer):
     assert np.mean(losses[-6:]) < 0.8 * np.mean(losses[:6])
 
 
-def test_seed_decides(trainer):
+def test_seed_determines_the_run(trainer):
     first, again, other = trainer(), trainer(), trainer(seed=1)
     assert first.step() == again.step()
     assert not torch.equal(first.net.vgg[0][0].weight, other.net.vgg[0][0].weight)
@@ -79,7 +79,7 @@ def test_resumed_run_gives_the_same_numbers(trainer, tmp_path):
 
 def test_folding_changes_no_output(trainer):
     run = trainer()
-    for _ in range(3):  # running statistics and scales move away from where they start
+    for _ in range(3):  # move running statistics and scales away from their initial values
         run.step()
     net = run.net.eval()
     folded = train_s3fd.fold_batch_norm(net)
@@ -89,11 +89,11 @@ def test_folding_changes_no_output(trainer):
             torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_training_goes_on_from_weights(trainer, tmp_path):
+def test_training_continues_from_weights(trainer, tmp_path):
     run = trainer()
     for _ in range(3):
         run.step()
-    save_aside(tmp_path / "s3fd.pt", run.weights())
+    save_atomically(tmp_path / "s3fd.pt", run.weights())
     more = trainer(start=tmp_path / "s3fd.pt", seed=3)
     pixels = run.batches.draw(0)[0]
     with torch.inference_mode():
@@ -103,13 +103,13 @@ def test_training_goes_on_from_weights(trainer, tmp_path):
 
 
 def test_other_weights_to_start_from_are_refused(trainer, tmp_path):
-    save_aside(tmp_path / "s3fd.pt", {"x": torch.zeros(1)})
+    save_atomically(tmp_path / "s3fd.pt", {"x": torch.zeros(1)})
     with pytest.raises(TrainingError, match="not weights of this network"):
         trainer(start=tmp_path / "s3fd.pt")
 
 
 def test_saved_weights_have_the_detectors_layout(trainer, tmp_path):
-    save_aside(tmp_path / "s3fd.pt", trainer().weights())
+    save_atomically(tmp_path / "s3fd.pt", trainer().weights())
     state = load_checkpoint(tmp_path / "s3fd.pt")
     expected = S3FDNet(WIDTH).state_dict()
     assert {name: tensor.shape for name, tensor in state.items()} == {n: t.shape for n, t in expected.items()}
@@ -128,7 +128,7 @@ def test_score_shift_adds_to_the_log_odds(trainer):
     torch.testing.assert_close(odds[1], odds[0] + 1.5, atol=5e-3, rtol=0)
 
 
-def test_finished_run_writes_its_files_again(drawn, tmp_path, monkeypatch):
+def test_resuming_a_finished_run_writes_its_files_again(drawn, tmp_path, monkeypatch):
     monkeypatch.setattr(train_s3fd, "load_frames", lambda folder: (drawn[:4], drawn[4:]))
     monkeypatch.setattr(train_s3fd, "rendered_frames", lambda count, seed: drawn[:1])
     monkeypatch.setattr(train_s3fd, "FACELESS_TESTS", 4)
@@ -155,18 +155,18 @@ def test_every_face_size_gets_priors_that_decode_to_it(size):
     np.testing.assert_allclose(boxes, np.broadcast_to(face, boxes.shape), atol=1e-2)
 
 
-def test_unknown_boxes_are_neither_face_nor_background():
-    unknown = np.array([[64.0, 64.0, 128.0, 128.0]])
-    labels, _ = face_batches.match(NOTHING, unknown, 256)
+def test_ambiguous_boxes_are_neither_face_nor_background():
+    ambiguous = np.array([[64.0, 64.0, 128.0, 128.0]])
+    labels, _ = face_batches.match(NOTHING, ambiguous, 256)
     centres = prior_boxes(256, 256).numpy()[:, :2] * 256
     sizes = prior_boxes(256, 256).numpy()[:, 2] * 256
     within = (np.abs(centres - 96) < 20).all(axis=1) & (sizes < 64)
-    assert (labels[within] == face_batches.UNKNOWN).all()
+    assert (labels[within] == face_batches.AMBIGUOUS).all()
     away = (np.abs(centres - 96) > 80).any(axis=1) & (sizes < 64)
     assert (labels[away] == face_batches.BACKGROUND).all()
 
 
-def test_cuts_keep_boxes_on_faces(drawn):
+def test_crops_keep_boxes_on_faces(drawn):
     rng = np.random.default_rng(0)
     for _ in range(40):
         image, faces, _ = frames.face_crop(rng, drawn[rng.integers(len(drawn))], 128)
@@ -176,16 +176,16 @@ def test_cuts_keep_boxes_on_faces(drawn):
                 assert np.abs(cheek - [224, 172, 140]).max() < 30
 
 
-def test_small_and_doubtful_faces_are_unknown(drawn):
+def test_small_and_uncertain_faces_are_ambiguous(drawn):
     frame = drawn[0]
     frame.trusted[:] = False
-    _, faces, unknown = frames.face_crop(np.random.default_rng(0), frame, 128)
+    _, faces, ambiguous = frames.face_crop(np.random.default_rng(0), frame, 128)
     assert len(faces) == 0
-    assert len(unknown) == 1
+    assert len(ambiguous) == 1
 
 
 class FixedDetector:
-    """Finds what it is told to."""
+    """Detector that returns given detections."""
 
     def __init__(self, rows):
         self.rows = np.array(rows, dtype=np.float64).reshape(-1, 5)
@@ -198,7 +198,7 @@ def test_score_counts_hits_misses_and_strays(drawn):
     frame = drawn[0]
     hit = [*frame.boxes[0], 0.99]
     stray = [200, 120, 235, 155, 0.95]
-    tiny = [0, 0, 10, 10, 0.95]  # 40 pixels of the video: no business of this score
+    tiny = [0, 0, 10, 10, 0.95]  # 40 pixels of the video: too small for this score
     assert evaluate_s3fd.evaluate(FixedDetector([hit]), [frame])["recall"] == 1
     result = evaluate_s3fd.evaluate(FixedDetector([hit, stray, tiny]), [frame])
     assert (result["recall"], result["precision"], result["wrong_small"]) == (1, 0.5, 1)

@@ -18,39 +18,41 @@ from training.syncnet.half_lip import LUMA, HalfS, full_state, load_full
 from training.syncnet.sync_loss import SMALLEST_RATIO, Distance, draw_sample, shift_curve, sync_loss
 
 
-def test_half_size_network_is_the_full_one():
+def test_half_size_network_equals_the_full_one():
     net = randomise(HalfS(0.125))
     full = S(width=0.125).eval()
     full.load_state_dict(full_state(net, scale=2.0, floor=3.0, beyond=5.0))
     grey = torch.randint(0, 256, (2, 5, 112, 112), dtype=torch.uint8)
-    picture = grey.float().repeat_interleave(2, 2).repeat_interleave(2, 3)[:, None].expand(-1, 3, -1, -1, -1)
-    sound = torch.randn(2, 13, 20) * 10
+    frames = grey.float().repeat_interleave(2, 2).repeat_interleave(2, 3)[:, None].expand(-1, 3, -1, -1, -1)
+    coefficients = torch.randn(2, 13, 20) * 10
     with torch.no_grad():
-        video, expected = full.forward_lip(picture), net.forward_lip(grey)
-        audio, expected_audio = full.forward_aud(sound[:, None]), net.forward_aud(sound)
+        video, expected = full.forward_lip(frames), net.forward_lip(grey)
+        audio, expected_audio = full.forward_aud(coefficients[:, None]), net.forward_aud(coefficients)
     assert sum(LUMA) == pytest.approx(1)
     torch.testing.assert_close(video[:, :-1], 2 * expected, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(audio[:, :-1], 2 * expected_audio, rtol=1e-3, atol=1e-4)
     assert (video[:, -1] == 5).all() and (audio[:, -1] == 2).all()
 
 
-def test_start_from_saved_weights_is_the_network_that_was_saved():
+def test_starting_from_saved_weights_restores_the_network():
     saved, again = randomise(HalfS(WIDTH)), HalfS(WIDTH).eval()
     full = S(width=WIDTH)
     full.load_state_dict(full_state(saved, scale=2.0, floor=3.0, beyond=5.0))
     load_full(again, full)
     torch.manual_seed(1)
-    grey, sound = torch.randint(0, 256, (9, 5, 112, 112), dtype=torch.uint8), torch.randn(9, 13, 20) * 10
+    grey, coefficients = torch.randint(0, 256, (9, 5, 112, 112), dtype=torch.uint8), torch.randn(9, 13, 20) * 10
     common.pass_through([again.fclip[-1]], lambda: again.forward_lip(grey))
-    common.pass_through([again.fcaud[-1]], lambda: again.forward_aud(sound))
+    common.pass_through([again.fcaud[-1]], lambda: again.forward_aud(coefficients))
     with torch.no_grad():
         torch.testing.assert_close(again.forward_lip(grey), 2 * saved.forward_lip(grey), rtol=1e-3, atol=1e-3)
-        torch.testing.assert_close(again.forward_aud(sound), 2 * saved.forward_aud(sound), rtol=1e-3, atol=1e-3)
-        in_training = again.train().forward_aud(sound)  # its own statistics: those of this very batch
-    torch.testing.assert_close(in_training.mean(0), 2 * saved.forward_aud(sound).mean(0), rtol=0.05, atol=0.05)
+        torch.testing.assert_close(
+            again.forward_aud(coefficients), 2 * saved.forward_aud(coefficients), rtol=1e-3, atol=1e-3
+        )
+        in_training = again.train().forward_aud(coefficients)  # the statistics of this batch
+    torch.testing.assert_close(in_training.mean(0), 2 * saved.forward_aud(coefficients).mean(0), rtol=0.05, atol=0.05)
 
 
-def test_training_goes_on_from_weights(faces, trained, tmp_path):
+def test_training_continues_from_weights(faces, trained, tmp_path):
     begin = ["--start", str(trained / "syncnet.pt"), "--steps", "1", "--rate", "1e-9"]
     assert train_syncnet.main(arguments(faces, tmp_path, *begin)) == 0
     before, after = (common.load_checkpoint(work / "syncnet.pt") for work in (trained, tmp_path))
@@ -58,16 +60,16 @@ def test_training_goes_on_from_weights(faces, trained, tmp_path):
     torch.testing.assert_close(after[kernel], before[kernel], rtol=1e-2, atol=1e-3)
 
 
-def test_colours_count_by_their_luma():
+def test_colours_are_weighted_by_their_luma():
     net = randomise(HalfS(0.125))
     full = S(width=0.125).eval()
     full.load_state_dict(full_state(net))
     colours = torch.tensor([40.0, 100.0, 200.0])  # blue, green, red
-    picture = colours.view(1, 3, 1, 1, 1).expand(1, 3, 5, 224, 224)
+    frames = colours.view(1, 3, 1, 1, 1).expand(1, 3, 5, 224, 224)
     level = float((colours * torch.tensor(LUMA)).sum())
     plain = torch.full((1, 3, 5, 224, 224), level)
     with torch.no_grad():
-        torch.testing.assert_close(full.forward_lip(picture), full.forward_lip(plain), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(full.forward_lip(frames), full.forward_lip(plain), rtol=1e-3, atol=1e-4)
 
 
 def test_scales_behind_pools_stay_positive():
@@ -82,10 +84,10 @@ def test_scales_behind_pools_stay_positive():
     assert len(pooled) == 5 and all((norm.weight > 0).all() for norm in pooled)
 
 
-def test_score_is_the_scorers_formula():
+def test_score_follows_the_scorers_formula():
     torch.manual_seed(0)
     video, audio = torch.randn(40, 8), torch.randn(40, 8)
-    audio[4:] = video[:-4] + 0.1 * audio[4:]  # the sound comes four windows after the picture
+    audio[4:] = video[:-4] + 0.1 * audio[4:]  # the audio is four windows late
     padded = torch.nn.functional.pad(audio, (0, 0, VSHIFT, VSHIFT))
     curve = torch.stack([
         torch.nn.functional.pairwise_distance(video[i : i + 1], padded[i : i + 2 * VSHIFT + 1]) for i in range(40)
@@ -100,7 +102,7 @@ def test_training_curve_is_the_scorers_curve():
     torch.manual_seed(0)
     video, audio = torch.randn(30, 8), torch.randn(30, 8)
     distance = Distance(scale=0.5, floor=2.0, beyond=3.0)
-    curve = shift_curve(distance(video, audio), distance.to_nothing(video), torch.arange(30), 30).detach()
+    curve = shift_curve(distance(video, audio), distance.to_silence(video), torch.arange(30), 30).detach()
     squares = evaluate_syncnet.lag_squares(
         *(torch.cat([0.5 * f, torch.full((30, 1), last)], 1) for f, last in ((video, 3.0), (audio, 1.0)))
     )
@@ -109,9 +111,9 @@ def test_training_curve_is_the_scorers_curve():
     assert float(curve.min()) == pytest.approx(evaluate_syncnet.score(raw, **distance.calibration()).min_dist, abs=1e-4)
 
 
-def test_loss_is_small_for_features_in_step(loaded):
+def test_loss_is_small_for_features_in_sync(loaded):
     class Perfect:
-        """Features that name the window."""
+        """Network whose features identify the window."""
 
         def forward_lip(self, windows):
             return self.table[: len(windows)] if self.right else self.table.flip(0)[: len(windows)]
@@ -202,7 +204,7 @@ def test_fit_finds_scale_and_floor():
     assert np.abs(found - targets).mean() < 0.05
 
 
-def test_report_counts_what_it_says():
+def test_report_counts():
     def clip(confidence, faces=1):
         return clips.Clip("c", "p", "s", None, None, faces, confidence, 12 - confidence if confidence else None, 0)
 
@@ -225,7 +227,7 @@ def test_report_counts_what_it_says():
 @pytest.mark.parametrize("more, words", [
     (["--data", "nowhere", "--steps", "1"], "nowhere/index.tsv: no such file; give the folder"),
     ([], "use --steps, --minutes or both"),
-    (["--steps", "1", "--resume"], "checkpoint.pt: no such file: name weights, or leave out --resume"),
+    (["--steps", "1", "--resume"], "checkpoint.pt: no such file: give existing weights, or leave out --resume"),
 ])  # fmt: skip
 def test_faults_are_one_line(faces, tmp_path, capsys, more, words):
     assert train_syncnet.main(arguments(faces, tmp_path / "new", *more)) == 1
@@ -233,7 +235,7 @@ def test_faults_are_one_line(faces, tmp_path, capsys, more, words):
     assert error.startswith("syncnet.train: error: ") and words in error
 
 
-def test_a_report_on_weights_that_are_not_there_is_one_line(faces, capsys):
+def test_a_report_on_missing_weights_is_one_line(faces, capsys):
     assert evaluate_syncnet.main(["--data", str(faces), "--weights", "nowhere.pt"]) == 1
     assert capsys.readouterr().err.startswith("syncnet.evaluate: error: nowhere.pt: ")
 
@@ -245,7 +247,7 @@ def test_checkpoint_of_another_width_is_refused(faces, trained, capsys):
 
 
 def test_canonical_correlations():
-    """Two shared sources in two mixtures with noise of their own: found, and in their order."""
+    """Two shared sources in two mixtures with independent noise are found, in order."""
     generator = torch.Generator().manual_seed(0)
     sources, *noise = (torch.randn(5000, size, generator=generator) for size in (2, 6, 6))
     mixtures = [torch.randn(8, 8, generator=generator) for _ in noise]
@@ -258,8 +260,8 @@ def test_canonical_correlations():
     torch.testing.assert_close(torch.stack(found), correlations, rtol=0, atol=1e-3)
 
 
-def test_what_is_of_one_stream_is_left_out(loaded):
-    """The head gives the canonical variates, by their weights, and both streams have the same mean."""
+def test_only_what_both_streams_share_is_kept(loaded):
+    """The heads return the weighted canonical variates, and both streams have the same mean."""
     net = randomise(HalfS(WIDTH))
     before = [agreement.stream_features(net, clip) for clip in loaded]
     correlations = agreement.keep_agreement(net, loaded, power=2)

@@ -1,16 +1,28 @@
-"""What is around a talking face: shoulders and clothes, and the room behind. See portrait.py for units."""
+"""Surroundings of a talking face: shoulders and clothes, and the room behind. Units as in portrait.py."""
 
 import cv2
 import numpy as np
 
 from training.face.hair import STYLES
+from training.face.person import Person
+from training.face.pose import Pose
 from training.face.shading import blur, lit, smoothstep
 
 BACKGROUNDS = ("gradient", "blobs", "shelf", "window", "plain", "noise")
 
 
-def background(width, height, rng, *, kind=None):
-    """A room: (height, width, 3) uint8 BGR, out of focus. kind: one of BACKGROUNDS, None for any."""
+def background(width: int, height: int, rng: np.random.Generator, *, kind: str | None = None) -> np.ndarray:
+    """Render a room, out of focus.
+
+    Args:
+        width: Width in pixels.
+        height: Height in pixels.
+        rng: Generator.
+        kind: One of ``BACKGROUNDS``; None draws one.
+
+    Returns:
+        height x width x 3, uint8, BGR.
+    """
     kind = kind or BACKGROUNDS[int(rng.integers(len(BACKGROUNDS)))]
     y, x = np.meshgrid(
         np.linspace(0, 1, height, dtype=np.float32), np.linspace(0, 1, width, dtype=np.float32), indexing="ij"
@@ -21,14 +33,14 @@ def background(width, height, rng, *, kind=None):
     )
     angle = rng.uniform(0, 2 * np.pi)
     ramp = ((x - 0.5) * np.cos(angle) + (y - 0.5) * np.sin(angle) + 0.5)[..., None]
-    picture = one * (1 - ramp) + two * ramp
+    image = one * (1 - ramp) + two * ramp
     if kind == "blobs":
         for _ in range(int(rng.integers(5, 14))):
             cx, cy, size = rng.uniform(0, 1), rng.uniform(0, 1), rng.uniform(0.04, 0.25)
             spot = 1 - smoothstep(0.7, 1.2, np.hypot((x - cx) * width / height, y - cy) / size)
-            picture += (muted(rng) - picture) * (0.6 * spot)[..., None]
+            image += (muted(rng) - image) * (0.6 * spot)[..., None]
     elif kind == "shelf":
-        _shelf(picture, rng)
+        _shelf(image, rng)
     elif kind == "window":
         x1, y1 = rng.uniform(-0.1, 0.7), rng.uniform(-0.1, 0.2)
         x2, y2 = x1 + rng.uniform(0.25, 0.6), y1 + rng.uniform(0.4, 0.8)
@@ -41,26 +53,26 @@ def background(width, height, rng, *, kind=None):
             & (np.abs(y - (y1 + y2) / 2) > 0.012)
         )
         sky = np.float32([0.98, 0.92, 0.85]) * (1 - 0.3 * y[..., None])
-        picture = np.where(panes[..., None], sky, picture)
+        image = np.where(panes[..., None], sky, image)
     elif kind == "noise":
         for grains in (5, 14, 40):
             shape = grains, round(grains * width / height)
             rough = (rng.normal(0, 0.15, (*shape, 1)) + rng.normal(0, 0.5 * chroma, (*shape, 3))).astype(np.float32)
             rough = cv2.resize(rough, (width, height), interpolation=cv2.INTER_CUBIC)
-            picture = picture + rough * (6 / (6 + grains)) ** 0.5
-    picture = blur(np.ascontiguousarray(picture, np.float32), height * rng.uniform(0.003, 0.02))
-    picture = picture * (1 - 0.25 * np.hypot(x - 0.5, y - 0.5))[..., None]  # the lens darkens the corners
-    return (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)
+            image = image + rough * (6 / (6 + grains)) ** 0.5
+    image = blur(np.ascontiguousarray(image, np.float32), height * rng.uniform(0.003, 0.02))
+    image = image * (1 - 0.25 * np.hypot(x - 0.5, y - 0.5))[..., None]  # vignetting
+    return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def muted(rng):
-    """A colour of things in rooms: BGR 0 .. 1, seldom a bright one."""
+def muted(rng: np.random.Generator) -> np.ndarray:
+    """Draw a BGR colour, 0 to 1, as objects in rooms have: rarely a bright one."""
     return np.clip(rng.uniform(0.05, 0.9) + rng.normal(0, rng.uniform(0.02, 0.2), 3), 0.02, 0.97).astype(np.float32)
 
 
-def _shelf(picture, rng):
-    """Books of all colours on a few boards, drawn in place."""
-    height, width = picture.shape[:2]
+def _shelf(image, rng):
+    """Draw books of all colours on a few boards, in place."""
+    height, width = image.shape[:2]
     rows = int(rng.integers(2, 5))
     step = height / rows
     for row in range(rows):
@@ -72,19 +84,25 @@ def _shelf(picture, rng):
             if rng.random() < 0.85:
                 colour = muted(rng) * 0.8
                 cv2.rectangle(
-                    picture,
+                    image,
                     (round(left), round(bottom - tall)),
                     (round(left + wide), bottom),
                     tuple(float(c) for c in colour),
                     -1,
                 )
             left += wide
-        cv2.rectangle(picture, (0, bottom - max(2, round(step * 0.05))), (width, bottom), (0.12, 0.2, 0.3), -1)
+        cv2.rectangle(image, (0, bottom - max(2, round(step * 0.05))), (width, bottom), (0.12, 0.2, 0.3), -1)
 
 
-def body(picture, person, pose):
-    """Draw neck, shoulders and clothes into a picture (H, W, 3) uint8, in place."""
-    height, width = picture.shape[:2]
+def body(image: np.ndarray, person: Person, pose: Pose) -> None:
+    """Draw neck, shoulders and clothes into an image, in place.
+
+    Args:
+        image: H x W x 3, uint8, BGR.
+        person: The person.
+        pose: Pose of the head.
+    """
+    height, width = image.shape[:2]
     x1, x2 = int(max(0, pose.x - 2.2 * pose.height)), int(min(width, pose.x + 2.2 * pose.height))
     y1 = int(max(0, pose.y + 0.05 * pose.height))
     if x2 <= x1 or y1 >= height:
@@ -113,12 +131,12 @@ def body(picture, person, pose):
     skin = np.maximum(neck, trunk)
     side = np.clip(x / 0.3, -1, 1) * np.sign(person.light[0])
     round_neck = np.sqrt(np.clip(1 - (x / (flare + 0.02)) ** 2, 0.05, 1)) + 0 * y
-    under = 0.50 + 0.50 * smoothstep(1.0, 1.28, y - 0.10 * side)  # the chin's shadow on the neck
+    under = 0.50 + 0.50 * smoothstep(1.0, 1.28, y - 0.10 * side)  # shadow of the chin on the neck
     shade = (person.ambient + (0.9 - person.ambient) * (0.6 + 0.4 * side)) * (0.45 + 0.55 * round_neck) * under
     tint = lit(np.broadcast_to(np.float32(person.skin), (*shade.shape, 3)), shade, 0 * shade, person.warmth)
-    part = picture[y1:, x1:x2].astype(np.float32) / 255
+    part = image[y1:, x1:x2].astype(np.float32) / 255
     end = STYLES[person.style].falls
-    if end:  # what falls behind the neck
+    if end:  # hair behind the neck
         fall = (1 - smoothstep(0.30, 0.32, np.abs(x))) * (1 - smoothstep(end - 0.1, end, y))
         part = part * (1 - fall[..., None]) + np.float32(person.hair) * 0.35 * fall[..., None]
     part = part * (1 - skin[..., None]) + tint * skin[..., None]
@@ -133,4 +151,4 @@ def body(picture, person, pose):
     stripes = 1 + 0.06 * np.sin(y * 45) * (person.seed % 6 == 0)
     cloth_tint = np.float32(person.cloth) * (np.clip(shade, 0.1, 1.4) * stripes)[..., None]
     part = part * (1 - cloth[..., None]) + cloth_tint * cloth[..., None]
-    picture[y1:, x1:x2] = (np.clip(part, 0, 1) * 255 + 0.5).astype(np.uint8)
+    image[y1:, x1:x2] = (np.clip(part, 0, 1) * 255 + 0.5).astype(np.uint8)

@@ -1,16 +1,27 @@
-"""Hair: combed noise in the shapes of a few styles. Units as in training/face/portrait.py."""
+"""Hair: combed noise in the shapes of a few styles. Units as in portrait.py."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
 
 from training.face.shading import smoothstep
 
+if TYPE_CHECKING:
+    from training.face.portrait import Portrait
+
 
 class Style(NamedTuple):
-    """How hair lies, in face heights: lift off the skull, how far down it falls behind the ears (0: it does not), the
-    hairline's height in the middle and how fast it comes down towards the temples."""
+    """Hair style; lengths in face heights.
+
+    Attributes:
+        lift: Distance from the skull.
+        falls: How far down the hair falls behind the ears; 0 if it does not.
+        hairline: Height of the hairline in the middle.
+        temple: How fast the hairline falls towards the temples.
+    """
 
     lift: float
     falls: float
@@ -33,8 +44,12 @@ STYLES = {
 }
 
 
-def comb(portrait):
-    """(colour (H, W, 3), weight (H, W)) of the hair behind the face, and of the hair before it, of a Portrait."""
+def comb(portrait: Portrait) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Render the hair of a portrait.
+
+    Returns:
+        Colour (H x W x 3, 0 to 1, BGR) and weight (H x W) of the hair behind the face, and of the hair in front of it.
+    """
     p, x, y = portrait.person, portrait.x, portrait.y
     name, style = p.style, STYLES[p.style]
     ax = np.abs(x)
@@ -49,7 +64,7 @@ def comb(portrait):
         side = (ax - (w + 0.085 + 0.05 * smoothstep(0.1, 0.8, y)) + ripple) / 0.015
         drop = (1 - smoothstep(-1, 1, side)) * (1 - smoothstep(falls - 0.05, falls + 0.05, y + 4 * ripple))
         drop = drop * smoothstep(0.1, 0.25, y)
-        drop = drop * (1 - smoothstep(0.62, 0.80, y) * (1 - smoothstep(0.22, 0.30, ax)))  # not before the neck
+        drop = drop * (1 - smoothstep(0.62, 0.80, y) * (1 - smoothstep(0.22, 0.30, ax)))  # not in front of the neck
         back = np.maximum(1 - smoothstep(0.97, 1.0, dome + ripple), drop)
     else:
         back = 1 - smoothstep(0.97, 1.0, dome + ripple * (2 if name == "curly" else 1))
@@ -70,13 +85,13 @@ def comb(portrait):
     if falls:
         strand = smoothstep(w * 0.84, w * 0.95, ax + ripple + 0.03 * np.sin(y * 5)) * (y > 0)
         front = np.maximum(front, strand * back)
-    if name == "afro":  # a ball: nothing hangs at its sides
+    if name == "afro":  # round: nothing hangs down at the sides
         front = front * back
     if name == "bald":
         back, front = back * 0, front * 0
     if name == "crop":
         front = front * 0.8
-    # strands follow the dome and then hang
+    # strands follow the skull, then hang down
     angle = np.arctan2(x, 0.35 - np.minimum(y, 0.34))
     radius = np.hypot(x / (w + 0.1), np.minimum(y - 0.25, 0) / 0.5)
     if name in ("curly", "afro"):

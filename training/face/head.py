@@ -1,50 +1,43 @@
-"""A head that can be drawn many times a second: the still layers of a portrait, bent and turned by an expression.
+"""A head for rendering many frames: the still layers of a portrait, bent and turned by an expression.
 
-The lower face is stretched by the jaw, the lips part along their line, eyes and the inside of the mouth are drawn into
-the gaps. Units as in training/face/portrait.py.
+The jaw stretches the lower face and the lips part along their line; eyes and the inside of the mouth are drawn into
+the gaps. Units as in portrait.py.
 """
-
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 
+from training.face.person import Person
 from training.face.portrait import EYE_Y, MOUTH_Y, REACH, TOP, Portrait
+from training.face.pose import Pose
 from training.face.shading import blur, smoothstep
 from training.face.voice import Articulation
 
-DETAIL = 1.3  # canvas pixels per pixel of the picture, within the limits below
+DETAIL = 1.3  # canvas pixels per image pixel, within the limits below
 DETAIL_LIMITS = 90, 320  # pixels per face height
-JAW_DROP = 0.09  # of the chin at jaw 1, in face heights
-LIP_DROP = 0.055  # of the lower lip beyond the jaw there
-LIP_LIFT = 0.016  # of the upper lip
-SPREAD = 0.20  # share by which the mouth grows at width 1
-BOX_SHARE = 0.92  # of the face's width: the boxes of detectors leave the cheeks' edges out
+JAW_DROP = 0.09  # drop of the chin at jaw 1, in face heights
+LIP_DROP = 0.055  # further drop of the lower lip at jaw 1
+LIP_LIFT = 0.016  # lift of the upper lip at jaw 1
+SPREAD = 0.20  # share by which the mouth widens at width 1
+BOX_SHARE = 0.92  # of the face's width, because detectors' boxes leave out the edges of the cheeks
 SHUT = Articulation()
 
 
-class Pose(NamedTuple):
-    """Where a head is: x, y of its centre (half way down the face box) and height of the face, in pixels of the
-    picture; roll in radians; yaw, pitch in radians (small: the relief is shifted, nothing is hidden or shown)."""
-
-    x: float
-    y: float
-    height: float
-    roll: float = 0.0
-    yaw: float = 0.0
-    pitch: float = 0.0
-
-
 class Head:
-    """A person ready to be drawn many times: static layers at a resolution that suits face_height pixels."""
+    """A person's head with its static layers prepared.
 
-    def __init__(self, person, face_height):
+    Args:
+        person: The person.
+        face_height: Height of the face in image pixels that the resolution should suit.
+    """
+
+    def __init__(self, person: Person, face_height: float) -> None:
         self.person = person
         low, high = DETAIL_LIMITS
         self.portrait = Portrait(person, float(np.clip(face_height * DETAIL, low, high)))
         self.detail = self.portrait.detail
-        self.canvas = self.portrait.picture.copy()
-        margin = 0.14 * self.detail  # the jaw and a turn of the head reach beyond the still picture
+        self.canvas = self.portrait.image.copy()
+        margin = 0.14 * self.detail  # for the jaw and for turns of the head
         left, top, width, height = cv2.boundingRect(self.canvas[..., 3])
         self.corners = np.array(
             [[left - margin, left + width + margin] * 2, np.repeat([top - margin, top + height + margin], 2)]
@@ -54,14 +47,14 @@ class Head:
         self._prepare_mouth()
 
     def _region(self, x1, y1, x2, y2):
-        """Slices of the canvas and the coordinate grids of a region in face heights."""
+        """Return the slices of the canvas and the coordinate grids of a region given in face heights."""
         (c1, r1), (c2, r2) = self.portrait.pixel(x1, y1), self.portrait.pixel(x2, y2)
         rows, columns = slice(int(r1), int(r2)), slice(int(c1), int(c2))
         return (rows, columns), self.portrait.x[:, columns], self.portrait.y[rows]
 
     def _prepare_mouth(self):
         self.mouth_region, self.mx, self.my = self._region(-0.44, 0.52, 0.44, 1.14)
-        self.mouth_source = self.portrait.picture[self.mouth_region].copy()
+        self.mouth_source = self.portrait.image[self.mouth_region].copy()
         x, y = self.mx, self.my
         self.hinge = smoothstep(0.58, 0.95, y) * (1 - 0.85 * smoothstep(0.16, 0.40, np.abs(x)))
         self.near = np.exp(-((x / 0.19) ** 2) - ((y - MOUTH_Y) / 0.12) ** 2)
@@ -69,8 +62,25 @@ class Head:
         rows, columns = self.mouth_region
         self.origin = np.float32(columns.start), np.float32(rows.start)
 
-    def draw(self, articulation, *, lid=0.0, gaze=(0.0, 0.0), smile=0.0):
-        """Put an expression on the canvas and return it: (H, W, 4) uint8 BGRA."""
+    def draw(
+        self,
+        articulation: Articulation,
+        *,
+        lid: float = 0.0,
+        gaze: tuple[float, float] | np.ndarray = (0.0, 0.0),
+        smile: float = 0.0,
+    ) -> np.ndarray:
+        """Draw an expression on the canvas.
+
+        Args:
+            articulation: Position of the mouth.
+            lid: 0 (open) to 1 (shut).
+            gaze: Direction of the eyes to the right and down, -1 to 1.
+            smile: Added to the mouth's width.
+
+        Returns:
+            The canvas, H x W x 4, uint8, BGRA; the next call overwrites it.
+        """
         self._draw_eyes(round(float(lid) * 12) / 12, tuple(np.round(np.asarray(gaze) * 4) / 4))
         self._draw_mouth(articulation, smile)
         return self.canvas
@@ -105,7 +115,7 @@ class Head:
         source_x = x / (1 + np.float32(SPREAD * width) * self.near)
         columns = (source_x - np.float32(-REACH)) * np.float32(self.detail) - self.origin[0]
         rows = (source_y - np.float32(TOP)) * np.float32(self.detail) - self.origin[1]
-        picture = cv2.remap(
+        image = cv2.remap(
             self.mouth_source,
             columns.astype(np.float32),
             rows.astype(np.float32),
@@ -113,11 +123,11 @@ class Head:
             borderMode=cv2.BORDER_REPLICATE,
         )
         if apart > 0.01:
-            self._draw_inside(picture, up, low, half, drop, float(articulation.tongue))
-        self.canvas[self.mouth_region] = picture
+            self._draw_inside(image, up, low, half, drop, float(articulation.tongue))
+        self.canvas[self.mouth_region] = image
 
-    def _draw_inside(self, picture, up, low, half, drop, tongue):
-        """Teeth, tongue and darkness between the lips."""
+    def _draw_inside(self, image, up, low, half, drop, tongue):
+        """Draw teeth, tongue and darkness between the lips."""
         sharp = np.float32(self.detail)
         c1, c2 = np.searchsorted(self.mx[0], [-half, half])
         r1, r2 = np.searchsorted(self.my[:, 0], [up.min() - 0.01, low.max() + 0.01])
@@ -143,8 +153,8 @@ class Head:
         inside = inside * (1 - teeth) + enamel * (gaps * shadow * (0.6 + 0.4 * arch))[..., None] * teeth
         light = np.float32(255 * (0.65 + 0.5 * self.person.ambient))
         weight = hole[..., None]
-        target = picture[part][..., :3]
-        picture[part][..., :3] = (target * (1 - weight) + np.clip(inside * light, 0, 255) * weight).astype(np.uint8)
+        target = image[part][..., :3]
+        image[part][..., :3] = (target * (1 - weight) + np.clip(inside * light, 0, 255) * weight).astype(np.uint8)
 
     def _draw_eyes(self, lid, gaze):
         if (lid, gaze) == self._last_eyes:
@@ -154,19 +164,19 @@ class Head:
             key = lid, gaze, side
             if key not in self._eyes:
                 self._eyes[key] = self._eye(lid, gaze, side)
-            region, picture = self._eyes[key]
-            self.canvas[region] = picture
+            region, image = self._eyes[key]
+            self.canvas[region] = image
 
     def _eye(self, lid, gaze, side):
-        """One open eye, shut by lid: (slices of the canvas, its pixels)."""
+        """Return the slices of the canvas and the pixels of one eye."""
         person = self.person
         centre = side * person.eye_distance
         size = 0.073 * person.eye_size
         region, gx, gy = self._region(centre - 0.105, EYE_Y - 0.085, centre + 0.105, EYE_Y + 0.075)
-        picture = self.portrait.picture[region].copy()
+        image = self.portrait.image[region].copy()
         if lid >= 1:
-            return region, picture
-        x, y = (gx - np.float32(centre)) * side, gy - np.float32(EYE_Y)  # x outwards
+            return region, image
+        x, y = (gx - np.float32(centre)) * side, gy - np.float32(EYE_Y)  # x points outwards
         sharp = np.float32(self.detail)
         u = np.clip(x / size, -1, 1)
         slant = -person.eye_tilt * 0.06 * u
@@ -194,8 +204,8 @@ class Head:
         glint = (x - ix) * side - 0.010 * np.sign(person.light[0]), y - iy + 0.010
         spot = np.exp(-(glint[0] ** 2 + glint[1] ** 2) / 0.006**2)
         ball = ball + 0.85 * spot[..., None] * light
-        skin = picture[..., :3].astype(np.float32) / 255
-        # the crease above and the lashes that the closed lid's picture shows must go where the eye is open
+        skin = image[..., :3].astype(np.float32) / 255
+        # remove the crease and the lashes of the closed lid where the eye is open
         skin_lid = np.float32(cv2.blur(skin, (3, 3)))
         fresh = hole[..., None]
         out = skin_lid * (1 - fresh) + np.clip(ball, 0, 1) * fresh
@@ -206,18 +216,23 @@ class Head:
             frames = self.portrait.frames[region]
             out = out * (1 - 0.9 * frames) + 0.08 * 0.9 * frames
             out = np.clip(out + 0.05, 0, 1) if person.seed % 3 == 0 else out
-        picture[..., :3] = np.clip(out * 255 + 0.5, 0, 255).astype(np.uint8)
-        return region, picture
+        image[..., :3] = np.clip(out * 255 + 0.5, 0, 255).astype(np.uint8)
+        return region, image
 
-    def paste(self, picture, pose):
-        """Draw the canvas into a picture (H, W, 3) uint8 in place, at a pose; parts outside are cut off."""
+    def paste(self, image: np.ndarray, pose: Pose) -> None:
+        """Draw the canvas into an image, in place; parts outside are cut off.
+
+        Args:
+            image: H x W x 3, uint8, BGR.
+            pose: Pose of the head.
+        """
         scale = pose.height / self.detail
         cos, sin = np.cos(pose.roll) * scale, np.sin(pose.roll) * scale
         cx, cy = self.portrait.pixel(0.0, 0.5)
         matrix = np.array([[cos, -sin, pose.x - cos * cx + sin * cy], [sin, cos, pose.y - sin * cx - cos * cy]])
         corners = matrix[:, :2] @ self.corners + matrix[:, 2:]
         x1, y1 = np.maximum(np.floor(corners.min(1)).astype(int), 0)
-        x2, y2 = np.minimum(np.ceil(corners.max(1)).astype(int) + 1, picture.shape[1::-1])
+        x2, y2 = np.minimum(np.ceil(corners.max(1)).astype(int) + 1, image.shape[1::-1])
         if x2 <= x1 or y2 <= y1:
             return
         matrix[:, 2] -= x1, y1
@@ -239,12 +254,12 @@ class Head:
             source = blur(source, 0.35 / scale)
         head = cv2.remap(source, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
         weight = cv2.extractChannel(head, 3).astype(np.float32) * np.float32(1 / 255)
-        part = picture[y1:y2, x1:x2]
+        part = image[y1:y2, x1:x2]
         colour = cv2.cvtColor(head, cv2.COLOR_BGRA2BGR)
         part[:] = cv2.blendLinear(colour, np.ascontiguousarray(part), weight, 1 - weight)
 
-    def box(self, pose, articulation=SHUT):
-        """The face box x1 y1 x2 y2 at a pose, as face detectors put it: (4,) float32, not clipped."""
+    def box(self, pose: Pose, articulation: Articulation = SHUT) -> np.ndarray:
+        """Return the face box as a detector would place it: x1, y1, x2, y2, float32, not clipped."""
         half = BOX_SHARE * self.person.half_width * pose.height
         top, bottom = -0.5 * pose.height, (0.5 + 0.5 * JAW_DROP * float(articulation.jaw)) * pose.height
         shift = 0.22 * pose.height

@@ -1,4 +1,6 @@
-"""How a rendered person looks: a set of numbers, drawn at random or given."""
+"""Appearance of a rendered person: a set of numbers, drawn at random or given."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass, field
 
@@ -32,7 +34,7 @@ BEARDS = ("none", "none", "none", "stubble", "stubble", "moustache", "full", "go
 
 @dataclass(frozen=True)
 class Person:
-    """How somebody looks. Lengths in face heights, colours BGR 0 .. 1, angles in radians."""
+    """Appearance of a person. Lengths are in face heights, colours BGR 0 to 1, angles in radians."""
 
     feminine: bool = False
     age: float = 0.3  # 0 young .. 1 old
@@ -63,8 +65,8 @@ class Person:
     seed: int = field(default=0, repr=False)
 
     @classmethod
-    def random(cls, seed, *, feminine=None):
-        """The person of a seed; feminine None lets the seed decide."""
+    def random(cls, seed: int, *, feminine: bool | None = None) -> Person:
+        """Return the person of a seed; ``feminine`` None lets the seed decide."""
         rng = np.random.default_rng([seed, 7])
         drawn = bool(rng.random() < 0.5)
         feminine = drawn if feminine is None else feminine

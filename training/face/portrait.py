@@ -1,34 +1,37 @@
-"""A person as still pictures: the parts of a talking face that do not move by themselves.
+"""A person as still images: the parts of a talking face that do not move by themselves.
 
-The face is a relief made of smooth bumps, lit by one lamp (Lambert's law, an ambient term, a highlight after Blinn) and
+The face is a relief of smooth bumps, lit by one lamp (Lambert's law, an ambient term, a highlight after Blinn) and
 tinted. Coordinates are in face heights: x to the right from the middle of the face, y down, 0 at the top of the face
-box (upper forehead), 1 below the chin. Colours are BGR, 0 .. 1.
+box (upper forehead), 1 below the chin. Colours are BGR, 0 to 1.
 """
 
 import cv2
 import numpy as np
 
 from training.face.hair import STYLES, comb
+from training.face.person import Person
 from training.face.shading import blur, lit, smoothstep
 
-REACH, TOP = 0.66, -0.54  # what a head's picture covers, to both sides and upwards
-BOTTOM, LONG_BOTTOM = 1.16, 1.5  # and downwards: the chin of an open jaw, long hair
+REACH, TOP = 0.66, -0.54  # extent of a head's image to both sides and upwards
+BOTTOM, LONG_BOTTOM = 1.16, 1.5  # extent downwards: to the chin of an open jaw, or with long hair
 EYE_Y, NOSE_Y, MOUTH_Y = 0.40, 0.615, 0.765
 
 
 class Portrait:
     """The layers of a person's head at a given resolution.
 
-    detail: pixels per face height. picture: (H, W, 4) uint8 BGRA with the eyes shut and the lips closed; relief:
-    (H, W) float32, height above the picture plane in face heights, for turning the head.
+    Attributes:
+        detail: Pixels per face height.
+        image: H x W x 4, uint8, BGRA, with eyes shut and lips closed.
+        relief: H x W, float32, height above the image plane in face heights, for turning the head.
     """
 
-    def __init__(self, person, detail):
+    def __init__(self, person: Person, detail: float) -> None:
         self.person, self.detail = person, float(detail)
         self.bottom = LONG_BOTTOM if STYLES[person.style].falls else BOTTOM
         self.shape = round((self.bottom - TOP) * detail), round(2 * REACH * detail)
         self.rng = np.random.default_rng([person.seed, 11])
-        # a column and a row: most shapes are products of the two
+        # a column and a row, because most shapes are products of the two
         self.y = (np.arange(self.shape[0], dtype=np.float32) / np.float32(detail) + np.float32(TOP))[:, None]
         self.x = (np.arange(self.shape[1], dtype=np.float32) / np.float32(detail) - np.float32(REACH))[None]
         outline = self._outline()
@@ -48,23 +51,23 @@ class Portrait:
             self.person.warmth,
         )
         layers = [(back[0], back[1]), (ear_colour, ears), (colour, alpha), (front[0], front[1])]
-        picture = np.zeros((*self.shape, 3), np.float32)
+        image = np.zeros((*self.shape, 3), np.float32)
         cover = np.zeros(self.shape, np.float32)
         for tint, weight in layers:
-            picture = picture * (1 - weight)[..., None] + tint * weight[..., None]
+            image = image * (1 - weight)[..., None] + tint * weight[..., None]
             cover = cover * (1 - weight) + weight
-        picture = np.where(cover[..., None] > 1e-3, picture / np.maximum(cover, 1e-3)[..., None], colour)
+        image = np.where(cover[..., None] > 1e-3, image / np.maximum(cover, 1e-3)[..., None], colour)
         if self.person.glasses:
-            picture = self._glasses(picture)
-        self.picture = np.dstack([np.clip(picture, 0, 1), cover])
-        self.picture = np.ascontiguousarray((self.picture * 255 + 0.5).astype(np.uint8))
+            image = self._glasses(image)
+        self.image = np.dstack([np.clip(image, 0, 1), cover])
+        self.image = np.ascontiguousarray((self.image * 255 + 0.5).astype(np.uint8))
 
-    def pixel(self, x, y):
-        """Canvas pixel (column, row), floats, of a point in face heights."""
+    def pixel(self, x: float | np.ndarray, y: float | np.ndarray) -> tuple[float | np.ndarray, float | np.ndarray]:
+        """Convert a point from face heights to fractional (column, row) pixels of the canvas."""
         return (x + REACH) * self.detail, (y - TOP) * self.detail
 
-    def bump(self, x, y, width, height, *, tilt=0.0):
-        """A Gaussian of height 1 at (x, y)."""
+    def bump(self, x: float, y: float, width: float, height: float, *, tilt: float = 0.0) -> np.ndarray:
+        """Return a Gaussian of height 1 at (x, y), H x W."""
         dx, dy = self.x - np.float32(x), self.y - np.float32(y)
         if tilt:
             dx, dy = (
@@ -74,11 +77,12 @@ class Portrait:
             return np.exp(-((dx / np.float32(width)) ** 2 + (dy / np.float32(height)) ** 2))
         return np.exp(-((dx / np.float32(width)) ** 2)) * np.exp(-((dy / np.float32(height)) ** 2))
 
-    def pair(self, x, y, width, height, *, tilt=0.0):
+    def pair(self, x: float, y: float, width: float, height: float, *, tilt: float = 0.0) -> np.ndarray:
+        """Return the sum of a bump and its mirror image."""
         return self.bump(x, y, width, height, tilt=tilt) + self.bump(-x, y, width, height, tilt=-tilt)
 
-    def noise(self, across, down):
-        """Smooth noise, about -1 .. 1, of so many grains per face height."""
+    def noise(self, across: float, down: float) -> np.ndarray:
+        """Return smooth noise, about -1 to 1, with the given number of grains per face height."""
         rows = max(2, round((self.bottom - TOP) * down))
         columns = max(2, round(2 * REACH * across))
         grid = self.rng.uniform(-1, 1, (rows, columns)).astype(np.float32)
@@ -110,7 +114,7 @@ class Portrait:
                 0.0,
             ]
         )
-        # an even walk along the curve, rounded by averaging
+        # resample the curve evenly and round it by averaging
         knots = np.cumsum(np.concatenate([[0], np.hypot(np.diff(xs), np.diff(ys))]))
         walk = np.linspace(0, knots[-1], 160)
         x, y = np.interp(walk, knots, xs), np.interp(walk, knots, ys)
@@ -125,7 +129,7 @@ class Portrait:
         inside = 1 - (x / (p.half_width * 1.10)) ** 2 - ((y - 0.40) / 0.70) ** 2
         z = 0.34 * np.sqrt(np.maximum(inside, 0.02))
         depth = cv2.distanceTransform((skin > 0.5).astype(np.uint8), cv2.DIST_L2, 5) / np.float32(self.detail)
-        z -= 0.10 * np.exp(-blur(depth, 0.02 * self.detail) / 0.045)  # turns away at the silhouette
+        z -= 0.10 * np.exp(-blur(depth, 0.02 * self.detail) / 0.045)  # the surface turns away at the silhouette
         wide, high, old = p.nose_width, p.nose_height, p.age
         ridge = np.clip((y - 0.37) / (NOSE_Y - 0.37), 0, 1)
         bridge = np.abs(x) / (0.037 + 0.026 * ridge * wide)
@@ -173,7 +177,7 @@ class Portrait:
         return blur(z.astype(np.float32), 0.004 * self.detail)
 
     def _lip(self, height, peak):
-        """Soft mask of the closed upper (negative height) or lower lip."""
+        """Return a soft mask of the closed upper (negative height) or lower lip."""
         half = self.person.mouth_half_width
         u = np.clip(np.abs(self.x) / half, 0, 1)
         lens = np.sqrt(1 - u**2) * (1 - 0.3 * u) if height < 0 else np.sqrt(1 - u**2.3) * (1 - 0.12 * u)
@@ -186,23 +190,23 @@ class Portrait:
             mask = np.clip((edge - self.y) * sharp + 0.5, 0, 1) * np.clip((self.y - inner) * sharp + 0.5, 0, 1)
         return (mask * (np.abs(self.x) < half)).astype(np.float32)
 
-    def lip_line(self, x=None):
-        """Where the closed lips meet, relative to MOUTH_Y."""
+    def lip_line(self, x: np.ndarray | None = None) -> np.ndarray:
+        """Return where the closed lips meet, relative to ``MOUTH_Y``."""
         x = self.x if x is None else x
         return 0.004 * np.exp(-((x / 0.03) ** 2)) - 0.002
 
     def _light(self, z):
-        """Diffuse shade (about 0 .. 1.3) and highlight (0 .. 1) of a relief."""
+        """Return the diffuse shade (about 0 to 1.3) and the highlight (0 to 1) of a relief."""
         slope_x = cv2.Sobel(z, cv2.CV_32F, 1, 0, ksize=3) * np.float32(self.detail / 8)
         slope_y = cv2.Sobel(z, cv2.CV_32F, 0, 1, ksize=3) * np.float32(self.detail / 8)
         size = np.sqrt(slope_x**2 + slope_y**2 + 1)
         lamp = np.array(self.person.light)
         lamp = lamp / np.linalg.norm(lamp)
         facing = (-slope_x * lamp[0] - slope_y * lamp[1] + lamp[2]) / size
-        half = lamp + np.array([0.0, 0.0, 1.0])  # the eye looks along z
+        half = lamp + np.array([0.0, 0.0, 1.0])  # the viewer is along z
         half = half / np.linalg.norm(half)
         shine = np.maximum((-slope_x * half[0] - slope_y * half[1] + half[2]) / size, 0) ** 28
-        hollow = blur(z, 0.03 * self.detail) - z  # ambient occlusion, roughly: hollows see less of the room
+        hollow = blur(z, 0.03 * self.detail) - z  # approximate ambient occlusion
         ambient = self.person.ambient * (0.85 - 0.15 * slope_y / size) * np.clip(1 - 9 * hollow, 0.45, 1.15)
         return ambient + (1.12 - self.person.ambient) * np.clip(facing + 0.06, 0, 1), shine
 
@@ -226,7 +230,7 @@ class Portrait:
             lid = self.pair(p.eye_distance, EYE_Y - 0.028, 0.06, 0.022)
             base *= 1 - np.float32([0.25, 0.35, 0.25]) * (0.7 * (p.seed % 3) / 2) * lid[..., None]
         hair = np.float32(p.hair) * 0.8
-        # the beard's shadow, or the beard
+        # beard, or its shadow
         under = smoothstep(0.66, 0.80, y + 0.35 * np.abs(x)) * (1 - 0.9 * self.bump(0, MOUTH_Y + 0.005, 0.11, 0.03))
         lip_hair = self.bump(0, 0.712, 0.12, 0.026) * (1 - 0.5 * self.bump(0, 0.70, 0.01, 0.03))
         chin_hair = self.bump(0, 0.90, 0.10, 0.085) * smoothstep(0.80, 0.84, y)
@@ -265,7 +269,7 @@ class Portrait:
         return self._lids(base)
 
     def _lids(self, base):
-        """Shut eyes: the crease of the upper lid and a line of lashes."""
+        """Draw shut eyes: the crease of the upper lid and a line of lashes."""
         p = self.person
         bx = (np.abs(self.x) - p.eye_distance) / (0.062 * p.eye_size)
         lens = np.sqrt(np.clip(1 - bx**2, 0, 1))
@@ -283,7 +287,7 @@ class Portrait:
             mask = np.maximum(mask, 1 - smoothstep(0.85, 1.05, dx**2 + dy**2))
         return mask.astype(np.float32)
 
-    def _glasses(self, picture):
+    def _glasses(self, image):
         p = self.person
         frame = np.zeros(self.shape, np.uint8)
         width = max(1, round((0.007 + 0.002 * (p.seed % 3)) * self.detail))
@@ -299,4 +303,4 @@ class Portrait:
         ends = [tuple(round(v) for v in self.pixel(side * (p.eye_distance - 0.098), EYE_Y)) for side in (-1, 1)]
         cv2.line(frame, *ends, 255, width, cv2.LINE_AA)
         self.frames = blur(frame.astype(np.float32) / 255, 0.003 * self.detail)[..., None]
-        return picture * (1 - 0.9 * self.frames) + 0.08 * 0.9 * self.frames
+        return image * (1 - 0.9 * self.frames) + 0.08 * 0.9 * self.frames

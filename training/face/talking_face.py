@@ -1,12 +1,14 @@
-"""Talking faces of our own: rendered people whose lips move with a synthetic voice, in step by construction.
+"""Rendered talking faces: people whose lips move with a synthetic voice, in sync by construction.
 
-They give unlimited ground truth to trainers and tests: the offset is 0, the boxes are known, the silent one is silent.
-Frame k shows the articulation of the middle of its time, ahead of the sound by a third of a frame as people's lips are,
-and the voice is made from the same curves (see voice.py). Boxes follow face detectors such as YuNet: from the
-upper forehead to the chin, cheek to cheek.
-Everything is deterministic by seed and needs no network.
+They give trainers and tests unlimited ground truth: the offset is 0, the boxes are known, and listeners are silent.
+Frame k shows the articulation of the middle of its time, ahead of the audio by a third of a frame like people's lips,
+and the voice is made from the same curves (see voice.py). Boxes follow face detectors such as YuNet: from the upper
+forehead to the chin, cheek to cheek. Everything is deterministic by seed.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,8 +20,9 @@ from syncnet.defaults import CROP_SCALE
 from syncnet.faces.crops import CROP_SIZE, SMOOTHING, crop_face, smooth
 from syncnet.faces.tracks import Track
 from training.face.backdrop import background, body
-from training.face.head import SHUT, Head, Pose
+from training.face.head import SHUT, Head
 from training.face.person import Person
+from training.face.pose import Pose
 from training.face.voice import Articulation, Speech, Voice, speak
 
 __all__ = [
@@ -33,20 +36,26 @@ __all__ = [
     "Voice",
     "render_clip",
     "render_face",
-    "render_picture",
+    "render_image",
     "render_scene",
     "speak",
 ]
 
-BLINK = (0.35, 0.9, 1.0, 0.75, 0.4, 0.1)  # how far the lids are down in the frames of a blink
-FACE_HEIGHTS = 0.62, 1.5  # of a face before cropping, relative to its height in the crop
-GRAIN = 0.5, 4.0  # standard deviation in grey levels
-SWAY = 0.035  # how far a head moves about, in face heights
+BLINK = (0.35, 0.9, 1.0, 0.75, 0.4, 0.1)  # position of the lids in the frames of a blink, 0 (open) to 1 (shut)
+FACE_HEIGHTS = 0.62, 1.5  # limits of a face's height before cropping, relative to its height in the crop
+GRAIN = 0.5, 4.0  # limits of its standard deviation, in grey levels
+SWAY = 0.035  # amplitude of head movements, in face heights
 
 
 class Clip(NamedTuple):
-    """frames: (N, H, W, 3) uint8 BGR; boxes: (N, 4) float32 x1 y1 x2 y2, (N, people, 4) of a scene; audio: (samples,)
-    int16 at 16 kHz, 640 samples to a frame; articulation: (N, 4) float32 of whoever talks, zeros where nobody does."""
+    """A rendered video.
+
+    Attributes:
+        frames: N x H x W x 3, uint8, BGR.
+        boxes: x1, y1, x2, y2 in pixels, float32: N x 4, or N x people x 4 for a scene.
+        audio: int16 samples at 16 kHz, 640 per frame.
+        articulation: N x 4, float32, of the person who talks; zeros while nobody talks.
+    """
 
     frames: np.ndarray
     boxes: np.ndarray
@@ -56,17 +65,23 @@ class Clip(NamedTuple):
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What a head does apart from talking, an entry a frame: lids 0 (open) .. 1 (shut), gaze (N, 2) in -1 .. 1, smile
-    (N,) added to the mouth's width, poses."""
+    """Movements of a head apart from talking.
+
+    Attributes:
+        lids: N, 0 (open) to 1 (shut).
+        gaze: N x 2, -1 to 1.
+        smile: N, added to the mouth's width.
+        poses: N poses.
+    """
 
     lids: np.ndarray
     gaze: np.ndarray
     smile: np.ndarray
-    poses: list
+    poses: list[Pose]
 
     @classmethod
-    def random(cls, frames, pose, rng, *, liveliness=1.0):
-        """frames of behaviour around a pose."""
+    def random(cls, frames: int, pose: Pose, rng: np.random.Generator, *, liveliness: float = 1.0) -> Behaviour:
+        """Draw the movements of some frames around a pose."""
         time = np.arange(frames) / FRAME_RATE
         lids, gaze = np.zeros(frames), np.zeros((frames, 2))
         at = int(rng.integers(5, 60))
@@ -92,30 +107,60 @@ class Behaviour:
         return cls(lids, gaze, smile, [Pose(*map(float, row)) for row in zip(*moves)])
 
 
-def wander(time, rng, rate):
-    """A smooth random curve of about unit size and about rate Hz: the shape of time, in seconds."""
+def wander(time: np.ndarray, rng: np.random.Generator, rate: float) -> np.ndarray:
+    """Return a smooth random curve of about unit size and ``rate`` Hz at the given times in seconds."""
     curve = np.zeros_like(time)
     for weight in (0.6, 0.45, 0.3):
         curve += weight * np.sin(2 * np.pi * (rate * rng.uniform(0.4, 1.8) * time + rng.uniform(0, 1)))
     return curve
 
 
-def render_face(person, articulation=SHUT, pose=None, size=CROP_SIZE, *, seed=0):
-    """One picture of a person: ((size, size, 3) uint8 BGR, box (4,) float32)."""
+def render_face(
+    person: Person, articulation: Articulation = SHUT, pose: Pose | None = None, size: int = CROP_SIZE, *, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Render one image of a person.
+
+    Args:
+        person: The person.
+        articulation: Position of the mouth.
+        pose: Pose of the head; None for the middle.
+        size: Side of the image in pixels.
+        seed: Seed of the background.
+
+    Returns:
+        The image (size x size x 3, uint8, BGR) and the face box (4, float32).
+    """
     pose = pose or Pose(size / 2, size * 0.46, size / (1 + 2 * CROP_SCALE) * 1.28)
-    picture = background(size, size, np.random.default_rng([seed, 3]))
-    body(picture, person, pose)
+    image = background(size, size, np.random.default_rng([seed, 3]))
+    body(image, person, pose)
     head = Head(person, pose.height)
     head.draw(articulation)
-    head.paste(picture, pose)
-    return picture, head.box(pose, articulation)
+    head.paste(image, pose)
+    return image, head.box(pose, articulation)
 
 
-def render_clip(seed, seconds, size=CROP_SIZE, *, silent=False, person=None, voice=None, speech=None):
-    """A face crop as run_pipeline cuts them, (size, size), of somebody talking: Clip.
+def render_clip(
+    seed: int,
+    seconds: float,
+    size: int = CROP_SIZE,
+    *,
+    silent: bool = False,
+    person: Person | None = None,
+    voice: Voice | None = None,
+    speech: Speech | None = None,
+) -> Clip:
+    """Render a face crop, as run_pipeline cuts them, of a person who talks.
 
-    silent: a listener, whose mouth stays shut; the audio is then somebody else's voice all the same (zero out what you
-    do not need). person, voice, speech: use these instead of the seed's. The same arguments give the same clip.
+    The same arguments give the same clip.
+
+    Args:
+        seed: Seed.
+        seconds: Length.
+        size: Side of the crop in pixels.
+        silent: Render a listener, whose mouth stays shut. The audio is a voice all the same; zero it if unwanted.
+        person: Used instead of the seed's.
+        voice: Used instead of the seed's.
+        speech: Used instead of the seed's.
     """
     rng = np.random.default_rng([seed, 1])
     person = person or Person.random(seed)
@@ -130,43 +175,58 @@ def render_clip(seed, seconds, size=CROP_SIZE, *, silent=False, person=None, voi
     boxes = np.stack(
         [stage.heads[0].box(at, Articulation(*mouth)) for at, mouth in zip(stage.behaviours[0].poses, articulation)]
     )
-    shaky = boxes + rng.normal(0, 0.006 * height, boxes.shape)  # as a detector's boxes are
-    if len(shaky) < SMOOTHING:  # the filter would take the zeros beyond the ends for faces
+    shaky = boxes + rng.normal(0, 0.006 * height, boxes.shape)  # jitter like a detector's
+    if len(shaky) < SMOOTHING:  # otherwise the filter mixes in the zeros beyond the ends
         shaky = np.tile(np.median(shaky, axis=0), (SMOOTHING, 1))
     path = smooth(Track(frame=np.arange(len(shaky)), bbox=shaky, found=len(shaky)))
     for index in range(len(frames)):
         half, x, y = path.s[index], path.x[index], path.y[index]
-        picture = stage.frame(index, [articulation[index]])
-        crop = crop_face(picture, s=half, x=x, y=y, crop_scale=CROP_SCALE)
+        image = stage.frame(index, [articulation[index]])
+        crop = crop_face(image, s=half, x=x, y=y, crop_scale=CROP_SCALE)
         frames[index] = crop if size == CROP_SIZE else cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
         boxes[index] = _inside_crop(boxes[index], half, x, y) * (size / CROP_SIZE)
     return Clip(frames, boxes.astype(np.float32), speech.audio, articulation)
 
 
 def render_scene(
-    seed,
-    seconds,
+    seed: int,
+    seconds: float,
     *,
-    width=640,
-    height=360,
-    people=2,
-    talking=0,
-    face_height=None,
-    persons=None,
-    voice=None,
-    speech=None,
-    grain=None,
-):
-    """A wide shot of people side by side: Clip with boxes (N, people, 4), left to right.
+    width: int = 640,
+    height: int = 360,
+    people: int = 2,
+    talking: int | None = 0,
+    face_height: int | None = None,
+    persons: Sequence[Person] | None = None,
+    voice: Voice | None = None,
+    speech: Speech | None = None,
+    grain: float | None = None,
+) -> Clip:
+    """Render a wide shot of people side by side.
 
-    talking: index of the one who talks, None for nobody (the audio is then silence). face_height: pixels, None for
-    anything that fits. grain: standard deviation of the film grain in grey levels. persons, voice, speech, grain: used
-    instead of the seed's.
+    Args:
+        seed: Seed.
+        seconds: Length.
+        width: Width in pixels.
+        height: Height in pixels.
+        people: Number of people, if ``persons`` is not given.
+        talking: Index of the person who talks; None for nobody (the audio is then silence).
+        face_height: In pixels; None for any that fits.
+        persons: Used instead of the seed's.
+        voice: Used instead of the seed's.
+        speech: Used instead of the seed's.
+        grain: Standard deviation of the film grain in grey levels, used instead of the seed's.
+
+    Returns:
+        The clip; its boxes are N x people x 4, from left to right.
+
+    Raises:
+        ValueError: ``talking`` is out of range.
     """
     rng = np.random.default_rng([seed, 2])
     persons = list(persons or (Person.random(1000 * seed + index) for index in range(people)))
     if talking is not None and not 0 <= talking < len(persons):
-        raise ValueError(f"nobody has index {talking}: talking is 0 .. {len(persons) - 1} or None")
+        raise ValueError(f"talking={talking}: no such person; give 0 .. {len(persons) - 1}, or None for silence")
     if speech is None:
         speech = speak(seconds, seed=seed, voice=voice or Voice.random(rng, feminine=persons[talking or 0].feminine))
     if talking is None:
@@ -186,8 +246,21 @@ def render_scene(
     return Clip(frames, boxes, speech.audio, speech.articulation)
 
 
-def render_picture(seed, *, width=640, height=360, people=1, face_height=None):
-    """A still for training detectors: ((height, width, 3) uint8 BGR, boxes (people, 4) float32); people may be 0."""
+def render_image(
+    seed: int, *, width: int = 640, height: int = 360, people: int = 1, face_height: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Render a still image for training detectors.
+
+    Args:
+        seed: Seed.
+        width: Width in pixels.
+        height: Height in pixels.
+        people: Number of people; may be 0.
+        face_height: In pixels; None for any that fits.
+
+    Returns:
+        The image (height x width x 3, uint8, BGR) and the boxes (people x 4, float32).
+    """
     rng = np.random.default_rng([seed, 4])
     room = background(width, height, rng)
     if not people:
@@ -199,8 +272,8 @@ def render_picture(seed, *, width=640, height=360, people=1, face_height=None):
     ]
     stage = _Stage(room, persons, poses, 1, rng)
     mouths = [(rng.uniform(0, 1) * (rng.random() < 0.6), rng.uniform(-1, 1), 0.0, rng.uniform(0, 1)) for _ in persons]
-    picture = stage.frame(0, mouths)
-    return picture, np.stack(
+    image = stage.frame(0, mouths)
+    return image, np.stack(
         [
             head.box(moves.poses[0], Articulation(*lips))
             for head, moves, lips in zip(stage.heads, stage.behaviours, mouths)
@@ -209,13 +282,13 @@ def render_picture(seed, *, width=640, height=360, people=1, face_height=None):
 
 
 def _inside_crop(box, half, x, y):
-    """A box of the picture in the pixels of its crop."""
+    """Convert a box from pixels of the image to pixels of its crop."""
     left, top = int(x - half * (1 + CROP_SCALE)), int(y - half)
     return (box - np.float32([left, top, left, top])) * (CROP_SIZE / (2 * half * (1 + CROP_SCALE)))
 
 
 class _Stage:
-    """Everything of a shot that stays the same, and the people who move in it."""
+    """The static parts of a shot, and the people who move in it."""
 
     def __init__(self, room, persons, poses, frames, rng, *, grain=None):
         self.plate = room.copy()
@@ -227,16 +300,16 @@ class _Stage:
         self.grain = _grain(room, rng, drawn if grain is None else grain)
 
     def frame(self, index, mouths):
-        picture = self.plate.copy()
+        image = self.plate.copy()
         for head, moves, mouth in zip(self.heads, self.behaviours, mouths):
             head.draw(Articulation(*mouth), lid=moves.lids[index], gaze=moves.gaze[index], smile=moves.smile[index])
-            head.paste(picture, moves.poses[index])
-        return self.grain(picture)
+            head.paste(image, moves.poses[index])
+        return self.grain(image)
 
 
-def _grain(picture, rng, sigma):
-    """A function that adds film grain to pictures of this size."""
-    height, width = picture.shape[:2]
+def _grain(image, rng, sigma):
+    """Return a function that adds film grain to images of this size."""
+    height, width = image.shape[:2]
     bank = np.round(rng.normal(0, sigma, (height + 32, width + 32, 3))).astype(np.int16)
 
     def add(frame):
@@ -247,7 +320,7 @@ def _grain(picture, rng, sigma):
 
 
 def _seat(persons, width, height, face_height, rng):
-    """Poses for people side by side, faces not overlapping."""
+    """Return poses for people side by side, without overlapping faces."""
     poses = []
     share = width / len(persons)
     for index in range(len(persons)):

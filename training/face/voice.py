@@ -1,11 +1,13 @@
-"""A synthetic voice whose articulation is known: sound and mouth come from the same curves.
+"""A synthetic voice of known articulation: audio and mouth movements come from the same curves.
 
 Source-filter synthesis (Fant, "Acoustic Theory of Speech Production", 1960; vowel formants after Peterson and Barney,
 1952): a train of glottal pulses and noise is shaped by formants that glide from phone to phone. Phones are drawn at
-random into syllables, phrases and pauses; no language is spoken. Every curve is made on one clock of 1000 values per
-second and smoothed with symmetric windows only. Lips are seen a little before they are heard (Schwartz and Savariaux,
-PLoS Computational Biology 2014), so people's clips that pass for synchronous have that lead, and so have ours.
+random into syllables, phrases and pauses; no language is spoken. Every curve has 1000 values per second on one clock
+and is smoothed with symmetric windows only. Lip movements precede the audio a little (Schwartz and Savariaux, PLoS
+Computational Biology 2014), so recordings that count as synchronous have that lead, and so do the rendered ones.
 """
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,16 +20,19 @@ CONTROL_RATE = 1000  # values per second of every curve
 HOP = SAMPLE_RATE // 200
 WINDOW = 4 * HOP
 FFT_SIZE = 1024
-PEAK = 0.5  # of full scale, the loudest sample of a clip
-VISUAL_LEAD = 0.012  # seconds, a third of a frame: 0 to SyncNet, whose 0 was learned from people
-SHUTTER = 0.5  # of a frame's time: the curves are averaged over its middle part
+PEAK = 0.5  # loudest sample of a clip, relative to full scale
+VISUAL_LEAD = 0.012  # seconds, a third of a frame; SyncNet, trained on real people, calls this offset 0
+SHUTTER = 0.5  # middle share of a frame's time that the curves are averaged over
 
 
 class Articulation(NamedTuple):
-    """What the mouth does at one moment, or in one frame.
+    """Position of the mouth at one moment, or in one frame.
 
-    jaw 0 (shut) .. 1 (wide open); width -1 (rounded) .. 1 (spread); closure 0 .. 1 (lips pressed together whatever
-    the jaw does); tongue 0 (low) .. 1 (behind the teeth).
+    Attributes:
+        jaw: 0 (shut) to 1 (wide open).
+        width: -1 (rounded) to 1 (spread).
+        closure: 0 to 1 (lips pressed together, whatever the jaw does).
+        tongue: 0 (low) to 1 (behind the teeth).
     """
 
     jaw: float = 0.0
@@ -36,13 +41,18 @@ class Articulation(NamedTuple):
     tongue: float = 0.0
 
     @property
-    def opening(self):
-        """How far the lips are apart, 0 .. 1."""
+    def opening(self) -> float:
+        """Distance of the lips, 0 to 1."""
         return self.jaw * (1.0 - self.closure)
 
 
 class Speech(NamedTuple):
-    """audio: (samples,) int16 mono at SAMPLE_RATE; articulation: (frames, 4) float32, columns as in Articulation."""
+    """Audio and the mouth movements that belong to it.
+
+    Attributes:
+        audio: int16 mono samples at ``SAMPLE_RATE``.
+        articulation: frames x 4, float32, with the columns of ``Articulation``.
+    """
 
     audio: np.ndarray
     articulation: np.ndarray
@@ -50,8 +60,15 @@ class Speech(NamedTuple):
 
 @dataclass(frozen=True)
 class Voice:
-    """A speaker: pitch in Hz, formant_scale (1: the average man; longer vocal tracts have less), rate of syllables per
-    second, breath (share of noise in the voiced sound), effort (how far the mouth opens)."""
+    """A speaker's voice.
+
+    Attributes:
+        pitch: In Hz.
+        formant_scale: 1 for the average man; longer vocal tracts have less.
+        rate: Syllables per second.
+        breath: Share of noise in voiced sounds.
+        effort: How far the mouth opens.
+    """
 
     pitch: float = 120.0
     formant_scale: float = 1.0
@@ -60,7 +77,8 @@ class Voice:
     effort: float = 1.0
 
     @classmethod
-    def random(cls, rng, *, feminine=None):
+    def random(cls, rng: np.random.Generator, *, feminine: bool | None = None) -> Voice:
+        """Draw a voice; ``feminine`` None draws that too."""
         feminine = bool(rng.random() < 0.5) if feminine is None else feminine
         pitch = rng.uniform(165, 250) if feminine else rng.uniform(85, 150)
         scale = rng.uniform(1.1, 1.22) if feminine else rng.uniform(0.93, 1.07)
@@ -68,15 +86,17 @@ class Voice:
 
 
 class Phone(NamedTuple):
+    """Target of the articulators and the acoustic source for one phone; positions as in ``Articulation``."""
+
     jaw: float
     width: float
     closure: float
     tongue: float
-    formants: tuple  # Hz of the first three, or () to glide between the neighbours
+    formants: tuple  # Hz of the first three; () glides between the neighbours
     voice: float  # level of the glottal source
     noise: float = 0.0  # level of the frication
     centre: float = 4000.0  # Hz of the frication's peak
-    spread: float = 0.35  # octaves (natural logarithm) of the frication's width
+    spread: float = 0.35  # width of the frication's peak, natural logarithm of frequency
     breath: float = 0.0  # level of noise through the formants
     seconds: float = 0.1
 
@@ -91,7 +111,7 @@ VOWELS = {
     "o": Phone(0.62, -0.65, 0, 0.0, (570, 840, 2410), 0.95),
     "u": Phone(0.26, -1.00, 0, 0.1, (300, 870, 2240), 0.85),
 }
-CONSONANTS = {  # a list of phones in a row: stops are a closure and a burst
+CONSONANTS = {  # phones in sequence: stops are a closure and a burst
     "m": [Phone(0.10, 0.0, 1.0, 0.1, (250, 1000, 2200), 0.32, seconds=0.085)],
     "b": [
         Phone(0.10, 0.0, 1.0, 0.1, (200, 800, 2200), 0.10, seconds=0.075),
@@ -125,34 +145,50 @@ CONSONANTS = {  # a list of phones in a row: stops are a closure and a burst
     "y": [Phone(0.18, 0.70, 0, 0.6, (260, 2200, 3000), 0.6, seconds=0.06)],
     "h": [Phone(0.50, 0.0, 0, 0.1, (), 0.0, breath=0.5, seconds=0.06)],
 }
-ONSET_WEIGHTS = {"m": 3, "b": 3, "p": 3}  # others 1: lip closures are what an eye can tell apart
-HIGH_FORMANTS = (3500.0, 4500.0, 5500.0, 6500.0, 7500.0, 8500.0)  # Hz, of a uniform tube
+ONSET_WEIGHTS = {"m": 3, "b": 3, "p": 3}  # others 1; lip closures are what the eye can distinguish
+HIGH_FORMANTS = (3500.0, 4500.0, 5500.0, 6500.0, 7500.0, 8500.0)  # Hz, those of a uniform tube
 HIGHER_FORMANTS = range(9500, 40000, 1000)
 BANDWIDTHS = (70.0, 90.0, 130.0, 200.0, 280.0, 380.0, 480.0, 600.0, 700.0)
-# seconds of the smoothing windows: the jaw is slower than the lips, the larynx and the tongue faster than both
+# smoothing windows in seconds: the jaw is slower than the lips; larynx and tongue are faster than both
 SMOOTHING = {"jaw": 0.10, "width": 0.11, "closure": 0.05, "tongue": 0.06, "formants": 0.05, "level": 0.018}
 
 
-def speak(seconds, *, seed, voice=None, pause=(0.25, 0.8), frame_rate=FRAME_RATE):
-    """Let a voice talk at random for so many seconds.
+def speak(
+    seconds: float,
+    *,
+    seed: int,
+    voice: Voice | None = None,
+    pause: tuple[float, float] = (0.25, 0.8),
+    frame_rate: int = FRAME_RATE,
+) -> Speech:
+    """Synthesise random speech.
 
-    pause: shortest and longest pause between phrases, in seconds. Returns Speech: frames = round(seconds *
-    frame_rate), samples = frames * SAMPLE_RATE / frame_rate. The same arguments give the same samples.
+    The same arguments give the same samples.
+
+    Args:
+        seconds: Length; there are round(seconds * frame_rate) frames and frames * SAMPLE_RATE / frame_rate samples.
+        seed: Seed.
+        voice: The voice; None draws one.
+        pause: Shortest and longest pause between phrases, in seconds.
+        frame_rate: Frames per second of the articulation.
+
+    Raises:
+        ValueError: ``seconds`` is not positive.
     """
     if seconds <= 0:
-        raise ValueError(f"speech of {seconds} seconds cannot be made: give a positive duration")
+        raise ValueError(f"seconds={seconds}: speech needs a positive duration")
     rng = np.random.default_rng(seed)
     voice = voice or Voice.random(rng)
     frames = max(1, round(seconds * frame_rate))
     samples = frames * SAMPLE_RATE // frame_rate
     curves = _curves(_phones(seconds, voice, pause, rng), samples * CONTROL_RATE // SAMPLE_RATE, voice, rng)
-    sound = _synthesise(curves, samples, voice, rng)
+    audio = _synthesise(curves, samples, voice, rng)
     articulation = np.stack([_per_frame(curves[name], frames, frame_rate) for name in Articulation._fields], axis=1)
-    return Speech(np.round(sound * 32767).astype(np.int16), articulation.astype(np.float32))
+    return Speech(np.round(audio * 32767).astype(np.int16), articulation.astype(np.float32))
 
 
 def _phones(seconds, voice, pause, rng):
-    """A list of (phone, seconds, level, pitch factor), as long as asked for: phrases of 3 to 9 syllables and pauses."""
+    """Return phones that fill ``seconds``, as (phone, seconds, level, pitch factor)."""
     onsets = list(CONSONANTS)
     weights = np.array([ONSET_WEIGHTS.get(name, 1) for name in onsets], dtype=float)
     weights /= weights.sum()
@@ -180,7 +216,7 @@ def _phones(seconds, voice, pause, rng):
 
 
 def _curves(line, steps, voice, rng):
-    """Every control curve of the line of phones, (steps,) float64 each; "formants" is (9, steps) in Hz."""
+    """Return every control curve of the phones, ``steps`` float64 values each; "formants" is 9 x steps, in Hz."""
     ends = np.minimum(np.round(np.cumsum([entry[1] for entry in line]) * CONTROL_RATE).astype(int), steps)
     index = np.searchsorted(ends, np.arange(steps), side="right").clip(max=len(line) - 1)
 
@@ -201,7 +237,7 @@ def _curves(line, steps, voice, rng):
     ]
     curves["formants"] = np.stack([*formants, *(np.full(steps, hz * scale) for hz in HIGH_FORMANTS)])
     levels = np.array([entry[2] for entry in line])
-    # an open mouth radiates more: the level of the voice follows the lips that are drawn
+    # an open mouth radiates more, so the level follows the lips that are drawn
     opening = np.clip(curves["jaw"] * (1.0 - curves["closure"]), 0.0, 1.0)
     for name in ("voice", "noise", "breath"):
         curves[name] = curve([getattr(phone, name) for phone in phones] * levels, SMOOTHING["level"])
@@ -216,7 +252,7 @@ def _curves(line, steps, voice, rng):
 
 
 def _synthesise(curves, samples, voice, rng):
-    """The waveform of the curves: (samples,) float64, its loudest sample PEAK."""
+    """Return the waveform of the curves, ``samples`` float64 values, with its peak at ``PEAK``."""
     clock = np.arange(samples) * (CONTROL_RATE / SAMPLE_RATE)
 
     def at_samples(values):
@@ -226,25 +262,25 @@ def _synthesise(curves, samples, voice, rng):
     white = rng.standard_normal(samples)
     source += white * at_samples(curves["breath"] * 0.15 + voice.breath * curves["voice"])
     hops = samples // HOP + WINDOW // HOP + 1
-    centres = (np.arange(hops) * HOP - WINDOW / 2) * (CONTROL_RATE / SAMPLE_RATE)  # of _filter's blocks
+    centres = (np.arange(hops) * HOP - WINDOW / 2) * (CONTROL_RATE / SAMPLE_RATE)  # centres of the blocks of _filter
     picks = np.clip(centres.astype(int), 0, len(curves["jaw"]) - 1)
     frequency = np.fft.rfftfreq(FFT_SIZE, 1.0 / SAMPLE_RATE)[None]
-    tract = (frequency + 60.0) / (1.0 + (frequency / 330.0) ** 1.75) / 60.0  # radiation, and the glottal slope
-    for formant in HIGHER_FORMANTS:  # Fant's correction: the tract has resonances without end
+    tract = (frequency + 60.0) / (1.0 + (frequency / 330.0) ** 1.75) / 60.0  # radiation and glottal slope
+    for formant in HIGHER_FORMANTS:  # Fant's correction for the higher resonances
         tract = tract / (1.0 - (frequency / (formant * voice.formant_scale)) ** 2)
     for formant, bandwidth in zip(curves["formants"][:, picks], BANDWIDTHS):
         ratio = frequency / formant[:, None]
         tract = tract / np.sqrt((1.0 - ratio**2) ** 2 + (ratio * bandwidth / formant[:, None]) ** 2)
-    sound = _filter(source, tract)
+    audio = _filter(source, tract)
     logs = np.log((frequency + 1.0) / curves["centre"][picks, None]) / curves["spread"][picks, None]
-    sound += _filter(white * at_samples(curves["noise"]) * 0.7, np.exp(-0.5 * logs**2))
+    audio += _filter(white * at_samples(curves["noise"]) * 0.7, np.exp(-0.5 * logs**2))
     room = rng.standard_normal(samples) * 10 ** rng.uniform(-3.6, -2.8)
-    sound = sound / max(np.abs(sound).max(), 1e-9) * PEAK + room * PEAK * 0.5
-    return np.clip(sound, -1.0, 1.0)
+    audio = audio / max(np.abs(audio).max(), 1e-9) * PEAK + room * PEAK * 0.5
+    return np.clip(audio, -1.0, 1.0)
 
 
 def _pulses(pitch, rng):
-    """Glottal pulses, one each period of pitch (samples,) in Hz, with jitter and shimmer of a per cent or two."""
+    """Return glottal pulses, one per period of ``pitch`` (samples, in Hz), with a little jitter and shimmer."""
     phase = np.cumsum(pitch / SAMPLE_RATE)
     count = int(phase[-1])
     if count < 1:
@@ -253,7 +289,7 @@ def _pulses(pitch, rng):
     places = np.interp(np.clip(marks, phase[0], phase[-1]), phase, np.arange(len(phase)))
     whole = np.minimum(places.astype(int), len(pitch) - 2)
     part = places - whole
-    # the energy of a second of pulses must not grow with the pitch
+    # keep the energy per second independent of the pitch
     height = (1.0 + rng.normal(0, 0.03, count)) * np.sqrt(SAMPLE_RATE / pitch[whole])
     train = np.zeros_like(pitch)
     np.add.at(train, whole, (1.0 - part) * height)
@@ -262,14 +298,14 @@ def _pulses(pitch, rng):
 
 
 def _filter(signal, response):
-    """Filter a signal by a magnitude response for every hop, (hops, FFT_SIZE / 2 + 1), without delay (overlap-add)."""
+    """Filter a signal with a magnitude response per hop, hops x (FFT_SIZE / 2 + 1), by overlap-add without delay."""
     hops = len(response)
     padded = np.zeros(hops * HOP + FFT_SIZE + WINDOW)
     padded[WINDOW : WINDOW + len(signal)] = signal
     window = np.hanning(WINDOW + 1)[:-1] * (2.0 * HOP / WINDOW)
     blocks = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP][:hops] * window
     shaped = np.fft.irfft(np.fft.rfft(blocks, FFT_SIZE) * response, FFT_SIZE)
-    # zero phase: what lies before a block comes out at the end of its transform
+    # zero phase: the response before a block's start wraps to the end of its transform
     shaped = np.roll(shaped, (FFT_SIZE - WINDOW) // 2, axis=1)
     out = np.zeros(hops * HOP + 2 * FFT_SIZE)
     for index in range(hops):
@@ -279,7 +315,7 @@ def _filter(signal, response):
 
 
 def _smooth(values, seconds):
-    """Weighted moving average with a symmetric Hann window; the ends are held."""
+    """Return a weighted moving average with a symmetric Hann window; the end values are repeated beyond the ends."""
     taps = max(1, round(seconds * CONTROL_RATE)) | 1
     window = np.hanning(taps + 2)[1:-1]
     padded = np.pad(values, taps // 2, mode="edge")
@@ -287,7 +323,7 @@ def _smooth(values, seconds):
 
 
 def _per_frame(values, frames, frame_rate):
-    """The mean of a curve over the middle of each frame's time, VISUAL_LEAD later: (frames,)."""
+    """Return the mean of a curve over the middle of every frame's time, ``VISUAL_LEAD`` later."""
     step = CONTROL_RATE / frame_rate
     total = np.concatenate([[0.0], np.cumsum(values)])
     grid = np.arange(len(total))

@@ -1,14 +1,16 @@
-"""Score a face detector on the held-out people and on pictures without a face, as run_pipeline would use it.
+"""Score a face detector on held-out people and on images without a face, as run_pipeline would use it.
 
     python -m training.s3fd.evaluate --data FACES [--weights data/starter/s3fd.pt]
 
-A face counts when it is found with an IoU of at least 0.5 by a detection scored above run_pipeline's threshold, on the
-picture at the size that run_pipeline would show to the network. Recall and precision are about faces of 100 pixels and
-more in the original video: a detection that matches a smaller or doubtful box is neither right nor wrong.
+A face counts as found if a detection scored above run_pipeline's threshold has an IoU of at least 0.5 with it, in an
+image of the size that run_pipeline would pass to the network. Recall and precision cover faces of 100 pixels and more
+in the original video; a detection that matches a smaller or ambiguous box counts neither as right nor as wrong.
 """
 
 import argparse
 import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -18,39 +20,46 @@ from detectors import S3FD
 from syncnet.defaults import FACEDET_SCALE, MIN_FACE_SIZE
 from syncnet.faces.detect import CONFIDENCE
 from training.common import command
-from training.s3fd.frames import distort, faceless_crop, load_frames, made_up_picture
+from training.s3fd.frames import Frame, distort, faceless_crop, load_frames, synthetic_image
 
-MATCH_IOU, DOUBT_IOU = 0.5, 0.2
+MATCH_IOU, AMBIGUOUS_IOU = 0.5, 0.2
 FACELESS_SIDE = 256
-CONFIDENCES = (0.5, 0.7, 0.8, CONFIDENCE, 0.95)  # to report at
+CONFIDENCES = (0.5, 0.7, 0.8, CONFIDENCE, 0.95)  # thresholds to report at
 
 
-def overlaps(boxes, others):
-    """IoU of every box (N x 4) with every other (M x 4): N x M."""
+class FaceDetector(Protocol):
+    """A detector of one image at a time."""
+
+    def detect_faces(self, image: np.ndarray, conf_th: float = 0.8, scales: Sequence[float] = (1,)) -> np.ndarray:
+        """Return the faces of an H x W x 3 RGB image: N x 5, with x1, y1, x2, y2, score."""
+
+
+def overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the IoU, N x M, of every box (N x 4) with every other box (M x 4)."""
     corner = np.maximum(boxes[:, None, :2], others[None, :, :2])
     far = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    common = np.clip(far - corner, 0, None).prod(axis=2)
+    shared = np.clip(far - corner, 0, None).prod(axis=2)
     areas = [(b[:, 2:] - b[:, :2]).prod(axis=1) for b in (boxes, others)]
-    return common / (areas[0][:, None] + areas[1][None] - common)
+    return shared / (areas[0][:, None] + areas[1][None] - shared)
 
 
-def score_frame(found, frame, scale):
-    """Compare detections with a frame's boxes.
+def score_frame(found: np.ndarray, frame: Frame, scale: float) -> dict:
+    """Compare detections with the boxes of a frame.
 
     Args:
-        found: N x 4 array in the frame's pixels.
-        frame: a Frame.
-        scale: pixels of the original video to one of the frame.
+        found: N x 4 detections in pixels of the frame.
+        frame: The frame.
+        scale: Pixels of the original video per pixel of the frame.
 
     Returns:
-        dict: ``faces`` (boxes large enough), ``found`` (of them), ``wrong`` (large detections on no box),
-        ``wrong_small`` (small ones), ``ious`` of the found.
+        ``faces`` (number of boxes large enough), ``found`` (of them), ``wrong`` (large detections on no box),
+        ``wrong_small`` (small detections on no box) and ``ious`` of the found faces.
     """
     sizes = (frame.boxes[:, 2:] - frame.boxes[:, :2]).max(axis=1, initial=0) * scale
     large = (sizes >= MIN_FACE_SIZE) & frame.trusted
     iou = overlaps(found, frame.boxes)
     best = iou.max(axis=0, initial=0)[large]
-    stray = iou.max(axis=1, initial=0) < DOUBT_IOU
+    stray = iou.max(axis=1, initial=0) < AMBIGUOUS_IOU
     small = (found[:, 2:] - found[:, :2]).max(axis=1, initial=0) * scale < MIN_FACE_SIZE
     right = best >= MATCH_IOU
     return {
@@ -62,15 +71,38 @@ def score_frame(found, frame, scale):
     }
 
 
-def detect_all(detector, frames, *, confidence=CONFIDENCE, facedet_scale=FACEDET_SCALE):
-    """(frame, its detections, N x 5) of all frames with boxes and of known scale."""
+def detect_all(
+    detector: FaceDetector,
+    frames: Iterable[Frame],
+    *,
+    confidence: float = CONFIDENCE,
+    facedet_scale: float = FACEDET_SCALE,
+) -> list[tuple[Frame, np.ndarray]]:
+    """Detect faces in all frames that have boxes and a known scale.
+
+    Args:
+        detector: The detector.
+        frames: The frames.
+        confidence: Threshold of the detections.
+        facedet_scale: Scale of detection relative to the original video, as in run_pipeline.
+
+    Returns:
+        The frames with their detections, N x 5.
+    """
     frames = [frame for frame in frames if len(frame.boxes) and not np.isnan(frame.scale)]
     scales = [frame.scale * facedet_scale for frame in frames]
     return [(f, detector.detect_faces(f.image, conf_th=confidence, scales=[s])) for f, s in zip(frames, scales)]
 
 
-def summarise(detections, *, confidence=CONFIDENCE):
-    """Recall, precision and mean IoU (see the module) of ``detect_all``'s, those above a confidence."""
+def summarise(
+    detections: Sequence[tuple[Frame, np.ndarray]], *, confidence: float = CONFIDENCE
+) -> dict[str, int | float]:
+    """Return recall, precision and mean IoU, as defined in the module, with the counts they come from.
+
+    Args:
+        detections: What ``detect_all`` returned.
+        confidence: Threshold of the detections that count.
+    """
     totals = {"faces": 0, "found": 0, "wrong": 0, "wrong_small": 0}
     ious = []
     for frame, rows in detections:
@@ -86,54 +118,64 @@ def summarise(detections, *, confidence=CONFIDENCE):
     }
 
 
-def evaluate(detector, frames):
-    """Recall, precision and mean IoU over frames, at run_pipeline's defaults."""
+def evaluate(detector: FaceDetector, frames: Iterable[Frame]) -> dict[str, int | float]:
+    """Return recall, precision and mean IoU over frames, at run_pipeline's defaults."""
     return summarise(detect_all(detector, frames))
 
 
-def faceless_pictures(frames, *, count, seed=0):
-    """``count`` pictures without a face: half made up, half of the frames' rooms, the faces covered."""
+def faceless_images(frames: Iterable[Frame], *, count: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """Yield images without a face, alternately synthetic and from the frames' rooms with the faces covered.
+
+    Args:
+        frames: Frames to take the rooms from.
+        count: Number of images.
+        seed: Seed.
+    """
     rng = np.random.default_rng(seed)
     frames = [f for f in frames if len(f.boxes)]
     for index in range(count):
         if index % 2 or not frames:
-            yield distort(rng, made_up_picture(rng, FACELESS_SIDE))
+            yield distort(rng, synthetic_image(rng, FACELESS_SIDE))
         else:
             yield distort(rng, faceless_crop(rng, frames[rng.integers(len(frames))], FACELESS_SIDE))
 
 
-def false_detections(detector, pictures, *, confidence=CONFIDENCE):
-    """Scores of the detections on pictures that hold no face."""
-    scores = [detector.detect_faces(picture, conf_th=confidence)[:, 4] for picture in pictures]
+def false_detections(
+    detector: FaceDetector, images: Iterable[np.ndarray], *, confidence: float = CONFIDENCE
+) -> np.ndarray:
+    """Return the scores of the detections in images without a face."""
+    scores = [detector.detect_faces(image, conf_th=confidence)[:, 4] for image in images]
     return np.concatenate([np.zeros(0), *scores])
 
 
-def get_parser():
+def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder with frames/, boxes.jsonl and index.tsv")
-    parser.add_argument("--weights", help="weights to score (default: what the pipeline would use)")
+    parser.add_argument("--weights", help="weights to score (default: as in run_pipeline)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="of torch on the CPU (default: %(default)s)")
-    parser.add_argument("--faceless", type=int, default=1000, help="pictures without a face (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
+    parser.add_argument(
+        "--faceless", type=int, default=1000, help="number of images without a face (default: %(default)s)"
+    )
     return parser
 
 
 @command
-def main(args):
+def main(args: argparse.Namespace) -> None:
     cv2.setNumThreads(1)
     torch.set_num_threads(args.threads)
     held_out = load_frames(args.data)[1]
     detector = S3FD(device=args.device, weights=args.weights)
     detections = detect_all(detector, held_out, confidence=CONFIDENCES[0])
-    pictures = faceless_pictures(held_out, count=args.faceless)
-    false_scores = false_detections(detector, pictures, confidence=CONFIDENCES[0])
+    images = faceless_images(held_out, count=args.faceless)
+    false_scores = false_detections(detector, images, confidence=CONFIDENCES[0])
     for confidence in CONFIDENCES:
         result = summarise(detections, confidence=confidence)
         print(
             f"confidence {confidence}: recall {result['recall']:.4f} precision {result['precision']:.4f} "
             f"IoU {result['iou']:.3f} ({result['faces']} faces, {result['frames']} frames), small strays "
             f"{result['wrong_small']}, false detections {(false_scores > confidence).sum()} in {args.faceless} "
-            "faceless pictures"
+            "faceless images"
         )
 
 

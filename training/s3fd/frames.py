@@ -1,12 +1,13 @@
-"""Pictures to train and test the face detector on: frames with boxes, cut, distorted and made up.
+"""Images to train and test the face detector on: frames with boxes, crops, distortions and synthetic images.
 
-A folder of frames holds ``frames/*.jpg``, ``boxes.jsonl`` (a line a frame: ``file``, ``boxes`` as lists of x1, y1, x2,
-y2, score in the frame's pixels) and ``index.tsv`` (a row a clip, with columns ``clip``, ``person`` and ``face_px``; a
-frame ``NAME-00012.jpg`` belongs to the clips ``NAME-*.mp4``).
+A folder of frames holds ``frames/*.jpg``, ``boxes.jsonl`` (one line per frame: ``file``, and ``boxes`` as lists of x1,
+y1, x2, y2, score in pixels of the frame) and ``index.tsv`` (one row per clip, with columns ``clip``, ``person`` and
+``face_px``; a frame ``NAME-00012.jpg`` belongs to the clips ``NAME-*.mp4``).
 """
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,26 +15,28 @@ import cv2
 import numpy as np
 
 from training.common import TrainingError, held_out_persons, read_index
-from training.face.talking_face import render_picture
+from training.face.talking_face import render_image
 
-TRUSTED_SCORE = 0.78  # given boxes scored below are neither faces nor background: hands and hair are among them
-SMALLEST_FACE = 12  # pixels of the network's input; smaller ones are neither faces nor background
-VISIBLE_FACE, VISIBLE_AT_ALL = 0.6, 0.05  # parts of a box inside the picture: a face above the first, else ambiguous
-LARGEST_ZOOM = 2.0  # frames are not enlarged more than that
-LARGE_FACE_SHARE = 0.25  # of the cuts: sizes drawn evenly; in the others every doubling is as likely
-FACE_SHARE = 0.95  # the largest face to train on, as part of the picture's side
+TRUSTED_SCORE = 0.78  # boxes with lower scores are ambiguous: some are hands or hair
+SMALLEST_FACE = 12  # pixels of the network's input; smaller faces are ambiguous
+VISIBLE_FACE, VISIBLE_AT_ALL = 0.6, 0.05  # visible shares of a box: a face above the first, ambiguous above the second
+LARGEST_ZOOM = 2.0  # largest enlargement of a frame
+LARGE_FACE_SHARE = 0.25  # of the crops: face sizes drawn uniformly; in the others, log-uniformly
+FACE_SHARE = 0.95  # largest face to train on, as a share of the crop's side
 
 
 @dataclass
 class Frame:
-    """A picture with its faces.
+    """An image with its faces.
 
     Attributes:
-        image: H x W x 3 array, uint8, RGB.
-        boxes: N x 4 array, x1, y1, x2, y2 in pixels.
-        trusted: N booleans: which of them are faces for certain.
-        person: frames of one value may show the same person.
-        scale: pixels of the original video to one of the frame (NaN where unknown).
+        image: H x W x 3, uint8, RGB.
+        boxes: N x 4, x1, y1, x2, y2 in pixels.
+        trusted: N booleans, True for certain faces.
+        person: Frames with the same value may show the same person.
+        scale: Pixels of the original video per pixel of the frame (NaN where unknown).
+        name: File name.
+        ignored: M x 4, further boxes where a face may or may not be.
     """
 
     image: np.ndarray
@@ -45,22 +48,33 @@ class Frame:
     ignored: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)))
 
 
-def read_rgb(path):
-    """H x W x 3 array, uint8; TrainingError if the file cannot be read."""
+def read_rgb(path: str | Path) -> np.ndarray:
+    """Read an image, H x W x 3, uint8, RGB.
+
+    Raises:
+        TrainingError: The file cannot be read.
+    """
     image = cv2.imread(str(path))
     if image is None:
-        raise TrainingError(f"{path}: not a readable picture")
+        raise TrainingError(f"{path}: not a readable image; delete it and its line in boxes.jsonl")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def load_frames(folder):
-    """(training frames, held-out frames) of a folder (see above), sorted by name; no person is in both."""
+def load_frames(folder: str | Path) -> tuple[list[Frame], list[Frame]]:
+    """Load a folder of frames (see the module).
+
+    Returns:
+        The training frames and the held-out frames, sorted by name; no person is in both.
+
+    Raises:
+        TrainingError: A file is missing or damaged.
+    """
     folder = Path(folder)
     clips = read_index(folder)
     try:
         lines = (folder / "boxes.jsonl").read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        raise TrainingError(f"{folder}/boxes.jsonl: no such file; give the folder of faces with --data") from None
+        raise TrainingError(f"{folder}/boxes.jsonl: no such file; give the folder of face frames with --data") from None
     clips_of = defaultdict(list)
     for clip in clips:
         clips_of[clip["clip"].rsplit("-", 1)[0]].append(clip)
@@ -68,7 +82,7 @@ def load_frames(folder):
         rows = sorted(map(json.loads, lines), key=lambda row: row["file"])
         found = [(row["file"], np.array(row["boxes"], float).reshape(-1, 5)) for row in rows]
     except (ValueError, KeyError, TypeError) as error:
-        raise TrainingError(f"{folder}/boxes.jsonl: damaged ({error!r})") from error
+        raise TrainingError(f"{folder}/boxes.jsonl: damaged ({error!r}); write the file again") from error
     frames = []
     for name, boxes in found:
         video = name.rsplit("-", 1)[0]
@@ -86,11 +100,21 @@ def load_frames(folder):
     return [f for f in frames if f.person not in held_out], [f for f in frames if f.person in held_out]
 
 
-def rendered_frames(count, *, seed=0, width=640, height=480, face_height=None):
-    """Rendered frames of one to three people each (see training.face), as from a video of their size."""
+def rendered_frames(
+    count: int, *, seed: int = 0, width: int = 640, height: int = 480, face_height: int | None = None
+) -> list[Frame]:
+    """Render frames with one to three people each, as from a video of their size.
+
+    Args:
+        count: Number of frames.
+        seed: Seed of the first frame; the others follow.
+        width: Width in pixels.
+        height: Height in pixels.
+        face_height: In pixels; None for any that fits.
+    """
     frames = []
     for index in range(count):
-        image, boxes = render_picture(
+        image, boxes = render_image(
             seed + index, width=width, height=height, people=1 + index % 3, face_height=face_height
         )
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
@@ -100,8 +124,13 @@ def rendered_frames(count, *, seed=0, width=640, height=480, face_height=None):
     return frames
 
 
-def set_scales(frames, clips_of):
-    """Estimate each video's scale from the size of its largest face in the video and in the frames."""
+def set_scales(frames: Sequence[Frame], clips_of: dict[str, list[dict[str, str]]]) -> None:
+    """Set the scale of the frames, estimated per video from its largest face in the video and in the frames.
+
+    Args:
+        frames: Frames, changed in place.
+        clips_of: Rows of the index by video name.
+    """
     sizes = defaultdict(list)
     for frame in frames:
         if len(frame.boxes):
@@ -112,8 +141,8 @@ def set_scales(frames, clips_of):
             frame.scale = max(float(clip["face_px"]) for clip in clips_of[video]) / float(np.median(sizes[video]))
 
 
-def random_matrix(rng, frame, side):
-    """A random 2 x 3 matrix that puts one of the frame's faces into a square of ``side`` pixels, and its scale."""
+def random_matrix(rng: np.random.Generator, frame: Frame, side: int) -> tuple[np.ndarray, float]:
+    """Draw a 2 x 3 matrix that puts one face of the frame into a square of ``side`` pixels; return it and its scale."""
     x1, y1, x2, y2 = frame.boxes[rng.integers(len(frame.boxes))]
     size = max(x2 - x1, y2 - y1)
     largest = max(SMALLEST_FACE + 4, min(FACE_SHARE * side, LARGEST_ZOOM * size))
@@ -126,15 +155,28 @@ def random_matrix(rng, frame, side):
     radians = np.deg2rad(angle)
     turn = np.array([[np.cos(radians), -np.sin(radians)], [np.sin(radians), np.cos(radians)]])
     linear = turn @ np.diag(zoom * stretch * [rng.choice([-1, 1]), 1])
-    margin = target * 0.4  # some faces are cut by the border
+    margin = target * 0.4  # lets the border cut off some faces
     centre = rng.uniform(margin, side - margin, 2)
     return np.column_stack([linear, centre - linear @ [(x1 + x2) / 2, (y1 + y2) / 2]]), zoom
 
 
-def warp(rng, image, matrix, zoom, side, background=None):
-    """Cut a square out of an image by an affine matrix, with the coarse or fine shrinking that videos see.
+def warp(
+    rng: np.random.Generator,
+    image: np.ndarray,
+    matrix: np.ndarray,
+    zoom: float,
+    side: int,
+    background: np.ndarray | None = None,
+) -> np.ndarray:
+    """Crop a square from an image with an affine matrix, resampled coarsely or finely as videos are.
 
-    What lies outside the image is taken from ``background`` (side x side x 3), else it is plain or a smear.
+    Args:
+        rng: Generator.
+        image: H x W x 3, uint8.
+        matrix: 2 x 3, from pixels of the image to pixels of the square.
+        zoom: Scale of the matrix.
+        side: Side of the square.
+        background: Shown outside the image (side x side x 3, changed in place); None for a plain colour or a smear.
     """
     if zoom < 0.5 and rng.random() < 0.6:
         factor = min(1.0, 2 * zoom)
@@ -150,18 +192,26 @@ def warp(rng, image, matrix, zoom, side, background=None):
     return cv2.warpAffine(image, matrix, square, flags=cv2.INTER_LINEAR, borderMode=border, borderValue=value)
 
 
-def move_boxes(boxes, matrix):
-    """Boxes under an affine matrix: centres are moved, sides scaled (not turned)."""
+def move_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Transform N x 4 boxes with an affine matrix: centres are moved, sides scaled but not rotated."""
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2 @ matrix[:, :2].T + matrix[:, 2]
     sizes = (boxes[:, 2:] - boxes[:, :2]) * np.linalg.norm(matrix[:, :2], axis=0)
     return np.concatenate([centres - sizes / 2, centres + sizes / 2], axis=1)
 
 
-def face_crop(rng, frame, side, background=None):
-    """A random cut of a frame with at least one face, on a background (see ``warp``).
+def face_crop(
+    rng: np.random.Generator, frame: Frame, side: int, background: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw a crop of a frame that shows at least one of its boxes.
+
+    Args:
+        rng: Generator.
+        frame: The frame.
+        side: Side of the crop in pixels.
+        background: See ``warp``.
 
     Returns:
-        side x side x 3 array, uint8; faces, N x 4; boxes where nothing is known, M x 4.
+        The crop (side x side x 3, uint8), its faces (N x 4) and its ambiguous boxes (M x 4).
     """
     matrix, zoom = random_matrix(rng, frame, side)
     image = warp(rng, frame.image, matrix, zoom, side, background)
@@ -170,13 +220,13 @@ def face_crop(rng, frame, side, background=None):
     visible = (inside[:, 2:] - inside[:, :2]).prod(axis=1) / (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     sizes = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
     faces = frame.trusted & (visible > VISIBLE_FACE) & (sizes >= SMALLEST_FACE)
-    unknown = ~faces & (visible > VISIBLE_AT_ALL)
+    ambiguous = ~faces & (visible > VISIBLE_AT_ALL)
     extra = np.clip(move_boxes(frame.ignored, matrix), 0, side)
-    return image, inside[faces], np.concatenate([inside[unknown], extra])
+    return image, inside[faces], np.concatenate([inside[ambiguous], extra])
 
 
-def faceless_crop(rng, frame, side):
-    """A random cut of a frame whose faces, if in sight, are covered by something else."""
+def faceless_crop(rng: np.random.Generator, frame: Frame, side: int) -> np.ndarray:
+    """Draw a crop (side x side x 3, uint8) of a frame with its faces covered by something else."""
     height, width = frame.image.shape[:2]
     zoom = np.exp(rng.uniform(np.log(0.3), np.log(1.5)))
     centre = rng.uniform(0, [width, height])
@@ -187,15 +237,15 @@ def faceless_crop(rng, frame, side):
         left, top = int(max(0, x1 - grow)), int(max(0, y1 - grow))
         right, bottom = int(min(width, x2 + grow)), int(min(height, y2 + grow))
         if right > left and bottom > top:
-            cover = made_up_picture(rng, 64)
-            if rng.random() < 0.5:  # the colours of the room instead
+            cover = synthetic_image(rng, 64)
+            if rng.random() < 0.5:  # cover with the colours of the room instead
                 cover = cv2.resize(frame.image, (3, 3), interpolation=cv2.INTER_AREA)
             image[top:bottom, left:right] = cv2.resize(cover, (right - left, bottom - top))
     return warp(rng, image, matrix, zoom, side)
 
 
-def made_up_picture(rng, side):
-    """A picture of no face: gradients, noise, stripes, shapes, letters (side x side x 3, uint8)."""
+def synthetic_image(rng: np.random.Generator, side: int) -> np.ndarray:
+    """Draw an image without a face: gradients, noise, stripes, shapes, letters (side x side x 3, uint8)."""
     corners = rng.integers(0, 256, (rng.integers(1, 4), rng.integers(1, 4), 3)).astype(np.uint8)
     image = cv2.resize(corners, (side, side), interpolation=cv2.INTER_LINEAR)
     kind = rng.integers(5)
@@ -232,8 +282,8 @@ def made_up_picture(rng, side):
     return image
 
 
-def distort(rng, image):
-    """Random light, colour, sharpness, noise and compression (H x W x 3, uint8)."""
+def distort(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """Change light, colour, sharpness, noise and compression at random (H x W x 3, uint8)."""
     pixels = image.astype(np.float32)
     if rng.random() < 0.8:
         pixels = (pixels - 128) * np.exp(rng.normal(0, 0.25)) + 128 + rng.normal(0, 25)
@@ -264,8 +314,8 @@ def distort(rng, image):
     return image
 
 
-def occlude(rng, image, box):
-    """Cover a part of a face by a shape of one colour, in place: at most a quarter or so of it."""
+def occlude(rng: np.random.Generator, image: np.ndarray, box: np.ndarray) -> None:
+    """Cover up to about a quarter of a face with an ellipse of one colour, in place."""
     x1, y1, x2, y2 = box
     half = np.array([x2 - x1, y2 - y1]) * rng.uniform(0.08, 0.3, 2)
     centre = [rng.uniform(x1, x2), rng.uniform(y1, y2)]

@@ -1,6 +1,6 @@
-"""Random changes of pictures and sound that leave their synchronisation alone.
+"""Random changes of video frames and audio that keep them in sync.
 
-Every function draws from ``rng``. ``strength`` is a factor on how large and how likely the changes are.
+Every function draws from ``rng``. ``strength``, 0 to 1, scales the size and probability of the changes.
 """
 
 import cv2
@@ -9,17 +9,17 @@ import numpy as np
 from training.syncnet.clips import HALF, SAMPLE_RATE, delayed
 
 INT16_PEAK = 32767
-LARGEST_SPEED = 0.13  # of the logarithm
+LARGEST_SPEED = 0.13  # natural logarithm of the factor
 MFCC_STEP = SAMPLE_RATE // 100  # samples
 
 
-def speed(rng, strength=1.0):
-    """How fast a clip is played, picture and sound alike: it gives other voices (pitch, formants) and other tempi."""
+def draw_speed(rng: np.random.Generator, strength: float = 1.0) -> float:
+    """Draw a playback speed for frames and audio together: it gives other voices (pitch, formants) and tempi."""
     return float(np.exp(rng.uniform(-LARGEST_SPEED, LARGEST_SPEED))) if rng.random() < 0.5 * strength else 1.0
 
 
 def _lookup(rng, strength):
-    """Table of 256: brightness, contrast and gamma."""
+    """Return a table of 256 grey levels that changes brightness, contrast and gamma."""
     level = np.arange(256, dtype=np.float32) / 255
     gamma = np.exp(strength * rng.uniform(-0.25, 0.25))
     contrast = np.exp(strength * rng.uniform(-0.3, 0.3))
@@ -28,15 +28,24 @@ def _lookup(rng, strength):
 
 
 def _walk(rng, count, scale):
-    """count x 2 slow random movement: what is left of a detector's jitter after the crop's median filter."""
+    """Return a slow random walk, count x 2 in pixels: the jitter of a detector that the crop's median filter leaves."""
     steps = rng.normal(0, scale, (count, 2)).cumsum(0)
     return steps - steps.mean(0) if count < 2 else 0.6 * (steps - np.linspace(0, 1, count)[:, None] * steps[-1])
 
 
-def picture(rng, frames, strength=1.0):
-    """T x 112 x 112 grey uint8 -> the same: one pose, light and sharpness for the whole stretch.
+def augment_frames(rng: np.random.Generator, frames: np.ndarray, strength: float = 1.0) -> np.ndarray:
+    """Change frames at random, with one pose, light and sharpness for the whole clip.
 
-    Mirror image, scale, shift and rotation (another detector's box), brightness, resolution, noise, an occlusion.
+    Changes: mirroring, scale, shift and rotation (as if another detector made the box), brightness, resolution, blur,
+    noise and an occlusion.
+
+    Args:
+        rng: Generator.
+        frames: T x 112 x 112, grey, uint8.
+        strength: See the module.
+
+    Returns:
+        Frames of the same shape and dtype.
     """
     count = len(frames)
     scale = np.exp(strength * rng.uniform(-0.18, 0.18))
@@ -55,7 +64,7 @@ def picture(rng, frames, strength=1.0):
         noise = rng.normal(0, rng.uniform(1, 8), (HALF * 2, HALF * 2)).astype(np.int16)
     patch = None
     if rng.random() < 0.15 * strength:
-        height, width = rng.integers(12, 40, 2)  # on the upper half: a covered mouth says nothing
+        height, width = rng.integers(12, 40, 2)  # upper half only: a covered mouth cannot show synchronisation
         patch = (
             rng.integers(0, HALF // 2 - height + 1),
             rng.integers(0, HALF - width),
@@ -83,17 +92,17 @@ def picture(rng, frames, strength=1.0):
     return out
 
 
-def room_noise(rng, count):
-    """``count`` float samples of noise of unit power with a random spectral tilt (white to brown)."""
+def room_noise(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Return ``count`` float samples of noise of unit power with a random spectral tilt (white to brown)."""
     white = np.fft.rfft(rng.normal(size=count))
     tilt = rng.uniform(0, 1)
     shaped = np.fft.irfft(white / np.maximum(np.arange(len(white)), 1) ** tilt, count)
     return shaped / (shaped.std() + 1e-9)
 
 
-def _equalised(rng, sound):
-    """A random smooth frequency response, sometimes with a telephone's or a low-rate codec's band limit."""
-    spectrum = np.fft.rfft(sound)
+def _equalised(rng, audio):
+    """Apply a random smooth frequency response, sometimes with the band limit of a telephone or a low-rate codec."""
+    spectrum = np.fft.rfft(audio)
     place = np.linspace(0, 1, len(spectrum))
     gains = np.interp(place, np.linspace(0, 1, 6), rng.normal(0, 4, 6))
     response = 10 ** (gains / 20)
@@ -101,26 +110,38 @@ def _equalised(rng, sound):
         response *= 1 / (1 + (place / rng.uniform(0.4, 0.95)) ** 24)
     if rng.random() < 0.25:
         response *= place / (place + rng.uniform(0.005, 0.04))
-    return np.fft.irfft(spectrum * response, len(sound))
+    return np.fft.irfft(spectrum * response, len(audio))
 
 
-def _reverberated(rng, sound):
-    """A short room behind the direct sound, which stays where it is."""
+def _reverberated(rng, audio):
+    """Add the reverberation of a small room; the direct sound stays in place."""
     length = int(SAMPLE_RATE * rng.uniform(0.05, 0.25))
     tail = rng.normal(size=length) * np.exp(-np.arange(length) / (length / 5))
     tail *= rng.uniform(0.1, 0.5) / np.sqrt((tail**2).sum())
     tail[0] = 1.0
-    size = 1 << (len(sound) + length).bit_length()
-    return np.fft.irfft(np.fft.rfft(sound, size) * np.fft.rfft(tail, size), size)[: len(sound)]
+    size = 1 << (len(audio) + length).bit_length()
+    return np.fft.irfft(np.fft.rfft(audio, size) * np.fft.rfft(tail, size), size)[: len(audio)]
 
 
-def _power(sound):
-    return float(np.sqrt(np.mean(sound**2)) + 1e-6)
+def _power(audio):
+    return float(np.sqrt(np.mean(audio**2)) + 1e-6)
 
 
-def sound(rng, audio, other=None, strength=1.0):
-    """int16 samples -> int16: gain, frequency response, room, noise, and ``other`` (someone else's sound) behind it."""
-    out = audio.astype(np.float64)
+def augment_audio(
+    rng: np.random.Generator, samples: np.ndarray, other: np.ndarray | None = None, strength: float = 1.0
+) -> np.ndarray:
+    """Change audio at random: gain, frequency response, reverberation, noise and another voice in the background.
+
+    Args:
+        rng: Generator.
+        samples: int16 at 16 kHz.
+        other: Samples of another clip for the background, or None.
+        strength: See the module.
+
+    Returns:
+        Samples of the same length, int16.
+    """
+    out = samples.astype(np.float64)
     level = _power(out)
     if rng.random() < 0.5 * strength:
         out = _equalised(rng, out)
@@ -134,8 +155,8 @@ def sound(rng, audio, other=None, strength=1.0):
     gain = 10 ** (strength * rng.uniform(-14, 10) / 20)
     peak = np.abs(out).max() + 1e-6
     out *= min(gain, 1.2 * INT16_PEAK / peak)
-    if rng.random() < 0.5 * strength:  # no digital silence: the dither and hiss of some recorders
+    if rng.random() < 0.5 * strength:  # replace digital silence by the dither and hiss of a recorder
         out += rng.normal(0, 10 ** rng.uniform(-1, 1.2), len(out))
     out = out.round().clip(-INT16_PEAK, INT16_PEAK).astype(np.int16)
-    # the MFCC grid falls anywhere, not always on the start of a frame
+    # move the MFCC grid, which otherwise always starts with a frame
     return delayed(out, int(rng.integers(-MFCC_STEP // 4, MFCC_STEP // 4 + 1)))

@@ -1,19 +1,22 @@
-"""Scale of a sync network's distances, fitted so that confidence and min dist read like the published network's.
+"""Calibration of a sync network: its confidence and min dist get the scale of the published network's.
 
     python -m training.syncnet.calibrate --data FACES --work ~/syncnet --output data/starter/syncnet.pt
 
-Takes the averaged weights in WORK/checkpoint.pt, or a file in S's layout (``--weights``). Two numbers are fitted: a
-factor on all features and a constant between the two streams (distance d becomes sqrt((scale d)^2 + floor^2)); a third,
-how far away the zeros beyond the ends of the sound are, follows from them. Where both figures cannot agree, confidence
-goes first: thresholds are set on it. They are fitted on held-out clips, because trained clips score higher than unseen
-ones ever do; the printed fit leaves each person out in turn.
+Reads the averaged weights of WORK/checkpoint.pt, or a file in the layout of S (``--weights``). Two numbers are fitted:
+a factor on all features and a constant added between the two streams, so that a distance d becomes
+sqrt((scale d)^2 + floor^2). A third, the distance to the zeros beyond the ends of the audio, follows from them. Where
+confidence and min dist cannot both be matched, confidence takes precedence, because thresholds are set on it. The fit
+uses held-out clips, because clips seen in training score higher than others; the printed errors leave out each person
+in turn.
 
-Before that only what the two streams agree in is kept (``agreement.py``), by the clips that were trained on.
+Before the fit, the embedding is reduced to the directions in which both streams agree (``agreement.py``), measured on
+the training clips.
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,24 +28,26 @@ from training import common
 from training.syncnet.agreement import keep_agreement
 from training.syncnet.alignment import aligned, read_alignment
 from training.syncnet.clips import load_clips
-from training.syncnet.evaluate import clip_squares, score
+from training.syncnet.evaluate import Squares, clip_squares, score
 from training.syncnet.half_lip import HalfS, full_state, load_half
 from training.syncnet.sync_loss import Distance
 
-MIN_DIST_WEIGHT = 0.1  # of its error, beside confidence's
-START = (0.0, 1.0)  # of log scale and log floor
+MIN_DIST_WEIGHT = 0.1  # weight of the error of min dist, relative to that of confidence
+START = (0.0, 1.0)  # logarithms of scale (relative) and floor
 
 
-def fit(squares, targets):
-    """Scale and floor that bring scores closest to the published ones.
+def fit(squares: Sequence[Squares], targets: np.ndarray) -> dict[str, float]:
+    """Fit the scale and floor that bring the scores closest to the published ones.
+
+    The fit minimises the weighted sum of the absolute errors of confidence and min dist. The zeros beyond the ends of
+    the audio get the distance (root mean square) of a wrong shift.
 
     Args:
-        squares: per clip ``Squares`` of the raw features.
+        squares: Squared distances of the raw features, one entry per clip.
         targets: clips x 2, published confidence and min dist.
 
     Returns:
-        dict of scale, floor and beyond: the weighted sum of absolute errors of both figures is smallest, and what lies
-        beyond the ends of the sound is as far away as a wrong time (root mean square).
+        ``scale``, ``floor`` and ``beyond``, the keyword arguments of ``evaluate.score``.
     """
     wrong = float(torch.cat([s.values[~s.beyond] for s in squares]).mean())
     outside = float(torch.cat([s.values[s.beyond] for s in squares]).mean())
@@ -61,14 +66,23 @@ def fit(squares, targets):
     return calibration(*np.exp(best.x))
 
 
-def scores(squares, **calibration):
-    """Clips x 2: confidence and min dist."""
+def scores(squares: Sequence[Squares], **calibration: float) -> np.ndarray:
+    """Return confidence and min dist of every clip, clips x 2."""
     found = [score(s, **calibration) for s in squares]
     return np.array([[f.confidence, f.min_dist] for f in found])
 
 
-def left_out(squares, targets, persons):
-    """Scores of every clip under the fit to all other persons' clips, clips x 2."""
+def left_out(squares: Sequence[Squares], targets: np.ndarray, persons: Sequence[str]) -> np.ndarray:
+    """Score every clip with the calibration fitted to the clips of all other persons.
+
+    Args:
+        squares: See ``fit``.
+        targets: See ``fit``.
+        persons: Person of every clip.
+
+    Returns:
+        clips x 2, confidence and min dist.
+    """
     found = np.zeros_like(targets)
     for person in sorted(set(persons)):
         mine = [p == person for p in persons]
@@ -77,8 +91,8 @@ def left_out(squares, targets, persons):
     return found
 
 
-def describe(found, targets):
-    """Mean error, bias and correlation of confidence and min dist."""
+def describe(found: np.ndarray, targets: np.ndarray) -> dict[str, dict[str, float]]:
+    """Return means, mean absolute error and correlation of confidence and of min dist (both arrays clips x 2)."""
     figures = {}
     for column, name in enumerate(("confidence", "min_dist")):
         difference = found[:, column] - targets[:, column]
@@ -91,36 +105,36 @@ def describe(found, targets):
     return figures
 
 
-def load_averaged(path):
-    """(network, distance) of a trainer's checkpoint, averaged weights, evaluation mode."""
+def load_averaged(path: str | Path) -> tuple[HalfS, Distance]:
+    """Load the averaged network and its distance from a trainer's checkpoint, in evaluation mode."""
     state = common.load_checkpoint(path)
     net, distance = HalfS(state["width"]), Distance()
     torch.nn.ModuleList([net, distance]).load_state_dict(state["average"])
     return net.eval(), distance.eval()
 
 
-def get_parser():
+def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Calibrate and save the starter's sync network.")
     parser.add_argument("--data", required=True, help="folder with index.tsv and clips/")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--work", help="folder of the training run")
-    source.add_argument("--weights", help="weights in S's layout; give --cache with them")
-    parser.add_argument("--cache", help="folder of decoded clips (default: WORK/cache)")
-    parser.add_argument("--alignment", help="offsets of the clips, from training.syncnet.alignment")
-    parser.add_argument("--output", required=True, help="weights to write, half precision, in S's layout")
+    source.add_argument("--weights", help="weights in the layout of S; needs --cache")
+    parser.add_argument("--cache", help="folder with the decoded clips (default: WORK/cache)")
+    parser.add_argument("--alignment", help="file with clip offsets, written by training.syncnet.alignment")
+    parser.add_argument("--output", required=True, help="weights file to write, half precision, in the layout of S")
     return parser
 
 
 @common.command
-def main(args):
+def main(args: argparse.Namespace) -> None:
     if args.weights and not args.cache:
-        raise UsageError("--weights: needs --cache, too")
+        raise UsageError("--weights: --cache is missing; give the folder with the decoded clips")
     cache = args.cache or Path(args.work) / "cache"
     net, _ = load_half(args.weights) if args.weights else load_averaged(Path(args.work) / "checkpoint.pt")
     trained, held_out = common.split_by_person(common.read_index(args.data))
     rows = [row for row in held_out if row["published_confidence"]]
     if len({row["person"] for row in rows}) < 2:
-        raise common.TrainingError(f"{args.data}: no held-out clips with published scores to calibrate on")
+        raise common.TrainingError(f"{args.data}: needs held-out clips of two or more persons with published scores")
     in_step = load_clips(args.data, trained, cache)
     if args.alignment:
         in_step = aligned(in_step, read_alignment(args.alignment))
@@ -130,7 +144,7 @@ def main(args):
     targets = np.array([[clip.confidence, clip.min_dist] for clip in clips])
     calibration = fit(squares, targets)
     unseen = left_out(squares, targets, [clip.person for clip in clips])
-    common.save_aside(args.output, common.half_precision(full_state(net, **calibration)))
+    common.save_atomically(args.output, common.half_precision(full_state(net, **calibration)))
     figures = {
         "canonical_correlations": correlations.tolist(),
         **calibration,

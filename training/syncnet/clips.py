@@ -1,12 +1,13 @@
-"""Talking-face clips as arrays: decoded once the way the scorer decodes them, then read from a cache.
+"""Talking-face clips as arrays, decoded once in the scorer's way and then read from a cache.
 
-A face clip is 224x224 at 25 fps with 16 kHz mono sound. The trainer looks at 2x2 averages (112x112), which is all
-that its first layer can see (``half_lip.py``), in grey: lips are read from shapes, and it is a third of the work.
-Two versions of the picture are kept: through the JPEG step of
-scoring, and through the XVID of run_pipeline's crops before that.
+A face clip is 224x224 at 25 fps with 16 kHz mono audio. The trainer uses 2x2 averages (112x112), which is all that its
+first layer sees (``half_lip.py``), in grey: lips are read from shapes, and it takes a third of the computation. Two
+versions of the frames are kept: one through the JPEG step of scoring, and one through the XVID encoding of
+run_pipeline's crops and then that JPEG step.
 """
 
 import tempfile
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,16 +30,25 @@ from training.face.talking_face import render_clip
 
 HALF = CROP_SIZE // 2
 VERSIONS = ("jpeg", "xvid_jpeg")
-CLIPS_PER_PERSON = 4  # more clips of one person count no more
+CLIPS_PER_PERSON = 4  # further clips do not raise a person's weight
 RENDERED = "rendered"
 RENDERED_SECONDS = 3.4
-# The sound of GRID's recordings comes this many frames before the picture (measured; see the model card).
-EARLY_SOUND = {"GRID corpus": 1, "rizkiarm/LipNet": 1}
+# Frames by which the audio of GRID's recordings precedes the video (measured; see the model card).
+EARLY_AUDIO = {"GRID corpus": 1, "rizkiarm/LipNet": 1}
 
 
 @dataclass
 class Clip:
-    """One talking face. ``frames``: {version: T x 112 x 112 grey uint8}; ``audio``: int16 at 16 kHz."""
+    """A clip of one talking face.
+
+    Attributes:
+        frames: By version (see ``VERSIONS``), T x 112 x 112, grey, uint8.
+        audio: int16 samples at 16 kHz.
+        faces: Number of faces in the source video.
+        real: True for a recording of a real person.
+        extra: ``weight``, the weight of the clip in training, and ``early``, the frames by which its source's audio
+            precedes the video.
+    """
 
     name: str
     person: str
@@ -46,48 +56,56 @@ class Clip:
     frames: dict
     audio: np.ndarray
     faces: int = 1
-    confidence: float | None = None  # of the published network
-    min_dist: float | None = None
-    offset: int | None = None  # the published network's, of the clip as it is; None where unknown
+    confidence: float | None = None  # of the published network; None where unknown
+    min_dist: float | None = None  # likewise
+    offset: int | None = None  # AV offset of the clip as it is, in frames, by the published network; None where unknown
     real: bool = False
     extra: dict = field(default_factory=dict)
 
     @property
-    def windows(self):
-        """Number of scored windows (frames and sound at the same place)."""
+    def windows(self) -> int:
+        """Number of scored windows (video and audio windows at the same position)."""
         frames = len(self.frames[VERSIONS[0]])
         return max(0, min(frames, len(self.audio) // SAMPLES_PER_FRAME) - WINDOW_FRAMES)
 
     @property
-    def in_place(self):
-        """Whether the sound is in step with the picture, as far as anybody knows."""
+    def in_place(self) -> bool:
+        """True if, as far as known, the audio is in sync with the video."""
         if self.offset is not None:
             return self.offset == 0
-        return self.faces == 1  # of several faces one may be a listener's
+        return self.faces == 1  # one of several faces may be a listener's
 
-    def pictures(self, version, places):
-        """Pictures at frame numbers that need not be whole: the nearest ones."""
+    def frames_at(self, version: str, places: np.ndarray) -> np.ndarray:
+        """Return the frames nearest to fractional frame numbers, len(places) x 112 x 112."""
         last = len(self.frames[version]) - 1
         return np.ascontiguousarray(self.frames[version][np.rint(places).astype(int).clip(0, last)])
 
-    def sound(self, start, span, speed=1.0):
-        """int16 samples that windows start .. start+span-1 need, of the clip played ``speed`` times as fast."""
+    def audio_for(self, start: int, span: int, speed: float = 1.0) -> np.ndarray:
+        """Return the int16 samples of windows start to start + span - 1 of the clip played ``speed`` times as fast."""
         first, count = start * SAMPLES_PER_FRAME, (span + WINDOW_FRAMES) * SAMPLES_PER_FRAME
         if speed == 1.0:
             return self.audio[first : first + count]
         places = np.arange(first, first + count) * speed
         places = places[places <= len(self.audio) - 1]
-        heard = self.audio[int(places[0]) : int(places[-1]) + 2]
-        return np.interp(places - int(places[0]), np.arange(len(heard)), heard).astype(np.int16)
+        needed = self.audio[int(places[0]) : int(places[-1]) + 2]
+        return np.interp(places - int(places[0]), np.arange(len(needed)), needed).astype(np.int16)
 
 
-def mfcc(audio):
-    """int16 samples -> steps x 13 MFCCs, unscaled (python_speech_features' defaults, as scoring uses them)."""
+def mfcc(audio: np.ndarray) -> np.ndarray:
+    """Convert int16 samples to steps x 13 unscaled MFCCs (defaults of python_speech_features, as in scoring)."""
     return python_speech_features.mfcc(audio, SAMPLE_RATE).astype(np.float32)
 
 
-def mfcc_windows(coefficients, count):
-    """steps x 13 -> count x 13 x 20: window i is steps 4i .. 4i+19; a missing end repeats the last step."""
+def mfcc_windows(coefficients: np.ndarray, count: int) -> np.ndarray:
+    """Cut MFCCs into windows: window i is steps 4i to 4i + 19.
+
+    Args:
+        coefficients: steps x 13; missing steps at the end repeat the last one.
+        count: Number of windows.
+
+    Returns:
+        count x 13 x 20, a view.
+    """
     need = (count - 1) * STEPS_PER_FRAME + WINDOW_STEPS
     if len(coefficients) < need:
         coefficients = np.pad(coefficients, ((0, need - len(coefficients)), (0, 0)), mode="edge")
@@ -95,8 +113,8 @@ def mfcc_windows(coefficients, count):
     return windows[: count * STEPS_PER_FRAME : STEPS_PER_FRAME]
 
 
-def delayed(audio, samples):
-    """Sound moved later by ``samples`` (earlier when negative), same length, silence at the open end."""
+def delayed(audio: np.ndarray, samples: int) -> np.ndarray:
+    """Delay audio by ``samples`` (negative: advance it), keeping its length and filling the gap with zeros."""
     if samples == 0:
         return audio
     moved = np.zeros_like(audio)
@@ -107,26 +125,26 @@ def delayed(audio, samples):
     return moved
 
 
-def realigned(clip, offset):
-    """Clip without the pictures, or the sound, that have no counterpart once its AV offset is undone."""
+def realigned(clip: Clip, offset: int) -> Clip:
+    """Return the clip with its AV offset undone, without the frames or audio that have no counterpart then."""
     cut = abs(offset)
     if cut == 0:
         return clip
     first, last = (cut, None) if offset > 0 else (None, -cut)
-    frames = {version: pictures[first:last] for version, pictures in clip.frames.items()}
-    sound = slice(None, -cut * SAMPLES_PER_FRAME) if offset > 0 else slice(cut * SAMPLES_PER_FRAME, None)
-    return replace(clip, frames=frames, audio=clip.audio[sound])
+    frames = {version: frames[first:last] for version, frames in clip.frames.items()}
+    kept = slice(None, -cut * SAMPLES_PER_FRAME) if offset > 0 else slice(cut * SAMPLES_PER_FRAME, None)
+    return replace(clip, frames=frames, audio=clip.audio[kept])
 
 
-def write_pictures(frames, out):
-    """Write 224x224 pictures as run_pipeline writes its crops."""
+def write_crop(frames: Iterable[np.ndarray], out: str | Path) -> None:
+    """Write 224x224x3 BGR frames to a video, encoded like run_pipeline's crops."""
     with video_writer(Path(out), frame_rate=FRAME_RATE, width=CROP_SIZE, height=CROP_SIZE) as writer:
         for frame in frames:
             writer.write(frame)
 
 
 def _half_frames(path):
-    """T x 112 x 112 grey pictures of a clip, through the JPEG files that scoring makes."""
+    """Return the frames of a clip, T x 112 x 112 grey, read from the JPEG files that scoring makes."""
     frames = []
     with tempfile.TemporaryDirectory() as folder:
         conversions.start_frames(path, folder).finish()
@@ -134,45 +152,50 @@ def _half_frames(path):
             image = read_frame(file)
             if image.shape != (CROP_SIZE, CROP_SIZE, 3):
                 size = f"{image.shape[1]}x{image.shape[0]}"
-                raise TrainingError(f"{path}: frames are {size}, not {CROP_SIZE}x{CROP_SIZE} face crops")
+                raise TrainingError(
+                    f"{path}: frames are {size}, not {CROP_SIZE}x{CROP_SIZE} face crops; crop them with run_pipeline"
+                )
             grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
             frames.append(cv2.resize(grey, (HALF, HALF), interpolation=cv2.INTER_AREA))
     if not frames:
-        raise TrainingError(f"{path}: no frames")
+        raise TrainingError(f"{path}: no video frames; remove the clip from index.tsv")
     return np.stack(frames)
 
 
-def read_audio(path):
-    """A clip's sound as int16 samples at 16 kHz.
+def read_audio(path: str | Path) -> np.ndarray:
+    """Return the audio of a clip as int16 samples at 16 kHz.
 
     Raises:
-        MediaError: it has none.
+        MediaError: The file has no audio.
     """
     with tempfile.TemporaryDirectory() as folder:
-        sound = Path(folder) / "sound.wav"
-        conversions.start_audio(path, sound).finish()
-        return conversions.read_wav(sound)
+        wav = Path(folder) / "audio.wav"
+        conversions.start_audio(path, wav).finish()
+        return conversions.read_wav(wav)
 
 
-def decode(path):
-    """({version: frames}, int16 samples) of a 224x224 face clip.
+def decode(path: str | Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Decode a 224x224 face clip.
+
+    Returns:
+        The frames by version, T x 112 x 112 each, and the int16 samples at 16 kHz.
 
     Raises:
-        MediaError: the file cannot be read, or has no sound.
-        TrainingError: it is no face crop.
+        MediaError: The file cannot be read, or has no audio.
+        TrainingError: The file is not a face crop.
     """
     path = Path(path)
     with tempfile.TemporaryDirectory() as folder:
         crop = Path(folder) / "crop.avi"
         frames = {"jpeg": _half_frames(path)}
-        write_pictures(decode_frames(path), crop)
+        write_crop(decode_frames(path), crop)
         frames["xvid_jpeg"] = _half_frames(crop)
     shortest = min(len(f) for f in frames.values())
     return {version: f[:shortest] for version, f in frames.items()}, read_audio(path)
 
 
 def _cache_files(path, cache):
-    """Where a clip's decoded frames, by version, and its sound are kept."""
+    """Return the cache files of a clip: of its frames, by version, and of its audio."""
     return {v: cache / f"{path.stem}.{v}.npy" for v in VERSIONS}, cache / f"{path.stem}.audio.npy"
 
 
@@ -185,33 +208,42 @@ def _fill_cache(path, cache):
 
 
 def _save(file, array):
-    part = file.with_name(f"{uuid4().hex}.part.npy")  # several trainers may fill one cache at a time
+    part = file.with_name(f"{uuid4().hex}.part.npy")  # several trainers may fill one cache at once
     np.save(part, array)
     part.replace(file)
 
 
-def render_clips(count, cache, *, first_seed=0, seconds=RENDERED_SECONDS):
-    """``count`` rendered talking faces, each somebody else, from seed ``first_seed`` on; kept in ``cache``."""
+def render_clips(
+    count: int, cache: str | Path, *, first_seed: int = 0, seconds: float = RENDERED_SECONDS
+) -> list[Clip]:
+    """Return rendered talking faces, each of another person.
+
+    Args:
+        count: Number of clips.
+        cache: Folder that keeps them.
+        first_seed: Seed of the first clip; the others follow.
+        seconds: Length of a clip.
+    """
     cache = Path(cache)
     cache.mkdir(parents=True, exist_ok=True)
     clips = []
     for seed in range(first_seed, first_seed + count):
-        pictures, sound = (cache / f"{RENDERED}-{seed}-{seconds}.{part}.npy" for part in ("frames", "audio"))
-        if not sound.exists():
+        frames_file, audio_file = (cache / f"{RENDERED}-{seed}-{seconds}.{part}.npy" for part in ("frames", "audio"))
+        if not audio_file.exists():
             clip = render_clip(seed, seconds)
             with tempfile.TemporaryDirectory() as folder:
                 crop = Path(folder) / "crop.avi"
-                write_pictures(clip.frames, crop)
-                _save(pictures, _half_frames(crop))
-            _save(sound, clip.audio)
-        frames = np.load(pictures, mmap_mode="r")
+                write_crop(clip.frames, crop)
+                _save(frames_file, _half_frames(crop))
+            _save(audio_file, clip.audio)
+        frames = np.load(frames_file, mmap_mode="r")
         clips.append(
             Clip(
-                name=pictures.name,
+                name=frames_file.name,
                 person=f"{RENDERED}-{seed}",
                 source=RENDERED,
                 frames=dict.fromkeys(VERSIONS, frames),
-                audio=np.load(sound),
+                audio=np.load(audio_file),
                 offset=0,
                 extra={"weight": 1.0},
             )
@@ -219,8 +251,10 @@ def render_clips(count, cache, *, first_seed=0, seconds=RENDERED_SECONDS):
     return clips
 
 
-def clip_of(row, frames=None, audio=None):
-    """Clip of a row of the index."""
+def clip_from_row(
+    row: dict[str, str], frames: dict[str, np.ndarray] | None = None, audio: np.ndarray | None = None
+) -> Clip:
+    """Return the ``Clip`` of a row of the index."""
     known = row["published_confidence"] != ""
     return Clip(
         name=row["clip"],
@@ -231,15 +265,24 @@ def clip_of(row, frames=None, audio=None):
         faces=int(row["faces_in_video"] or 1),
         confidence=float(row["published_confidence"]) if known else None,
         min_dist=float(row["published_min_dist"]) if known else None,
-        # the sound was moved to undo the published offset, but not where that seemed to mean nothing
+        # the clips' audio was shifted to undo the published offset, except where the offset seemed meaningless
         offset=int(row["published_offset"]) - int(row["shift_applied"]) if known else None,
         real=row["kind"] == "real",
-        extra={"early": EARLY_SOUND.get(row["source"], 0)},
+        extra={"early": EARLY_AUDIO.get(row["source"], 0)},
     )
 
 
-def load_clips(folder, rows, cache, *, workers=2):
-    """Clips of ``rows`` (of ``folder/index.tsv``), decoded into the folder ``cache`` when first asked for."""
+def load_clips(
+    folder: str | Path, rows: Sequence[dict[str, str]], cache: str | Path, *, workers: int = 2
+) -> list[Clip]:
+    """Load the clips of some rows of ``folder/index.tsv``.
+
+    Args:
+        folder: Folder with index.tsv and clips/.
+        rows: Rows of the index.
+        cache: Folder for the decoded clips, filled on first use.
+        workers: Number of threads that decode.
+    """
     cache = Path(cache)
     cache.mkdir(parents=True, exist_ok=True)
     paths = [Path(folder) / "clips" / row["clip"] for row in rows]
@@ -247,22 +290,26 @@ def load_clips(folder, rows, cache, *, workers=2):
         for _ in pool.map(lambda path: _fill_cache(path, cache), paths):
             pass
     clips = []
-    for row, path in zip(rows, paths):  # one after the other: Python 3.11 parses arrays' heads wrongly in threads
+    for row, path in zip(rows, paths):  # no threads here: NumPy's header parsing is not thread-safe on Python 3.11
         files, audio_file = _cache_files(path, cache)
-        clip = clip_of(row, {v: np.load(file, mmap_mode="r") for v, file in files.items()}, np.load(audio_file))
+        clip = clip_from_row(row, {v: np.load(file, mmap_mode="r") for v, file in files.items()}, np.load(audio_file))
         clip.audio = delayed(clip.audio, clip.extra["early"] * SAMPLES_PER_FRAME)
         clips.append(clip)
     return clips
 
 
-def move_sound(path, out, samples):
-    """Copy of a clip whose sound comes later by ``samples`` (same length, silence at the open end).
+def shift_audio(path: str | Path, out: str | Path, samples: int) -> None:
+    """Write a copy of a clip whose audio is delayed, with the same length and silence in the gap.
 
-    ``out`` should be a .mkv: an .avi knows no order of pictures but the stored one, and gets two more at its start.
+    Args:
+        path: The clip.
+        out: File to write; should be a .mkv, because an .avi cannot store the order of reordered frames and gets two
+            extra frames at its start.
+        samples: Delay at 16 kHz; negative to advance the audio.
     """
     audio = delayed(read_audio(path), samples)
     with tempfile.TemporaryDirectory() as folder:
-        sound = Path(folder) / "sound.wav"
-        wavfile.write(sound, SAMPLE_RATE, audio)
+        wav = Path(folder) / "audio.wav"
+        wavfile.write(wav, SAMPLE_RATE, audio)
         streams = ("-map", "0:v:0", "-map", "1:a:0", "-c", "copy")
-        Ffmpeg(["-i", absolute(path), "-i", sound, *streams, absolute(out)], source=path).finish()
+        Ffmpeg(["-i", absolute(path), "-i", wav, *streams, absolute(out)], source=path).finish()

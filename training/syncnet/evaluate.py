@@ -1,10 +1,12 @@
-"""Held-out report of a sync network: offsets, whether they follow shifts, confidence against the published one.
+"""Held-out report of a sync network: its offsets, whether they follow shifts, and its confidence.
 
     python -m training.syncnet.evaluate --data FACES --weights data/starter/syncnet.pt
 
-scores the held-out clips as run_syncnet would (the suite's own ``SyncNetInstance`` on the clips' files) and prints
-a JSON report. The functions of this module score clips that are already decoded; the trainer uses them.
+Scores the held-out clips as run_syncnet would (``SyncNetInstance`` on the clips' files) and prints a JSON report, with
+confidence compared to the published network's. The functions of this module score decoded clips; the trainer uses them.
 """
+
+from __future__ import annotations
 
 import argparse
 import contextlib
@@ -12,9 +14,10 @@ import json
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -23,17 +26,26 @@ from torch.nn import functional
 
 from syncnet.defaults import VSHIFT
 from training import common
-from training.syncnet.clips import SAMPLES_PER_FRAME, VERSIONS, delayed, mfcc, mfcc_windows
-from training.syncnet.half_lip import windows_of
+from training.syncnet.clips import SAMPLES_PER_FRAME, VERSIONS, Clip, delayed, mfcc, mfcc_windows
+from training.syncnet.half_lip import HalfS, windows_of
 
-CHUNK = 256  # windows at a time
-TRUSTED = 3.0  # published confidence from which its offset is taken for right
-REPORTED_SHIFTS = (-7, 4)  # frames by which the sound of every held-out clip is moved in a report
+if TYPE_CHECKING:
+    from SyncNetInstance import SyncNetInstance
+
+CHUNK = 256  # windows per forward pass
+TRUSTED = 3.0  # published confidence from which the published offset is taken for right
+REPORTED_SHIFTS = (-7, 4)  # frames by which a report delays the audio of every held-out clip
 
 
 @dataclass(frozen=True)
 class Score:
-    """What scoring gives for one clip: an offset in frames and two distances."""
+    """Score of one clip.
+
+    Attributes:
+        offset: AV offset in frames.
+        confidence: Median minus minimum of the mean distances over all shifts.
+        min_dist: Minimum of the mean distances.
+    """
 
     offset: int
     confidence: float
@@ -41,14 +53,19 @@ class Score:
 
 
 class Squares(NamedTuple):
-    """Squared distances of a clip's raw features: windows x 31, True where beyond the ends of the sound."""
+    """Squared distances of the raw features of a clip.
+
+    Attributes:
+        values: windows x 31, for every shift.
+        beyond: windows x 31, True where a shift reaches beyond the ends of the audio.
+    """
 
     values: torch.Tensor
     beyond: torch.Tensor
 
 
-def lag_squares(video, audio):
-    """Windows x D features of both streams -> ``Squares``; the sound beyond the ends is zero."""
+def lag_squares(video: torch.Tensor, audio: torch.Tensor) -> Squares:
+    """Return the squared distances of windows x D features at all shifts; beyond its ends the audio is zero."""
     count = len(video)
     padded = functional.pad(audio, (0, 0, VSHIFT, VSHIFT))
     lags = padded.unfold(0, 2 * VSHIFT + 1, 1).transpose(1, 2)
@@ -56,8 +73,15 @@ def lag_squares(video, audio):
     return Squares((video[:, None] - lags).square().sum(2), (columns < 0) | (columns >= count))
 
 
-def score(squares, *, scale=1.0, floor=0.0, beyond=0.0):
-    """``Squares`` -> Score, with the distances calibrated as ``half_lip.full_state`` does."""
+def score(squares: Squares, *, scale: float = 1.0, floor: float = 0.0, beyond: float = 0.0) -> Score:
+    """Score a clip from its squared distances.
+
+    Args:
+        squares: The squared distances.
+        scale: See ``half_lip.full_state``.
+        floor: See ``half_lip.full_state``.
+        beyond: See ``half_lip.full_state``.
+    """
     constant = torch.where(squares.beyond, beyond**2, floor**2)
     curve = (squares.values * scale**2 + constant).sqrt().mean(0)
     best = int(curve.argmin())
@@ -65,22 +89,29 @@ def score(squares, *, scale=1.0, floor=0.0, beyond=0.0):
 
 
 @torch.inference_mode()
-def video_features(net, frames, count, device):
-    """T x 112 x 112 -> count x D."""
+def video_features(net: HalfS, frames: np.ndarray, count: int, device: str) -> torch.Tensor:
+    """Return the features, count x D on the CPU, of the first windows of T x 112 x 112 uint8 frames."""
     frames = torch.from_numpy(np.array(frames))
     chunks = torch.arange(count).split(CHUNK)
     return torch.cat([net.forward_lip(windows_of(frames, places).to(device)).float().cpu() for places in chunks])
 
 
 @torch.inference_mode()
-def audio_features(net, audio, count, device):
-    """int16 samples -> count x D."""
+def audio_features(net: HalfS, audio: np.ndarray, count: int, device: str) -> torch.Tensor:
+    """Return the features, count x D on the CPU, of the first windows of int16 samples."""
     windows = torch.from_numpy(np.ascontiguousarray(mfcc_windows(mfcc(audio), count)))
     return torch.cat([net.forward_aud(part.to(device)).float().cpu() for part in windows.split(CHUNK)])
 
 
-def clip_squares(net, clip, device="cpu", shifts=(0,)):
-    """{shift: ``lag_squares``} of a clip with its sound moved later by so many frames."""
+def clip_squares(net: HalfS, clip: Clip, device: str = "cpu", shifts: Iterable[int] = (0,)) -> dict[int, Squares]:
+    """Return the squared distances of a clip for every delay of its audio.
+
+    Args:
+        net: Network in evaluation mode.
+        clip: The clip.
+        device: Device of the network.
+        shifts: Delays of the audio in frames.
+    """
     video = video_features(net, clip.frames[VERSIONS[0]], clip.windows, device)
     return {
         shift: lag_squares(
@@ -90,10 +121,20 @@ def clip_squares(net, clip, device="cpu", shifts=(0,)):
     }
 
 
-def score_clips(net, clips, device="cpu", *, shifts=(), **calibration):
-    """Per clip: (Score, {shift: Score} with the sound moved later by ``shift`` frames).
+def score_clips(
+    net: HalfS, clips: Iterable[Clip], device: str = "cpu", *, shifts: Iterable[int] = (), **calibration: float
+) -> list[tuple[Score, dict[int, Score]]]:
+    """Score clips as they are and with delayed audio.
 
-    calibration: keyword arguments of ``score``.
+    Args:
+        net: Network in evaluation mode.
+        clips: The clips.
+        device: Device of the network.
+        shifts: Delays of the audio in frames.
+        **calibration: Keyword arguments of ``score``.
+
+    Returns:
+        Per clip, its score and its scores by delay.
     """
     results = []
     for clip in clips:
@@ -107,12 +148,16 @@ def _share(values):
     return float(np.mean(values)) if len(values) else float("nan")
 
 
-def report(clips, results):
-    """Figures of scored clips as a dict; shares are 0 .. 1.
+def report(clips: Sequence[Clip], results: Sequence[tuple[Score, dict[int, Score]]]) -> dict[str, int | float]:
+    """Summarise scored clips. Shares are 0 to 1.
 
-    ``within_1``, ``exact`` and ``sure_follows_shift`` are about clips whose published confidence is at least
-    ``TRUSTED``; ``others_within_1`` is about single faces without a published score, ``others_sure_within_1`` about
-    those of them whose own confidence is at least ``TRUSTED``: nobody knows which of them are in step.
+    ``within_1``, ``exact`` and ``sure_follows_shift`` cover clips whose published confidence is at least ``TRUSTED``.
+    ``others_within_1`` covers single faces without a published score, ``others_sure_within_1`` those of them whose own
+    confidence is at least ``TRUSTED``. Which of these clips are in sync is unknown.
+
+    Args:
+        clips: The clips.
+        results: What ``score_clips`` returned for them.
     """
     scores = [own for own, _ in results]
     known = [(c, s) for c, s in zip(clips, scores) if c.confidence is not None]
@@ -144,8 +189,8 @@ def report(clips, results):
     return figures
 
 
-def by_source(clips, results):
-    """{source: clips, share within one frame, mean confidence, offsets}: where a network fails."""
+def by_source(clips: Sequence[Clip], results: Sequence[tuple[Score, dict[int, Score]]]) -> dict[str, dict]:
+    """Return per source the number of clips, share within one frame, mean confidence and offsets."""
     groups = defaultdict(list)
     for clip, (own, _) in zip(clips, results):
         groups[clip.source].append(own)
@@ -165,36 +210,48 @@ def _score_file(instance, path, folder):
     return Score(found.offset, found.confidence, found.min_dist)
 
 
-def score_files(instance, rows, data, shifts):
-    """As ``score_clips``, by the suite itself on the files of ``rows``; moved sound is written to a file of its own."""
-    from training.syncnet.clips import clip_of, move_sound
+def score_files(
+    instance: SyncNetInstance, rows: Iterable[dict[str, str]], data: str | Path, shifts: Iterable[int]
+) -> tuple[list[Clip], list[tuple[Score, dict[int, Score]]]]:
+    """Score the files of clips with the suite itself.
+
+    Args:
+        instance: Loaded network of the suite.
+        rows: Rows of the index.
+        data: Folder with clips/.
+        shifts: Delays of the audio in frames; each is written to a temporary file.
+
+    Returns:
+        The clips, without frames and audio, and their results as from ``score_clips``.
+    """
+    from training.syncnet.clips import clip_from_row, shift_audio
 
     clips, results = [], []
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         for row in rows:
-            clip, path = clip_of(row), Path(data) / "clips" / row["clip"]
+            clip, path = clip_from_row(row), Path(data) / "clips" / row["clip"]
             found = {}
             for shift in (0, *shifts):
                 moved = folder / "moved.mkv"
-                move_sound(path, moved, (shift + clip.extra["early"]) * SAMPLES_PER_FRAME)
+                shift_audio(path, moved, (shift + clip.extra["early"]) * SAMPLES_PER_FRAME)
                 found[shift] = _score_file(instance, moved, folder / "scratch")
             clips.append(clip)
             results.append((found.pop(0), found))
     return clips, results
 
 
-def get_parser():
-    parser = argparse.ArgumentParser(description="Held-out report of a sync network.")
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Report the scores of a sync network on held-out clips.")
     parser.add_argument("--data", required=True, help="folder with index.tsv and clips/")
-    parser.add_argument("--weights", default="data/starter/syncnet.pt", help="weights in S's layout")
+    parser.add_argument("--weights", default="data/starter/syncnet.pt", help="weights in the layout of S")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
-    parser.add_argument("--clip", action="append", default=[], help="also score this face clip; may be repeated")
+    parser.add_argument("--clip", action="append", default=[], help="face clip to score as well; may be repeated")
     return parser
 
 
 @common.command
-def main(args):
+def main(args: argparse.Namespace) -> None:
     from SyncNetInstance import SyncNetInstance
 
     _, rows = common.split_by_person(common.read_index(args.data))

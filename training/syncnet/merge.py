@@ -1,16 +1,17 @@
-"""Several sync networks side by side in one file: an ensemble that is an ordinary ``S``, as wide as all together.
+"""Merging of several sync networks into one file: an ensemble that is an ordinary ``S``, as wide as all together.
 
     python -m training.syncnet.merge ~/syncnet/one/syncnet.pt ~/syncnet/two/syncnet.pt --output ~/syncnet/both.pt
     python -m training.syncnet.calibrate --data FACES --cache ~/syncnet/cache --weights ~/syncnet/both.pt \\
         --output data/starter/syncnet.pt
 
-The squared distance between picture and sound is the mean of what the networks find, but for their calibration's
-constants, which are left out: calibrate anew. Nothing else is lost on the way: the features of a narrow network fill
-only a small part of the 1024 dimensions, so several fit in beside each other.
+The squared distance between video and audio features is the mean over the networks. Only the constants of their
+calibrations are dropped, so the merged network must be calibrated again. The features of a narrow network fill a small
+part of the 1024 dimensions, so those of several fit side by side.
 """
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 import torch
 
@@ -19,15 +20,18 @@ from training import common
 from training.syncnet.half_lip import LEARNED, width_of
 
 HEADS = ("netfcaud", "netfclip")
-FIRST_LAYERS = ("netcnnaud.0.weight", "netcnnlip.0.weight")  # all networks see the same picture and hear the same sound
+FIRST_LAYERS = ("netcnnaud.0.weight", "netcnnlip.0.weight")  # all networks have the same inputs
 LAST = "3"
 
 
-def side_by_side(states):
-    """State dict of the network that holds all of ``states`` (S's layout, float32).
+def side_by_side(states: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Return the state dict of the merged network.
+
+    Args:
+        states: float32 state dicts in the layout of S.
 
     Raises:
-        TrainingError: their features do not fit beside each other.
+        TrainingError: The networks' features do not fit side by side.
     """
     merged = {}
     for name, first in states[0].items():
@@ -40,8 +44,8 @@ def side_by_side(states):
     return merged | last_layers(states)
 
 
-def block_diagonal(kernels):
-    """O x I x ... kernels -> one whose outputs each see their own network's inputs only."""
+def block_diagonal(kernels: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Join O x I x ... kernels so that each output sees the inputs of its own network only."""
     rows, columns = (sum(kernel.shape[axis] for kernel in kernels) for axis in (0, 1))
     whole = kernels[0].new_zeros(rows, columns, *kernels[0].shape[2:])
     row = column = 0
@@ -51,8 +55,8 @@ def block_diagonal(kernels):
     return whole
 
 
-def last_layers(states):
-    """The heads' last layers: every network's features in a basis of the space that they fill, one below the other."""
+def last_layers(states: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Return the heads' last layers: each network's features in a basis of the space they span, stacked."""
     layers = [
         {head: (s[f"{head}.{LAST}.weight"][:LEARNED], s[f"{head}.{LAST}.bias"][:LEARNED]) for head in HEADS}
         for s in states
@@ -61,38 +65,38 @@ def last_layers(states):
     ends = torch.tensor([0, *(b.shape[1] for b in bases)]).cumsum(0).tolist()
     if ends[-1] > LEARNED:
         raise common.TrainingError(
-            f"{len(states)} networks have features in {ends[-1]} dimensions, more than {LEARNED}"
+            f"{len(states)} networks have features in {ends[-1]} dimensions, more than {LEARNED}; merge fewer networks"
         )
     merged = {}
     for head in HEADS:
         weight = block_diagonal([base.T @ heads[head][0] for base, heads in zip(bases, layers)])
         bias = torch.cat([base.T @ heads[head][1] for base, heads in zip(bases, layers)])
         rest = EMBEDDING_SIZE - len(bias)
-        share = len(states) ** -0.5  # of a length, so that squares are averaged
+        share = len(states) ** -0.5  # factor on lengths that averages their squares
         merged[f"{head}.{LAST}.weight"] = torch.cat([weight, weight.new_zeros(rest, weight.shape[1])]) * share
         merged[f"{head}.{LAST}.bias"] = torch.cat([bias, bias.new_zeros(rest)]) * share
     return merged
 
 
-def basis(columns):
-    """Orthonormal basis of the space that the columns of a matrix span."""
+def basis(columns: torch.Tensor) -> torch.Tensor:
+    """Return an orthonormal basis of the space that the columns of a matrix span."""
     return torch.linalg.qr(columns)[0]
 
 
-def get_parser():
-    parser = argparse.ArgumentParser(description="Put several sync networks into one file.")
-    parser.add_argument("weights", nargs="+", help="files in S's layout")
-    parser.add_argument("--output", required=True, help="weights to write, half precision")
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Merge several sync networks into one file.")
+    parser.add_argument("weights", nargs="+", help="weights files in the layout of S")
+    parser.add_argument("--output", required=True, help="weights file to write, half precision")
     return parser
 
 
 @common.command
-def main(args):
+def main(args: argparse.Namespace) -> None:
     nets = [(path, width_of(path)) for path in args.weights]
     widths = [width for _, width in nets]
     merged = side_by_side([common.load_weights(path, S(width=width)).state_dict() for path, width in nets])
     S(width=sum(widths)).load_state_dict(merged)
-    common.save_aside(args.output, common.half_precision(merged))
+    common.save_atomically(args.output, common.half_precision(merged))
     print(f"width {' + '.join(f'{width:g}' for width in widths)} = {sum(widths):g}: {args.output}")
 
 

@@ -1,20 +1,21 @@
-"""Train the starter's sync network: S with a width factor, on talking faces whose sound is in place.
+"""Training of the starter's sync network: S with a width factor, on talking faces whose audio is in sync.
 
     python -m training.syncnet.train --data FACES --work ~/syncnet --width 0.375 --minutes 90
-    python -m training.syncnet.train ... --resume                        # goes on from WORK/checkpoint.pt
-    python -m training.syncnet.train ... --start data/starter/syncnet.pt        # from weights, not from random numbers
+    python -m training.syncnet.train ... --resume                        # continues from WORK/checkpoint.pt
+    python -m training.syncnet.train ... --start data/starter/syncnet.pt        # starts from weights
     python -m training.syncnet.train ... --steps 8000 --device cuda
-    python -m training.syncnet.train ... --alignment ~/syncnet/alignment.json   # what training.syncnet.alignment wrote
+    python -m training.syncnet.train ... --alignment ~/syncnet/alignment.json   # from training.syncnet.alignment
     python -m training.syncnet.evaluate --data FACES --weights ~/syncnet/syncnet.pt
 
-WORK gets ``checkpoint.pt`` (everything to resume from), ``syncnet.pt`` (averaged weights in S's layout, half
-precision), ``train.log`` and the decoded clips in ``cache/``. Persons held out are never trained on.
+Writes to WORK: ``checkpoint.pt`` (everything needed to resume), ``syncnet.pt`` (averaged weights in the layout of S,
+half precision), ``train.log`` and the decoded clips in ``cache/``. Held-out persons are never trained on.
 """
 
 import argparse
 import math
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import cv2
@@ -26,26 +27,40 @@ from syncnet.models.devices import keep_freed_memory
 from SyncNetModel import S
 from training import common
 from training.syncnet.alignment import aligned, read_alignment
-from training.syncnet.clips import CLIPS_PER_PERSON, load_clips, render_clips
+from training.syncnet.clips import CLIPS_PER_PERSON, Clip, load_clips, render_clips
 from training.syncnet.evaluate import REPORTED_SHIFTS, report, score_clips
 from training.syncnet.half_lip import HalfS, full_state, load_full
-from training.syncnet.sync_loss import SPAN, Distance, draw_sample, sync_loss
+from training.syncnet.sync_loss import SPAN, Distance, Sample, draw_sample, sync_loss
 
-SMALLEST_CLIP = 25  # windows; shorter clips have too few wrong times in them
-PUBLISHED_BOOST = 2.5  # clips with a published score are drawn this much likelier
-FIRST_RENDERED = 100_000  # seeds from here on are for training, those below for tests and pictures
+SMALLEST_CLIP = 25  # windows; shorter clips have too few negatives
+PUBLISHED_BOOST = 2.5  # factor on the odds of persons with a published score
+FIRST_RENDERED = 100_000  # training uses seeds from here on; those below are for tests and images
 WEIGHT_DECAY = 0.02
 LARGEST_GRADIENT = 5.0
-TYPICAL_DISTANCE = 12.0  # between picture and the sound of another time, at the start from given weights
+TYPICAL_DISTANCE = 12.0  # between video and wrong audio, at the start from given weights
 
 
 class Sampler:
-    """Draws persons first, then one of their clips, so that long or many clips of one face do not take over."""
+    """Draws persons first and then one of their clips, so that a person with long or many clips does not dominate.
 
-    def __init__(self, clips, rendered=(), rendered_share=0.0, strength=1.0):
+    Args:
+        clips: Clips; those out of sync or too short are left out.
+        rendered: Rendered clips.
+        rendered_share: Share of rendered clips in a batch.
+        strength: Strength of the augmentation.
+
+    Raises:
+        TrainingError: No clip is left.
+    """
+
+    def __init__(
+        self, clips: Iterable[Clip], rendered: Iterable[Clip] = (), rendered_share: float = 0.0, strength: float = 1.0
+    ) -> None:
         self.clips = [c for c in clips if c.in_place and c.windows >= SMALLEST_CLIP]
         if not self.clips:
-            raise common.TrainingError("no clip is long enough to train on")
+            raise common.TrainingError(
+                f"no clip in sync has {SMALLEST_CLIP} windows or more; give other clips with --data"
+            )
         self.rendered, self.rendered_share = list(rendered), rendered_share if rendered else 0.0
         self.strength = strength
         persons = {}
@@ -61,8 +76,8 @@ class Sampler:
         )
         self.odds = weights / weights.sum()
 
-    def choose(self, rng, count):
-        """``count`` clips."""
+    def choose(self, rng: np.random.Generator, count: int) -> list[Clip]:
+        """Draw ``count`` clips."""
         chosen = []
         for group in rng.choice(len(self.persons), size=count, p=self.odds):
             if rng.random() < self.rendered_share:
@@ -71,15 +86,24 @@ class Sampler:
                 chosen.append(self.persons[group][int(rng.integers(len(self.persons[group])))])
         return chosen
 
-    def draw(self, rng, clips, windows):
-        """``clips`` samples of ``windows`` video windows each."""
+    def draw(self, rng: np.random.Generator, clips: int, windows: int) -> list[Sample]:
+        """Draw samples of ``clips`` clips with ``windows`` video windows each."""
         return [draw_sample(rng, clip, self.clips, windows, self.strength) for clip in self.choose(rng, clips)]
 
 
 class Trainer:
-    """Network, optimiser, averaged weights and where the run stands."""
+    """Network, distance, averaged weights and optimiser of a run.
 
-    def __init__(self, *, width, device, rate, seed, decay, precision):
+    Args:
+        width: Width factor of the network.
+        device: "cpu" or "cuda".
+        rate: Highest learning rate.
+        seed: Seed of the initial weights and the batches.
+        decay: Decay of the averaged weights.
+        precision: "bfloat16" or "float32".
+    """
+
+    def __init__(self, *, width: float, device: str, rate: float, seed: int, decay: float, precision: str) -> None:
         common.seed_everything(seed)
         self.width, self.device, self.rate, self.seed, self.precision = width, device, rate, seed, precision
         self.net = HalfS(width).to(device)
@@ -91,8 +115,13 @@ class Trainer:
         groups = [{"params": kernels, "weight_decay": WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
 
-    def start(self, path, samples):
-        """Begin with the weights in a file, in S's layout; ``samples`` are a batch to take statistics from."""
+    def start(self, path: str | Path, samples: Sequence[Sample]) -> None:
+        """Start from the weights in a file.
+
+        Args:
+            path: File in the layout of S.
+            samples: Batch to take the statistics of the last batch norms from.
+        """
         load_full(self.net, common.load_weights(path, S(width=self.width)))
         windows = torch.cat([s.windows for s in samples]).to(self.device)
         coefficients = torch.cat([s.coefficients for s in samples]).to(self.device)
@@ -104,12 +133,12 @@ class Trainer:
             self.distance.log_scale.copy_((TYPICAL_DISTANCE / typical).log())
         self.average = common.Average(torch.nn.ModuleList([self.net, self.distance]), self.average.decay)
 
-    def precise(self):
-        """Context of the forward pass: bfloat16 where asked for."""
+    def precise(self) -> AbstractContextManager:
+        """Return the context of a forward pass, with autocast if the precision is bfloat16."""
         return torch.autocast(self.device, torch.bfloat16) if self.precision == "bfloat16" else nullcontext()
 
-    def step(self, samples, progress):
-        """One update; returns the loss and its parts."""
+    def step(self, samples: Sequence[Sample], progress: common.Progress) -> tuple[float, dict[str, float]]:
+        """Make one update; return the loss and its parts."""
         self.net.train()
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate * common.rate_factor(progress.fraction)
@@ -127,12 +156,13 @@ class Trainer:
         self.average.update(torch.nn.ModuleList([self.net, self.distance]), progress.step)
         return float(loss.detach()), parts
 
-    def averaged(self):
-        """(network, calibration) of the averaged weights."""
+    def averaged(self) -> tuple[HalfS, dict[str, float]]:
+        """Return the averaged network and its calibration."""
         net, distance = self.average.module
         return net, distance.calibration()
 
-    def state(self, progress):
+    def state(self, progress: common.Progress) -> dict:
+        """Return the checkpoint of the run."""
         return {
             "width": self.width,
             "net": self.net.state_dict(),
@@ -143,7 +173,12 @@ class Trainer:
             "seconds": progress.seconds,
         }
 
-    def load(self, state):
+    def load(self, state: dict) -> None:
+        """Load a checkpoint made by ``state``.
+
+        Raises:
+            TrainingError: It has another width.
+        """
         if state.get("width") != self.width:
             raise common.TrainingError(
                 f"the checkpoint has width {state.get('width')}; give --width {state.get('width')}"
@@ -153,15 +188,17 @@ class Trainer:
         self.average.module.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
 
-    def held_out(self, clips, shifts=()):
+    def held_out(self, clips: Sequence[Clip], shifts: Iterable[int] = ()) -> dict[str, int | float]:
+        """Return the held-out report of the averaged network."""
         net, calibration = self.averaged()
         with self.precise():
             return report(clips, score_clips(net, clips, self.device, shifts=shifts, **calibration))
 
-    def save(self, work, progress):
+    def save(self, work: Path, progress: common.Progress) -> None:
+        """Write weights and checkpoint into the folder ``work``."""
         net, calibration = self.averaged()
-        common.save_aside(work / "syncnet.pt", common.half_precision(full_state(_on_cpu(net), **calibration)))
-        common.save_aside(work / "checkpoint.pt", self.state(progress))
+        common.save_atomically(work / "syncnet.pt", common.half_precision(full_state(_on_cpu(net), **calibration)))
+        common.save_atomically(work / "checkpoint.pt", self.state(progress))
 
 
 def _on_cpu(net):
@@ -170,10 +207,35 @@ def _on_cpu(net):
     return copy
 
 
-def train(trainer, sampler, held_out, progress, *, work, log, clips, windows, report_minutes, stop_after=None):
-    """Run to the end of ``progress`` or for ``stop_after`` steps; saves and reports every ``report_minutes``.
+def train(
+    trainer: Trainer,
+    sampler: Sampler,
+    held_out: Sequence[Clip],
+    progress: common.Progress,
+    *,
+    work: Path,
+    log: common.Log,
+    clips: int,
+    windows: int,
+    report_minutes: float,
+    stop_after: int | None = None,
+) -> dict[str, int | float]:
+    """Train to the end of a run, saving and reporting at intervals.
 
-    Returns the last held-out report.
+    Args:
+        trainer: The trainer.
+        sampler: Source of the batches.
+        held_out: Clips for the reports.
+        progress: Position in the run.
+        work: Folder for weights and checkpoint.
+        log: Takes a line every 50 steps and at every report.
+        clips: Clips per batch.
+        windows: Video windows per clip.
+        report_minutes: Minutes between reports.
+        stop_after: Steps after which to stop early, or None.
+
+    Returns:
+        The last held-out report.
     """
     shifts = REPORTED_SHIFTS
     last_step = progress.step + stop_after if stop_after else None
@@ -183,7 +245,7 @@ def train(trainer, sampler, held_out, progress, *, work, log, clips, windows, re
     bar = tqdm(total=progress.steps, initial=progress.step, unit="step", disable=not sys.stderr.isatty())
     while progress.fraction < 1.0 and progress.step != last_step:
         rng = common.step_generator(trainer.seed, progress.step)
-        torch.manual_seed(int(rng.integers(2**62)))  # of dropout
+        torch.manual_seed(int(rng.integers(2**62)))  # for dropout
         loss, parts = trainer.step(sampler.draw(rng, clips, windows), progress)
         bar.update()
         for name, value in {"loss": loss, **parts}.items():
@@ -203,36 +265,36 @@ def train(trainer, sampler, held_out, progress, *, work, log, clips, windows, re
     return figures
 
 
-def get_parser():
-    parser = argparse.ArgumentParser(description="Train the starter's sync network.")
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Train the sync network of the starter weights.")
     parser.add_argument("--data", required=True, help="folder with index.tsv and clips/")
     parser.add_argument("--work", required=True, help="folder for checkpoint, weights, log and decoded clips")
-    parser.add_argument("--cache", help="folder of decoded clips (default: WORK/cache)")
-    parser.add_argument("--alignment", help="offsets of the clips, from training.syncnet.alignment")
+    parser.add_argument("--cache", help="folder with the decoded clips (default: WORK/cache)")
+    parser.add_argument("--alignment", help="file with clip offsets, written by training.syncnet.alignment")
     parser.add_argument("--width", type=float, default=0.25, help="factor on the channels of S")
-    parser.add_argument("--minutes", type=float, help="end after this much training")
-    parser.add_argument("--steps", type=int, help="end after so many updates")
-    parser.add_argument("--stop_after", type=int, help="stop, to be resumed, after so many updates of this call")
-    parser.add_argument("--clips", type=int, default=8, help="clips in a batch")
-    parser.add_argument("--windows", type=int, default=20, help="video windows of each clip")
+    parser.add_argument("--minutes", type=float, help="minutes to train")
+    parser.add_argument("--steps", type=int, help="updates to make")
+    parser.add_argument("--stop_after", type=int, help="stop after this many updates of this call, to be resumed later")
+    parser.add_argument("--clips", type=int, default=8, help="clips per batch")
+    parser.add_argument("--windows", type=int, default=20, help="video windows per clip")
     parser.add_argument("--rendered", type=int, default=240, help="number of rendered faces to mix in")
-    parser.add_argument("--rendered_share", type=float, default=0.15, help="share of rendered faces in a batch")
-    parser.add_argument("--augmentation", type=float, default=1.0, help="strength of the random changes, 0..1")
+    parser.add_argument("--rendered_share", type=float, default=0.15, help="share of rendered faces per batch")
+    parser.add_argument("--augmentation", type=float, default=1.0, help="strength of the augmentation, 0..1")
     parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate")
     parser.add_argument("--average", type=float, default=0.998, help="decay of the averaged weights")
     parser.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: torch's choice)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--report_minutes", type=float, default=5.0, help="time between held-out reports")
+    parser.add_argument("--report_minutes", type=float, default=5.0, help="minutes between held-out reports")
     begin = parser.add_mutually_exclusive_group()
-    begin.add_argument("--start", help="weights in S's layout to begin with")
-    begin.add_argument("--resume", action="store_true", help="go on from WORK/checkpoint.pt")
+    begin.add_argument("--start", help="weights in the layout of S to start from")
+    begin.add_argument("--resume", action="store_true", help="continue from WORK/checkpoint.pt")
     return parser
 
 
 @common.command
-def main(args):
+def main(args: argparse.Namespace) -> None:
     work = Path(args.work)
     log = common.Log(work / "train.log")
     keep_freed_memory()
