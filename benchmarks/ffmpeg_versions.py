@@ -94,7 +94,7 @@ def converted_audio(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
             for layout in CHANNELS:
                 source, video, wav = folder / f"source{suffix}", folder / "video.avi", folder / "audio.wav"
                 write_audio(source, codec, rate, layout)
-                options = {"script": folder / "rate.txt", "keeps_gaps": behaviour().keeps_gaps}
+                options = {"script": folder / "rate.txt", "behaviour": behaviour()}
                 conversions.start_conversion(source, video, streams=check_streams(source), **options).finish()
                 conversions.start_audio(video, wav).finish()
                 yield f"{codec} {rate} {layout}", conversions.read_wav(wav)

@@ -111,7 +111,7 @@ def run_pipeline(videofile: str | Path, layout: Layout, *, s3fd_weights: str | P
         layout.video,
         script=layout.crops / "rate.txt",
         streams=check_streams(videofile),
-        keeps_gaps=behaviour().keeps_gaps,
+        behaviour=behaviour(),
     ).finish()
     conversions.start_frames(layout.video, layout.frames, quality=conversions.PIPELINE_QUALITY).finish()
     conversions.start_audio(layout.video, layout.audio).finish()

@@ -86,9 +86,9 @@ def converted(source: Path, folder: Path) -> tuple[list[int], int]:
     """
     video, frames = folder / "video.avi", folder / "frames"
     frames.mkdir()
-    streams, keeps_gaps = check_streams(source), behaviour().keeps_gaps
+    streams = check_streams(source)
     conversions.start_conversion(
-        source, video, script=folder / "rate.txt", streams=streams, keeps_gaps=keeps_gaps
+        source, video, script=folder / "rate.txt", streams=streams, behaviour=behaviour()
     ).finish()
     conversions.start_frames(video, frames, quality=conversions.PIPELINE_QUALITY).finish()
     return [number_of(cv2.imread(str(file))) for file in frame_files(frames)], conversions.frame_count(video)

@@ -16,16 +16,35 @@ from syncnet.media.ffmpeg import absolute
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Iterable
+    from typing import TypeVar
 
     from av.audio.stream import AudioStream
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
+    AnyStream = TypeVar("AnyStream", VideoStream, AudioStream)
+
 # Formats that contain their media. All others are refused, whatever the file's extension: playlists, session
 # descriptions and image sequences (HLS, DASH, ffconcat, SDP ...) make ffmpeg open other files and hosts.
 FORMATS = (
     *("mov", "matroska", "avi", "mpegts", "mpeg", "flv", "asf", "ogg", "nut", "mxf", "gxf", "rm", "wtv", "dv", "nsv"),
-    *("nuv", "ivf", "swf", "bink", "smk", "roq", "yuv4mpegpipe"),
+    *(
+        "nuv",
+        "ivf",
+        "swf",
+        "bink",
+        "smk",
+        "roq",
+        "yuv4mpegpipe",
+        "live_flv",
+        "kux",
+        "dhav",
+        "ty",
+        "pva",
+        "pmp",
+        "lmlm4",
+    ),
     *("h264", "hevc", "vvc", "av1", "obu", "m4v", "mpegvideo", "mjpeg", "vc1", "dirac", "gif", "apng"),
     *("wav", "w64", "mp3", "aac", "flac", "aiff", "au", "caf", "amr", "ape", "ac3", "eac3", "dts", "tta", "wv"),
 )
@@ -61,6 +80,8 @@ class Timing:
             excludes the samples that an audio decoder discards at the start.
         rate: nominal frames per second; 0 if unknown.
         duration: most common frame duration in ticks; 0 if unknown.
+        disputed: True if versions of ffmpeg take other durations than 5.1 for the frames of this file: it is a
+            fragmented MP4 file, or its codec and its container state different frame rates.
         frames: presentation time and duration of each frame in ticks, sorted by time; empty if the file does not
             give reliable durations per frame.
     """
@@ -70,6 +91,7 @@ class Timing:
     audible_start: Fraction
     rate: Fraction
     duration: int
+    disputed: bool
     frames: list[tuple[int, int]]
 
     @property
@@ -94,7 +116,8 @@ def open_container(path: str | os.PathLike[str]) -> InputContainer:
         MediaError: the file is not a media file, or its format is not in ``FORMATS``.
     """
     try:
-        return av.open(absolute(path), options=INPUT_OPTIONS)
+        # tags in another encoding than UTF-8 are common in old files, and nobody reads them here
+        return av.open(absolute(path), options=INPUT_OPTIONS, metadata_errors="replace")
     except (av.FFmpegError, OSError, ValueError) as error:
         detail = getattr(error, "strerror", None) or str(error)
         raise MediaError(
@@ -125,13 +148,18 @@ def check_streams(path: str | os.PathLike[str]) -> Streams:
     """
     streams = probe(path)
     if not streams.video:
-        raise MediaError(f"{path}: has no video stream", code=reasons.NO_VIDEO)
+        raise MediaError(f"{path}: has no video stream that can be decoded", code=reasons.NO_VIDEO)
     return streams
 
 
 def video_streams(container: InputContainer) -> list[VideoStream]:
     cover = av.stream.Disposition.attached_pic
-    return [stream for stream in container.streams.video if not stream.disposition & cover]
+    return [stream for stream in decodable(container.streams.video) if not stream.disposition & cover]
+
+
+def decodable(streams: Iterable[AnyStream]) -> list[AnyStream]:
+    """Return the streams whose codec is known; PyAV cannot even name the properties of others."""
+    return [stream for stream in streams if stream.codec_context is not None]
 
 
 def main_video(container: InputContainer) -> VideoStream:
@@ -141,7 +169,7 @@ def main_video(container: InputContainer) -> VideoStream:
 
 def main_audio(container: InputContainer) -> AudioStream | None:
     """Return the audio stream that ffmpeg selects: the default one, else the one with the most channels."""
-    return max(container.streams.audio, key=lambda s: s.channels + preference(s), default=None)
+    return max(decodable(container.streams.audio), key=lambda s: s.channels + preference(s), default=None)
 
 
 def preference(stream: VideoStream | AudioStream) -> int:
@@ -156,24 +184,29 @@ def read_timing(path: str | os.PathLike[str]) -> Timing:
     """Read the time stamps of a file's main video stream.
 
     Durations are those of ffmpeg 5.1, because published scores depend on its frame rate conversion: if an MP4 or MOV
-    file stores frames out of order, each frame has the nominal duration, otherwise the duration in the file.
+    file stores frames out of order or in fragments, each frame has the nominal duration, otherwise the duration in the
+    file.
     """
     frames: list[tuple[int, int]] = []
     starts: dict[object, Fraction] = {}
     with open_container(path) as container:
         stream, audio = main_video(container), main_audio(container)
         assert stream.time_base is not None, "an input stream has one"
-        own_durations = "mov" not in container.format.name
+        is_mov = "mov" in container.format.name
         with contextlib.suppress(av.FFmpegError, OSError):  # use the readable part of a damaged file
             for packet in container.demux([stream] if audio is None else [stream, audio]):
                 if not packet.size or packet.pts is None:
                     continue
                 starts.setdefault(packet.stream, packet.pts * packet.time_base)
                 if packet.stream == stream:
-                    if not own_durations and packet.dts != packet.pts:
+                    if is_mov and packet.dts != packet.pts:
                         frames = []
                         break
                     frames.append((packet.pts, packet.duration or 0))
+        is_fragmented = is_mov and len(frames) > stream.frames
+        if is_fragmented:
+            frames = []
+        nominal = nominal_duration(stream, stream.codec_context.framerate or stream.base_rate)
         counts = Counter(duration for _, duration in frames)
         start = audible_start = Fraction(container.start_time or 0, MICROSECONDS)
         if "matroska" in container.format.name:
@@ -183,14 +216,14 @@ def read_timing(path: str | os.PathLike[str]) -> Timing:
             start=start,
             audible_start=audible_start,
             rate=Fraction(stream.guessed_rate or 0),
-            duration=counts.most_common(1)[0][0] if counts else nominal_duration(stream),
+            duration=counts.most_common(1)[0][0] if counts else nominal,
+            disputed=is_fragmented or (not counts and nominal != nominal_duration(stream, stream.base_rate)),
             frames=sorted(frames),
         )
 
 
-def nominal_duration(stream: VideoStream) -> int:
-    """Return the frame duration at the stream's nominal rate, in ticks, rounded down; 0 if the rate is unknown."""
-    rate = stream.codec_context.framerate or stream.base_rate
+def nominal_duration(stream: VideoStream, rate: Fraction | None) -> int:
+    """Return the frame duration at a rate, in ticks of the stream, rounded down; 0 if the rate is unknown."""
     return int(1 / (rate * stream.time_base)) if rate and stream.time_base else 0
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from syncnet.media.containers import Streams, Timing
+    from syncnet.media.fingerprint import Behaviour
 
 # Equivalent of `-async 1` of ffmpeg up to 6: fill gaps, and start at time 0 whatever the first time stamp.
 ASYNC_FILTER = "aresample=async=1:first_pts=0"
@@ -28,19 +29,24 @@ ASYNC_FILTER = "aresample=async=1:first_pts=0"
 SHORT_FORMATS = ("u8", "s16", "u8p", "s16p")
 AS_SHORT = ":internal_sample_fmt=s16p"
 ONE_FRAME_EACH = ("-bsf:v", "setts=duration=1")  # without it, videos of a lower rate give a longer AVI
+LONG_QUEUE = ("-max_muxing_queue_size", "99999")  # packets; ffmpeg 4 ends with an error if a frame is 3 s late
 WAV_FLAGS = ("-ac", "1", "-vn", "-acodec", "pcm_s16le", "-ar", str(SAMPLE_RATE))
 PIPELINE_QUALITY = ("-qscale:v", "2")
 
 
-def async_flags(streams: Streams, *, before: Iterable[str] = ()) -> tuple[str, ...]:
+def async_flags(streams: Streams, *, before: Iterable[str] = (), has_async: bool = False) -> tuple[str, ...]:
     """Return ffmpeg's arguments that make audio start at time 0 and fill its gaps with silence.
 
     Args:
         streams: streams of the input.
         before: filters to apply first.
+        has_async: as in ``fingerprint.Behaviour``. ffmpeg's own flag also covers audio whose sample rate or channels
+            change on the way, where the filter pads the rest from time 0 once more.
     """
     if not streams.audio:
         return ()
+    if has_async:
+        return ("-async", "1")
     resampling = ASYNC_FILTER + (AS_SHORT if streams.sample_format in SHORT_FORMATS else "")
     return ("-af", ",".join([*before, resampling]))
 
@@ -54,6 +60,8 @@ def rate_flags(timing: Timing, script: Path, *, keeps_gaps: bool) -> tuple[str, 
             version 6 rejects ``-vf`` together with ``-af``.
         keeps_gaps: as in ``fingerprint.Behaviour``.
     """
+    if keeps_gaps and not timing.disputed:
+        return ("-r", str(FRAME_RATE))
     script.write_text(rate_filter(timing), encoding="ascii")
     if keeps_gaps:
         return ("-filter_script:v", absolute(script), "-r", str(FRAME_RATE))
@@ -66,7 +74,7 @@ def start_conversion(
     *,
     script: Path,
     streams: Streams,
-    keeps_gaps: bool,
+    behaviour: Behaviour,
 ) -> Ffmpeg:
     """Start converting a video to an AVI file of ``FRAME_RATE`` (step 1 of run_pipeline).
 
@@ -75,13 +83,14 @@ def start_conversion(
         video: path of the AVI file.
         script: as in ``rate_flags``.
         streams: streams of the input video.
-        keeps_gaps: as in ``rate_flags``.
+        behaviour: ``fingerprint.behaviour()``, the properties of the ffmpeg in use.
     """
     timing = read_timing(source)
     flags = (
         *PIPELINE_QUALITY,
-        *async_flags(streams, before=audio_start_filter(timing)),
-        *rate_flags(timing, script, keeps_gaps=keeps_gaps),
+        *async_flags(streams, before=audio_start_filter(timing), has_async=behaviour.has_async),
+        *rate_flags(timing, script, keeps_gaps=behaviour.keeps_gaps),
+        *LONG_QUEUE,
     )
     return Ffmpeg([*input_flags(source), *flags, "-f", "avi", *ERRORS_ONLY, absolute(video)], source=source)
 

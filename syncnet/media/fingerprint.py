@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import json
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 import platformdirs
 
+from syncnet import __version__
 from syncnet.errors import MediaError, SyncNetError, ToolError
 from syncnet.media import conversions
 from syncnet.media.containers import check_streams, indexed_frames, open_container
@@ -41,20 +42,25 @@ class Behaviour:
         fingerprint: hash of the decoded frames and MP3 packets that it produces, in hexadecimal.
         keeps_gaps: True if its ``-r`` leaves gaps between frames, as in versions up to 6, and False if it fills them
             with duplicates.
+        has_async: True if it has the flag ``-async``, as versions up to 5 have.
     """
 
     version: str
     fingerprint: str
     keeps_gaps: bool
+    has_async: bool
 
 
 @lru_cache
 def behaviour() -> Behaviour:
     """Return the properties of the ffmpeg in use, from the cache if it has them."""
-    path = cache_file()
     try:
-        return Behaviour(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):  # missing or damaged
+        path = cache_file()
+    except RuntimeError:  # a user without a home folder
+        return examine()
+    try:
+        return read_cache(path)
+    except (OSError, ValueError, TypeError, RecursionError):  # missing or damaged
         found = examine()
     with contextlib.suppress(OSError, SyncNetError):  # if the cache cannot be written, each process computes it
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,11 +69,28 @@ def behaviour() -> Behaviour:
     return found
 
 
+def read_cache(path: Path) -> Behaviour:
+    """Read the properties of an ffmpeg from a cache file.
+
+    Raises:
+        OSError, ValueError, TypeError, RecursionError: the file is missing or damaged.
+    """
+    found = Behaviour(**json.loads(path.read_text(encoding="utf-8")))
+    kinds = {"version": str, "fingerprint": str, "keeps_gaps": bool, "has_async": bool}
+    if any(type(value) is not kinds[name] for name, value in asdict(found).items()):
+        raise TypeError("a value of another type")
+    return found
+
+
 def cache_file() -> Path:
-    """Return the cache file for the ffmpeg in use. Its name changes when ffmpeg, OpenCV or PyAV is updated."""
+    """Return the cache file for the ffmpeg in use. Its name changes when ffmpeg, OpenCV, PyAV or the suite is updated.
+
+    Raises:
+        RuntimeError: the user has no home folder.
+    """
     program = Path(find_ffmpeg().path).resolve()
     state = program.stat()
-    key = (str(program), state.st_size, state.st_mtime_ns, cv2.__version__, av.__version__)
+    key = (str(program), state.st_size, state.st_mtime_ns, cv2.__version__, av.__version__, __version__)
     name = hashlib.sha256(repr(key).encode(errors="surrogateescape")).hexdigest()[:DIGITS]
     return Path(platformdirs.user_cache_dir("syncnet", appauthor=False)) / f"ffmpeg-{name}.json"
 
@@ -81,8 +104,11 @@ def examine() -> Behaviour:
     with tempfile.TemporaryDirectory() as folder:
         source, video, frames = (Path(folder) / name for name in ("test.nut", "test.avi", "frames"))
         write_test_video(source)
-        keeps_gaps = convert(source, video, keeps_gaps=True)
-        if not (keeps_gaps or convert(source, video, keeps_gaps=False)):
+        for keeps_gaps, has_async in ((True, True), (True, False), (False, False)):
+            found = Behaviour(version=ffmpeg_version(), fingerprint="", keeps_gaps=keeps_gaps, has_async=has_async)
+            if convert(source, video, found):
+                break
+        else:
             raise ToolError(
                 f"{find_ffmpeg().path}: converts a test video to other frames than any known ffmpeg: choose another "
                 "one (unset SYNCNET_FFMPEG for the packaged one)"
@@ -95,14 +121,14 @@ def examine() -> Behaviour:
         with open_container(video) as container:
             for packet in container.demux(audio=0):
                 content.update(bytes(packet))
-        return Behaviour(ffmpeg_version(), content.hexdigest()[:DIGITS], keeps_gaps)
+        return replace(found, fingerprint=content.hexdigest()[:DIGITS])
 
 
-def convert(source: Path, video: Path, *, keeps_gaps: bool) -> bool:
-    """Convert the test video, and return True if the result has each frame exactly once."""
-    streams, script = check_streams(source), video.with_suffix(".txt")
+def convert(source: Path, video: Path, behaviour: Behaviour) -> bool:
+    """Convert the test video as for an ffmpeg with these properties. Return True if the result has each frame once."""
+    script, streams = video.with_suffix(".txt"), check_streams(source)
     with contextlib.suppress(MediaError):  # this ffmpeg does not know the flags
-        conversions.start_conversion(source, video, script=script, streams=streams, keeps_gaps=keeps_gaps).finish()
+        conversions.start_conversion(source, video, script=script, streams=streams, behaviour=behaviour).finish()
         return indexed_frames(video) == FRAMES
     return False
 

@@ -172,7 +172,7 @@ def convert(videofile, layout, *, streams, load_detector):
         layout.unfinished_video,
         script=layout.rate_script,
         streams=streams,
-        keeps_gaps=behaviour().keeps_gaps,
+        behaviour=behaviour(),
     ) as conversion:
         detector = load_detector()
         conversion.finish(code=reasons.NOT_MEDIA)

@@ -27,7 +27,7 @@ WRITTEN = 1_700_000_000
 @pytest.fixture
 def published_ffmpeg(monkeypatch):
     """Pretend that the installed ffmpeg has the published fingerprint."""
-    found = Behaviour(version="7.0.2-static", fingerprint=PUBLISHED_FINGERPRINT, keeps_gaps=False)
+    found = Behaviour(version="7.0.2-static", fingerprint=PUBLISHED_FINGERPRINT, keeps_gaps=False, has_async=False)
     monkeypatch.setattr("syncnet.media.fingerprint.behaviour", lambda: found)
     all_versions.cache_clear()
     yield

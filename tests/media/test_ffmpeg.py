@@ -219,7 +219,7 @@ def test_audio_keeps_its_level_and_length(tmp_path, rate, channels):
     tone = f"{clips.tone(seconds=1.5, rate=rate)},aformat=channel_layouts={channels}"
     source = clips.make(tmp_path / "a.mkv", clips.canvas(seconds=1.5), tone, flags=("-c:a", "pcm_s16le"))
     video, wav = tmp_path / "a.avi", tmp_path / "a.wav"
-    options = {"script": tmp_path / "rate.txt", "keeps_gaps": behaviour().keeps_gaps}
+    options = {"script": tmp_path / "rate.txt", "behaviour": behaviour()}
     conversions.start_conversion(source, video, streams=check_streams(source), **options).finish()
     conversions.start_audio(video, wav).finish()
     samples = conversions.read_wav(wav)

@@ -48,9 +48,9 @@ def sound_after_picture(video, audio, folder):
     """Milliseconds by which the sound of a video, converted as run_pipeline does, comes after its pictures."""
     converted, wav, pictures = folder / "converted.avi", folder / "audio.wav", folder / f"{video.stem} pictures"
     pictures.mkdir()
-    streams, keeps_gaps = check_streams(video), behaviour().keeps_gaps
+    streams = check_streams(video)
     conversions.start_conversion(
-        video, converted, script=folder / "rate.txt", streams=streams, keeps_gaps=keeps_gaps
+        video, converted, script=folder / "rate.txt", streams=streams, behaviour=behaviour()
     ).finish()
     conversions.start_audio(converted, wav).finish()
     conversions.start_frames(converted, pictures).finish()
