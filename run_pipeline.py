@@ -1,8 +1,8 @@
-"""Find the faces of a video and cut out every face track with its sound.
+"""Find the face tracks of a video and write each of them as a clip with audio.
 
     python run_pipeline.py --videofile video.mp4 --reference name --data_dir output
 
-then run_syncnet.py and run_visualise.py with the same three flags.
+Then run run_syncnet.py and run_visualise.py with the same three flags.
 """
 
 import time
@@ -11,6 +11,7 @@ from syncnet import cli
 
 
 def get_parser():
+    """Return the parser of the script's flags."""
     parser = cli.new_parser(__doc__)
     cli.add_layout(parser)
     cli.add_frame_rate(parser)
@@ -21,6 +22,7 @@ def get_parser():
 
 @cli.script
 def main(args):
+    """Run the script."""
     layout = cli.required_reference(args)
     cli.check_libraries()
     from syncnet import progress
@@ -37,13 +39,13 @@ def main(args):
         try:
             return weights.choose(weights.S3FD, args.s3fd_weights)
         except WeightsError:
-            return None  # the video is at fault already
+            return None  # the error in the video is reported instead
 
     started = time.perf_counter()
 
     def on_faces(index, faces):
         if args.verbose:
-            rate = (index + 1) / (time.perf_counter() - started)  # frames are looked at in batches: the mean so far
+            rate = (index + 1) / (time.perf_counter() - started)  # mean so far, because frames are processed in batches
             print(f"{layout.video}-{index:05d}; {len(faces)} dets; {rate:.2f} Hz")
 
     result = pipeline.run(
@@ -65,7 +67,7 @@ def main(args):
 
 
 def report(result, layout):
-    """Print what was found: the published lines on stdout, the summary and the reasons on stderr."""
+    """Print the result: the lines of the published suite on stdout, a summary and the reasons on stderr."""
     if result.scenes:
         print(f"{layout.video} - scenes detected {len(result.scenes)}")
     for file, path in zip(layout.crop_files(), result.paths):

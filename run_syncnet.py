@@ -1,4 +1,4 @@
-"""Score every face track that run_pipeline.py cut out: offset, confidence, and who is speaking.
+"""Score the face tracks from run_pipeline.py: offset, confidence and the speaking face.
 
 python run_syncnet.py --videofile video.mp4 --reference name --data_dir output
 """
@@ -7,7 +7,8 @@ from syncnet import cli
 
 
 def get_parser():
-    parser = cli.new_parser(__doc__, verbose="also what ffmpeg says")
+    """Return the parser of the script's flags."""
+    parser = cli.new_parser(__doc__, verbose="also print the messages of ffmpeg")
     cli.add_scoring(parser)
     cli.add_layout(parser)
     cli.add_speaker_threshold(parser)
@@ -16,6 +17,7 @@ def get_parser():
 
 @cli.script
 def main(args):
+    """Run the script."""
     layout = cli.required_reference(args)
     cli.check_libraries()
     from syncnet import progress
@@ -36,7 +38,7 @@ def main(args):
 
 
 def report(result, layout):
-    """Print who speaks when, and what is doubtful, on stderr."""
+    """Log when each face speaks, and the warnings."""
     from syncnet.steps.score import warnings
 
     spans = result.report["speakers"]

@@ -7,6 +7,7 @@ from syncnet import cli
 
 
 def get_parser():
+    """Return the parser of the script's flags."""
     parser = cli.new_parser(__doc__)
     cli.add_layout(parser)
     cli.add_frame_rate(parser)
@@ -16,6 +17,7 @@ def get_parser():
 
 @cli.script
 def main(args):
+    """Run the script."""
     layout = cli.required_reference(args)
     cli.check_libraries()
     from syncnet import progress

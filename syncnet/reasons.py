@@ -1,4 +1,7 @@
-"""Why a video or a track has no trustworthy score: a word for programs, and a line that names the flag to change."""
+"""Reasons why a video or a track has no reliable score: a code for programs and a text that names the flag to change.
+
+The functions return the ``Reason`` for the measured values that they take.
+"""
 
 from dataclasses import dataclass
 
@@ -15,17 +18,17 @@ EDGE_OFFSET = "edge_offset"
 AUDIO_SHORT = "audio_short"
 SCENE_CUT_SHORT = "scene_cut_short"
 
-AUDIO_TOLERANCE = 5  # frames that the sound may end before the picture without a word
-SCENE_TOLERANCE = 5  # frames of the last scene that may be left out without a word
+AUDIO_TOLERANCE = 5  # frames by which the audio may end before the video without a warning
+SCENE_TOLERANCE = 5  # frames of the last scene that may be ignored without a warning
 
 
 @dataclass(frozen=True)
 class Reason:
-    """One reason.
+    """A reason why there is no score, or why the score is not reliable.
 
     Attributes:
-        code: one of this module's words.
-        text: the line for people.
+        code: one of the codes of this module.
+        text: explanation for the user, in one line.
     """
 
     code: str
@@ -33,15 +36,18 @@ class Reason:
 
 
 def no_audio():
+    """The video has no audio stream."""
     return Reason(NO_AUDIO, "no audio stream: there is nothing to compare the lips with")
 
 
 def no_face(*, facedet_scale):
-    text = f"no face found: where faces are small, try a larger --facedet_scale than {facedet_scale:g}"
+    """No face was detected in any frame."""
+    text = f"no face found: if the faces are small, raise --facedet_scale above {facedet_scale:g}"
     return Reason(NO_FACE, text)
 
 
 def faces_too_small(*, largest, min_face_size):
+    """Even the largest face, of ``largest`` pixels, is not above ``min_face_size``."""
     text = (
         f"faces found, but all at most --min_face_size {min_face_size:g}: the largest measures {largest:.4g} "
         "pixels: lower --min_face_size"
@@ -50,46 +56,53 @@ def faces_too_small(*, largest, min_face_size):
 
 
 def long_tracks_too_small(*, largest, min_face_size, min_track):
+    """There are larger faces, but in tracks of more than ``min_track`` frames none is above ``min_face_size``."""
     text = (
-        f"faces found, but those for more than --min_track {min_track} frames all at most --min_face_size "
-        f"{min_face_size:g}: the largest of them measures {largest:.4g} pixels: lower --min_face_size, or --min_track"
+        f"faces found, but those in tracks of more than --min_track {min_track} frames are all at most --min_face_size "
+        f"{min_face_size:g}: the largest of them measures {largest:.4g} pixels: lower --min_face_size or --min_track"
     )
     return Reason(FACES_TOO_SMALL, text)
 
 
 def tracks_too_short(*, longest, min_track):
+    """Even the longest track, of ``longest`` faces, does not have more than ``min_track``."""
     text = (
-        f"faces found, but none for more than --min_track {min_track} frames: the longest track has {longest}: "
+        f"faces found, but no track of more than --min_track {min_track} frames: the longest track has {longest}: "
         "lower --min_track"
     )
     return Reason(TRACKS_TOO_SHORT, text)
 
 
 def too_short(*, frames, needed):
-    return Reason(TOO_SHORT, f"too short to score: {frames} frames with both picture and sound, {needed} are needed")
+    """The video or clip has fewer frames with audio than the ``needed`` ones."""
+    return Reason(TOO_SHORT, f"too short to score: {frames} frames with both video and audio, {needed} are needed")
 
 
 def edge_offset(*, offset):
+    """The best offset is the largest that was tried, so the true one may be beyond."""
     text = (
-        f"the best offset, {offset}, is at the edge of what was tried, so not trustworthy: "
+        f"the best offset, {offset}, is at the edge of the range that was tried, so it is not reliable: "
         f"raise --vshift above {abs(offset)}"
     )
     return Reason(EDGE_OFFSET, text)
 
 
 def audio_short(*, video_frames, audio_frames):
+    """The audio ends before the video."""
     missing = video_frames - audio_frames
     text = (
         f"the audio ends {missing} frames ({missing * MILLISECONDS_PER_FRAME} ms) before the video: "
-        "what lies after it is not scored"
+        "frames without audio are not scored"
     )
     return Reason(AUDIO_SHORT, text)
 
 
 def scene_cut_short(*, frames, length):
+    """The last ``frames`` of the last scene, which has ``length``, are ignored: see ``faces.scenes.detect_scenes``."""
     text = (
-        f"the last {frames} of the {length} frames of the last scene are left out, as published scores do with videos "
-        f"that are slower than {FRAME_RATE} frames a second or of variable rate: faces there have no track; to have "
-        f"them, convert the video to {FRAME_RATE} frames a second first (ffmpeg -i IN -vf fps={FRAME_RATE} OUT)"
+        f"the last {frames} of the {length} frames of the last scene are ignored, as in the published scores of videos "
+        f"with fewer than {FRAME_RATE} frames per second or a variable frame rate: faces there get no track; to "
+        f"include them, first convert the video to {FRAME_RATE} frames per second "
+        f"(ffmpeg -i IN -vf fps={FRAME_RATE} OUT)"
     )
     return Reason(SCENE_CUT_SHORT, text)

@@ -1,4 +1,4 @@
-"""Cuts of a video."""
+"""Scene detection."""
 
 from dataclasses import dataclass
 
@@ -11,17 +11,22 @@ from syncnet.media.ffmpeg import absolute
 
 @dataclass(frozen=True)
 class Scene:
-    """Frames ``start`` up to but without ``end``, between two cuts."""
+    """A scene between two cuts.
+
+    Attributes:
+        start: index of the first frame.
+        end: index after the last frame.
+    """
 
     start: int
     end: int
 
 
 def new_manager(*, threshold=SCENE_THRESHOLD):
-    """PySceneDetect's manager of one ``detect_scenes``; its ``stop()`` ends that early.
+    """Return a ``SceneManager`` for one call of ``detect_scenes``; its ``stop()`` ends the call early.
 
     Args:
-        threshold: how large a change of the picture is a cut.
+        threshold: change between two frames that counts as a cut, as in ``ContentDetector``.
     """
     manager = SceneManager()
     manager.add_detector(ContentDetector(threshold=threshold))
@@ -29,18 +34,21 @@ def new_manager(*, threshold=SCENE_THRESHOLD):
 
 
 def detect_scenes(video, manager):
-    """Scenes of a video, by PySceneDetect's ContentDetector.
+    """Detect the scenes of a video with PySceneDetect's ``ContentDetector``.
 
-    A video without a cut is one scene up to the frame count of its container. With a cut the last scene ends at the
-    frames that the decoder delivered, which are fewer where ffmpeg left timestamp gaps: kept, because published scores
-    were computed so.
+    A video without a cut is one scene that ends at the frame count of its container. In a video with cuts the last
+    scene ends after the frames that the decoder returned, which are fewer if ffmpeg left gaps between timestamps. This
+    quirk is kept for comparability with published scores.
 
     Args:
-        video: path.
+        video: path of the video.
         manager: from ``new_manager``.
 
     Returns:
-        List of pairs of PySceneDetect's FrameTimecode, start and end.
+        List of (start, end).
+
+    Raises:
+        MediaError: OpenCV cannot read the video.
     """
     try:
         stream = open_video(absolute(video))
@@ -51,5 +59,5 @@ def detect_scenes(video, manager):
 
 
 def frame_numbers(timecodes):
-    """PySceneDetect's pairs as ``Scene`` objects."""
+    """Convert the result of ``detect_scenes`` to ``Scene`` objects."""
     return [Scene(start.frame_num, end.frame_num) for start, end in timecodes]

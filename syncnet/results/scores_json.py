@@ -1,4 +1,4 @@
-"""scores.json and pipeline.json: results for programs, with the recipe that they were made by."""
+"""Content of scores.json and pipeline.json: results for programs, with the recipe that produced them."""
 
 from dataclasses import asdict
 
@@ -9,14 +9,17 @@ SECONDS_DIGITS = 3
 
 
 def weights_record(weights):
+    """Return the entry of a recipe for ``models.weights.Weights``."""
     return {"name": weights.name, "sha256": weights.sha256, "published": weights.published}
 
 
 def pipeline_report(result, *, videofile, reference):
-    """pipeline.json: what run_pipeline found, for run_syncnet and people.
+    """Return the content of pipeline.json: the results of run_pipeline.
 
     Args:
         result: ``PipelineResult``.
+        videofile: path of the input.
+        reference: name of the video.
     """
     return {
         "videofile": str(videofile),
@@ -33,7 +36,12 @@ def pipeline_report(result, *, videofile, reference):
 
 
 def score_record(score, *, vshift):
-    """The numbers of one ``SyncScore``, with the reasons to doubt them."""
+    """Return the numbers of a ``SyncScore``, with the reasons why they are not reliable.
+
+    Args:
+        score: ``SyncScore``.
+        vshift: largest offset that was tried, in frames.
+    """
     return {
         "offset": score.offset,
         "offset_ms": score.offset * MILLISECONDS_PER_FRAME,
@@ -42,12 +50,12 @@ def score_record(score, *, vshift):
         "min_dist": score.min_dist,
         "lse_d": score.min_dist,
         "windows": len(score.dists),
-        "reasons": [asdict(reason) for reason in doubts(score, vshift=vshift)],
+        "reasons": [asdict(reason) for reason in score_warnings(score, vshift=vshift)],
     }
 
 
-def doubts(score, *, vshift):
-    """Reasons not to trust a ``SyncScore``."""
+def score_warnings(score, *, vshift):
+    """Return the reasons why a ``SyncScore`` is not reliable; arguments as in ``score_record``."""
     found = []
     if abs(score.offset) == vshift:
         found.append(reasons.edge_offset(offset=score.offset))
@@ -57,13 +65,19 @@ def doubts(score, *, vshift):
 
 
 def empty_record(reason):
-    """In place of ``score_record`` for a track that cannot be scored."""
+    """Return what replaces ``score_record`` for a track that cannot be scored."""
     names = ("offset", "offset_ms", "confidence", "lse_c", "min_dist", "lse_d")
     return {**dict.fromkeys(names), "windows": 0, "reasons": [asdict(reason)]}
 
 
 def track_record(index, first_frame, last_frame, mean_face_size):
-    """Where and when a track is."""
+    """Return the position of a track in the video.
+
+    Args:
+        index: index of the track.
+        first_frame, last_frame: indices of its first and last frame.
+        mean_face_size: ``Track.size``, in pixels; None if unknown.
+    """
     return {
         "track": index,
         "first_frame": first_frame,
@@ -75,24 +89,24 @@ def track_record(index, first_frame, last_frame, mean_face_size):
 
 
 def span_record(span):
-    """A ``speakers.Span`` in seconds."""
+    """Return a ``speakers.Span`` with times in seconds."""
     return {"start": seconds(span.first), "end": seconds(span.last + 1), "track": span.track}
 
 
 def seconds(frame):
-    """When a frame begins."""
+    """Return the start time of a frame, in seconds."""
     return round(frame / FRAME_RATE, SECONDS_DIGITS)
 
 
 def scores_report(pipeline, *, reference, tracks, speakers, recipe):
-    """scores.json.
+    """Return the content of scores.json.
 
     Args:
-        pipeline: what ``pipeline_report`` returned; None where the crops were made by another program.
-        reference: name of the video; None of a clip that has none.
-        tracks: per track a ``track_record`` and a ``score_record``, merged.
-        speakers: list of ``span_record``.
-        recipe: run_syncnet's part; None where nothing was scored.
+        pipeline: from ``pipeline_report``; None if another program made the crops.
+        reference: name of the video; None if it has no name.
+        tracks: one dict per track, ``track_record`` and ``score_record`` merged.
+        speakers: results of ``span_record``.
+        recipe: recipe of run_syncnet; None if nothing was scored.
     """
     pipeline = pipeline or {"videofile": None, "faces": None, "reasons": [], "recipe": None}
     return {

@@ -1,4 +1,4 @@
-"""run_pipeline's work: from any video to face tracks with sound."""
+"""The step run_pipeline: from any video to clips of face tracks with audio."""
 
 import contextlib
 import logging
@@ -28,15 +28,15 @@ logger = logging.getLogger("syncnet")
 
 @dataclass(frozen=True)
 class PipelineResult:
-    """What ``run`` found.
+    """Result of ``run``.
 
     Attributes:
-        recipe: every parameter that the tracks depend on.
-        faces: ``Summary`` of the faces; None where nothing was looked at.
-        scenes: list of ``Scene``.
-        tracks: list of ``Track``.
-        paths: list of ``Path2D``, where each track's crops lie.
-        reasons: list of ``Reason``: why there is no track, or why not to trust the tracks' scores.
+        recipe: everything that the tracks depend on.
+        faces: statistics of the faces; None if no frame was analysed.
+        scenes: scenes of the video.
+        tracks: face tracks.
+        paths: crop positions of the tracks.
+        reasons: why there is no track, or why the tracks' scores are not reliable.
     """
 
     recipe: dict
@@ -63,25 +63,26 @@ def run(
     progress=silent,
     on_faces=lambda index, faces: None,
 ):
-    """Find the face tracks of a video and write them, with everything that later steps need, to ``layout``.
+    """Find the face tracks of a video, and write them and everything that later steps need.
+
+    The result is also written to pipeline.json. A video without a track is not an error: scores.json then gives the
+    reason.
 
     Args:
         videofile: path of the input.
         layout: ``Layout``; its folders are replaced.
-        load_detector: returns the ``faces.detect.Detector``; called while ffmpeg works.
-        find_weights: returns its ``Weights``, or None; called for the recipe of a video that it does not get to see.
+        load_detector: returns the ``Detector``; called while ffmpeg converts the video.
+        find_weights: returns the detector's ``Weights`` or None; called for the recipe if the detector is not used.
         facedet_scale: as in ``detect_faces``.
         crop_scale, frame_rate: as in ``write_crops``.
         min_track, num_failed_det, min_face_size: as in ``track_faces``.
         scene_threshold: as in ``scenes.new_manager``.
         progress: as in ``syncnet.progress``.
-        on_faces: called with every frame's index and its list of faces.
-
-    Returns:
-        ``PipelineResult``. Also in pipeline.json; and where there is no track, which is no error, in scores.json.
+        on_faces: called with the index and the list of faces of every frame.
 
     Raises:
-        MediaError: the input is no video. Where its content is to blame, scores.json says so too.
+        MediaError: the input cannot be used; if the reason is its content, scores.json gives the reason.
+        UsageError: the input is missing, or is in a folder that would be replaced.
     """
     parameters = {
         "facedet_scale": facedet_scale,
@@ -105,7 +106,7 @@ def run(
             make_folder(layout.crops)
             return save(without_tracks(reasons.no_audio()), videofile, layout)
         detector = convert(videofile, layout, streams=streams, load_detector=load_detector)
-        faces, timecodes = look(
+        faces, timecodes = analyse(
             layout,
             detector=detector,
             facedet_scale=facedet_scale,
@@ -157,14 +158,14 @@ def run(
 
 
 def make_recipe(parameters, *, weights):
-    """Everything on run_pipeline's side that a score depends on."""
+    """Return the recipe of run_pipeline: everything in this step that a score depends on."""
     return {**parameters, "s3fd_weights": weights and weights_record(weights), "versions": versions()}
 
 
 def convert(videofile, layout, *, streams, load_detector):
-    """Convert the input and load the detector meanwhile: the detector.
+    """Convert the input with ffmpeg, load the detector at the same time, and return the detector.
 
-    An earlier run's results give way when both have worked, not before.
+    The results of an earlier run are removed only after both have succeeded.
     """
     make_folder(layout.tmp)
     with conversions.start_conversion(
@@ -177,14 +178,18 @@ def convert(videofile, layout, *, streams, load_detector):
         detector = load_detector()
         conversion.finish(code=reasons.NOT_MEDIA)
     if conversion.complaint:
-        logger.warning("%s: damaged? what can be read of it is used (ffmpeg: %s)", videofile, conversion.complaint)
+        logger.warning("%s: damaged? using what can be read of it (ffmpeg: %s)", videofile, conversion.complaint)
     layout.clear()
     layout.unfinished_video.replace(layout.video)
     return detector
 
 
-def look(layout, *, detector, facedet_scale, scene_threshold, progress, on_faces):
-    """Find faces and cuts in the converted video: per-frame lists of ``Face``, and the timecodes of the scenes."""
+def analyse(layout, *, detector, facedet_scale, scene_threshold, progress, on_faces):
+    """Unpack the converted video and detect its faces and scenes.
+
+    Returns:
+        Per frame a list of ``Face``; start and end of every scene.
+    """
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(new_folder(layout.frames))
         audio = stack.enter_context(new_file(layout.audio))
@@ -193,7 +198,7 @@ def look(layout, *, detector, facedet_scale, scene_threshold, progress, on_faces
         )
         pool = stack.enter_context(ThreadPoolExecutor(1))
         manager = new_manager(threshold=scene_threshold)
-        stack.callback(manager.stop)  # when the faces fail, nobody waits for the cuts
+        stack.callback(manager.stop)  # if face detection fails, do not wait for scene detection
         cuts = pool.submit(detect_scenes, layout.video, manager)
         files = growing_files(folder, unpacking)
         faces = []
@@ -204,7 +209,7 @@ def look(layout, *, detector, facedet_scale, scene_threshold, progress, on_faces
                 faces.append(of_frame)
         unpacking.finish()
         if not faces:
-            raise MediaError(f"{layout.video}: no picture in it can be decoded", code=reasons.NOT_MEDIA)
+            raise MediaError(f"{layout.video}: no frame of it can be decoded", code=reasons.NOT_MEDIA)
         timecodes = cuts.result()
     save_pickle(faces_record(faces), layout.faces)
     save_pickle(timecodes, layout.scenes)
@@ -212,7 +217,16 @@ def look(layout, *, detector, facedet_scale, scene_threshold, progress, on_faces
 
 
 def explain(tracking, summary, *, scenes, audio_frames, min_track, min_face_size, facedet_scale):
-    """Reasons why there is no track, or not to trust the tracks there are."""
+    """Return the reasons why there is no track, or why the tracks' scores are not reliable.
+
+    Args:
+        tracking: result of ``track_faces``.
+        summary: statistics of the faces.
+        scenes: scenes of the video.
+        audio_frames: length of the audio, in frames.
+        min_track, min_face_size: as in ``track_faces``.
+        facedet_scale: as in ``detect_faces``.
+    """
     found = []
     if not tracking.tracks:
         if min(summary.frames, audio_frames) < MIN_FRAMES:
@@ -240,7 +254,7 @@ def explain(tracking, summary, *, scenes, audio_frames, min_track, min_face_size
 
 
 def save(result, videofile, layout):
-    """Write pipeline.json and, where nothing is left to score, scores.json."""
+    """Write pipeline.json and, if there is no track, scores.json; return ``result``."""
     report = pipeline_report(result, videofile=videofile, reference=layout.reference)
     save_json(report, layout.pipeline)
     if not result.tracks:
