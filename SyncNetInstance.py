@@ -14,8 +14,11 @@ import contextlib
 import hashlib
 import itertools
 import time
-from dataclasses import dataclass
+from argparse import Namespace
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -30,14 +33,14 @@ from syncnet.media.ffmpeg import reading_output_of
 from syncnet.media.frames import batches, decode_frames, growing_files, read_ahead, read_frame
 from syncnet.models.devices import in_lanes, select_device
 from syncnet.models.fast import FastSyncNet
-from syncnet.models.weights import load_syncnet
+from syncnet.models.weights import Weights, load_syncnet
 from syncnet.results.layout import check_input, check_unicode, clear_scratch, frame_files, scratch_audio, scratch_folder
 from syncnet.sync import scoring
 from syncnet.sync.framewise import window_confidence
 from SyncNetModel import LIP_WINDOW
 
 FRAME_SHAPE = (*LIP_WINDOW[2:], LIP_WINDOW[0])
-PRINTED_CONFIDENCES = {"formatter": {"float": "{: 0.3f}".format}}
+PRINTED_CONFIDENCE = "{: 0.3f}"
 
 
 @dataclass
@@ -55,14 +58,14 @@ class Clip:
     """
 
     path: Path
-    samples: np.ndarray | None = None
+    samples: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int16))
     video_frames: int = 0
     audio_frames: int = 0
-    features: scoring.Rows | None = None
+    features: scoring.Rows = field(default_factory=lambda: scoring.Rows(0))
     started: float = 0.0
     error: MediaError | None = None
 
-    def set_audio(self, samples):
+    def set_audio(self, samples: np.ndarray) -> None:
         """Set the audio and everything that depends on it."""
         self.samples, self.audio_frames, self.started = samples, scoring.audio_frames(samples), time.perf_counter()
         self.features = scoring.Rows(self.audio_frames)
@@ -80,13 +83,13 @@ class SyncNetInstance:
         weights: ``Weights`` that ``loadParameters`` loaded.
     """
 
-    def __init__(self, device="auto"):
-        self.device = select_device(str(device))
-        self.net = None
-        self.weights = None
-        self._last_audio = None, None
+    def __init__(self, device: str | torch.device = "auto") -> None:
+        self.device: torch.device = select_device(str(device))
+        self.net: FastSyncNet | None = None
+        self.weights: Weights | None = None
+        self._last_audio: tuple[tuple[int, bytes], torch.Tensor] | None = None
 
-    def loadParameters(self, path=None):
+    def loadParameters(self, path: str | Path | None = None) -> None:
         """Load weights of any width.
 
         Args:
@@ -97,13 +100,14 @@ class SyncNetInstance:
         """
         net, self.weights = load_syncnet(path)
         self.net = FastSyncNet(net, self.device)
-        self._last_audio = None, None
+        self._last_audio = None
 
-    def _check_loaded(self):
+    def _loaded(self) -> FastSyncNet:
         if self.net is None:
             raise WeightsError("SyncNetInstance: no weights loaded: call loadParameters() first")
+        return self.net
 
-    def evaluate(self, opt, videofile):
+    def evaluate(self, opt: Namespace | SimpleNamespace, videofile: str | Path) -> tuple[int, float, np.ndarray]:
         """Score a clip and print the result.
 
         Args:
@@ -117,7 +121,15 @@ class SyncNetInstance:
         score = self.score(videofile, folder=folder, batch_size=opt.batch_size, vshift=opt.vshift)
         return score.offset, score.confidence, score.dists
 
-    def score(self, videofile, *, folder, batch_size=BATCH_SIZE, vshift=VSHIFT, print_line=print):
+    def score(
+        self,
+        videofile: str | Path,
+        *,
+        folder: Path,
+        batch_size: int = BATCH_SIZE,
+        vshift: int = VSHIFT,
+        print_line: Callable[[str], object] = print,
+    ) -> scoring.SyncScore:
         """Score a clip.
 
         Args:
@@ -131,13 +143,22 @@ class SyncNetInstance:
             MediaError: the clip has no audio, is too short, damaged or not 224x224.
             WeightsError: no weights are loaded, or they produce NaN or infinite values.
         """
-        options = {"batch_size": batch_size, "vshift": vshift, "print_line": print_line}
-        [found] = self.score_all([videofile], folder=folder, **options)
+        [found] = self.score_all(
+            [videofile], folder=folder, batch_size=batch_size, vshift=vshift, print_line=print_line
+        )
         if isinstance(found, MediaError):
             raise found
         return found
 
-    def score_all(self, videofiles, *, folder, batch_size=BATCH_SIZE, vshift=VSHIFT, print_line=print):
+    def score_all(
+        self,
+        videofiles: Iterable[str | Path],
+        *,
+        folder: Path,
+        batch_size: int = BATCH_SIZE,
+        vshift: int = VSHIFT,
+        print_line: Callable[[str], object] = print,
+    ) -> Generator[scoring.SyncScore | MediaError, None, None]:
         """Score several clips; ffmpeg unpacks the next clip while the network processes the current one.
 
         Args:
@@ -147,11 +168,11 @@ class SyncNetInstance:
         Yields:
             Per clip its ``SyncScore``, or the ``MediaError`` that ``score`` would raise.
         """
-        self._check_loaded()
+        net = self._loaded()
 
-        def features(part):
+        def features(part: tuple[Clip, np.ndarray | None]) -> tuple[Clip, torch.Tensor | None]:
             clip, frames = part
-            return clip, None if frames is None else self.net.video_features(frames)
+            return clip, None if frames is None else net.video_features(frames)
 
         with contextlib.ExitStack() as stack:
             parts = stack.enter_context(
@@ -163,7 +184,9 @@ class SyncNetInstance:
                 else:
                     clip.features.append(found)
 
-    def _parts(self, videofiles, *, folder, batch_size):
+    def _parts(
+        self, videofiles: Iterable[str | Path], *, folder: Path, batch_size: int
+    ) -> Generator[tuple[Clip, np.ndarray | None], None, None]:
         """Yield every ``Clip`` with each batch of its frames, and once more with None after the last batch."""
         for videofile in videofiles:
             clip = Clip(Path(videofile or ""))
@@ -175,7 +198,7 @@ class SyncNetInstance:
                 clip.error = error
             yield clip, None
 
-    def _unpacked(self, clip, *, folder, batch_size):
+    def _unpacked(self, clip: Clip, *, folder: Path, batch_size: int) -> Iterator[np.ndarray]:
         """Unpack a clip and yield batches of its frames; its audio is set before the first batch."""
         clear_scratch(folder, clip=clip.path)
         streams = check_streams(clip.path)
@@ -195,7 +218,9 @@ class SyncNetInstance:
             frames_process.finish()
         clip.video_frames = len(frame_files(folder))
 
-    def _conclude(self, clip, *, batch_size, vshift, print_line):
+    def _conclude(
+        self, clip: Clip, *, batch_size: int, vshift: int, print_line: Callable[[str], object]
+    ) -> scoring.SyncScore | MediaError:
         """Score a clip whose video features are complete, print the result and return it, or the clip's error."""
         count = scoring.window_count(clip.video_frames, clip.audio_frames)
         if not clip.error and not count:
@@ -218,14 +243,14 @@ class SyncNetInstance:
             )
         result = scoring.score(dists, video_frames=clip.video_frames, audio_frames=clip.audio_frames)
         print_line(f"Compute time {time.perf_counter() - clip.started:.3f} sec.")
-        with np.printoptions(**PRINTED_CONFIDENCES):
+        with np.printoptions(formatter={"float": PRINTED_CONFIDENCE.format}):
             print_line(f"Framewise conf: \n{window_confidence(dists)}")
         print_line(
             f"AV offset: \t{result.offset} \nMin dist: \t{result.min_dist:.3f}\nConfidence: \t{result.confidence:.3f}"
         )
         return result
 
-    def extract_feature(self, opt, videofile):
+    def extract_feature(self, opt: Namespace | SimpleNamespace, videofile: str | Path) -> torch.Tensor:
         """Compute the lip features of every window of a clip, before the fully connected layers.
 
         Args:
@@ -238,46 +263,47 @@ class SyncNetInstance:
         Raises:
             MediaError: the clip is too short, damaged or not 224x224.
         """
-        self._check_loaded()
+        net = self._loaded()
         videofile = check_input(videofile)
         check_unicode(videofile, flag="--videofile")
         check_streams(videofile)
         decoded = decode_frames(videofile)
         with contextlib.closing(read_ahead(decoded, lambda image: checked_frame(image, videofile))) as frames:
             windows = self._frame_batches(frames, batch_size=opt.batch_size)
-            features = [found.cpu() for found in in_lanes(self.net.lip_features, windows, self.device)]
+            features = [found.cpu() for found in in_lanes(net.lip_features, windows, self.device)]
         if not features:
             raise MediaError(f"{videofile}: fewer than {WINDOW_FRAMES} frames", code=reasons.TOO_SHORT)
         return torch.cat(features)
 
-    def _frame_batches(self, frames, *, batch_size):
+    def _frame_batches(self, frames: Iterable[np.ndarray], *, batch_size: int) -> Iterator[np.ndarray]:
         """Yield batches of frames for about ``batch_size`` windows, N x H x W x 3 arrays; batches overlap by 4 frames.
 
         The number of windows is a multiple of the network's group size, except in the last batch.
         """
-        size = max(1, batch_size // self.net.group) * self.net.group
+        group = self._loaded().group
+        size = max(1, batch_size // group) * group
         overlap = WINDOW_FRAMES - 1
         for batch in batches(frames, size + overlap, overlap=overlap):
             if len(batch) > overlap:
                 yield batch
 
-    def _audio_features(self, samples, *, count, batch_size):
+    def _audio_features(self, samples: np.ndarray, *, count: int, batch_size: int) -> torch.Tensor:
         """Compute the features of the first ``count`` windows of the audio, count x 1024.
 
         The last result is cached, because several faces in one scene have the same audio.
         """
         key = count, hashlib.sha256(samples.tobytes()).digest()
-        if self._last_audio[0] != key:
+        if self._last_audio is None or self._last_audio[0] != key:
             windows = scoring.audio_windows(samples)[:count]
             parts = (windows[i : i + batch_size] for i in range(0, count, batch_size))
             rows = scoring.Rows(count)
-            for part in in_lanes(self.net.audio_features, parts, self.device):
+            for part in in_lanes(self._loaded().audio_features, parts, self.device):
                 rows.append(part)
             self._last_audio = key, rows.tensor()
         return self._last_audio[1]
 
 
-def checked_frame(image, clip):
+def checked_frame(image: np.ndarray, clip: Path) -> np.ndarray:
     """Return a frame unchanged if it has the size of a face crop.
 
     Args:

@@ -3,10 +3,12 @@
 python demo_syncnet.py --videofile data/example.avi --tmp_dir /path/to/temp/directory
 """
 
+import argparse
+
 from syncnet import cli
 
 
-def get_parser():
+def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the script's flags."""
     parser = cli.new_parser(__doc__)
     cli.add_scoring(parser)
@@ -18,7 +20,7 @@ def get_parser():
 
 
 @cli.script
-def main(args):
+def main(args: argparse.Namespace) -> None:
     """Run the script."""
     cli.check_libraries()
     from pathlib import Path

@@ -5,12 +5,23 @@
 Then run run_syncnet.py and run_visualise.py with the same three flags.
 """
 
+from __future__ import annotations
+
+import argparse
 import time
+from typing import TYPE_CHECKING
 
 from syncnet import cli
 
+if TYPE_CHECKING:
+    from syncnet.faces.detect import Detector
+    from syncnet.faces.tracks import Face
+    from syncnet.models.weights import Weights
+    from syncnet.results.layout import Layout
+    from syncnet.steps.pipeline import PipelineResult
 
-def get_parser():
+
+def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the script's flags."""
     parser = cli.new_parser(__doc__)
     cli.add_layout(parser)
@@ -21,7 +32,7 @@ def get_parser():
 
 
 @cli.script
-def main(args):
+def main(args: argparse.Namespace) -> None:
     """Run the script."""
     layout = cli.required_reference(args)
     cli.check_libraries()
@@ -30,12 +41,12 @@ def main(args):
     from syncnet.models import weights
     from syncnet.steps import pipeline
 
-    def load_detector():
+    def load_detector() -> Detector:
         from detectors import S3FD
 
         return S3FD(args.device, weights=args.s3fd_weights)
 
-    def find_weights():
+    def find_weights() -> Weights | None:
         try:
             return weights.choose(weights.S3FD, args.s3fd_weights)
         except WeightsError:
@@ -43,7 +54,7 @@ def main(args):
 
     started = time.perf_counter()
 
-    def on_faces(index, faces):
+    def on_faces(index: int, faces: list[Face]) -> None:
         if args.verbose:
             rate = (index + 1) / (time.perf_counter() - started)  # mean so far, because frames are processed in batches
             print(f"{layout.video}-{index:05d}; {len(faces)} dets; {rate:.2f} Hz")
@@ -66,7 +77,7 @@ def main(args):
     report(result, layout)
 
 
-def report(result, layout):
+def report(result: PipelineResult, layout: Layout) -> None:
     """Print the result: the lines of the published suite on stdout, a summary and the reasons on stderr."""
     if result.scenes:
         print(f"{layout.video} - scenes detected {len(result.scenes)}")

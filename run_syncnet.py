@@ -3,10 +3,19 @@
 python run_syncnet.py --videofile video.mp4 --reference name --data_dir output
 """
 
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
 from syncnet import cli
 
+if TYPE_CHECKING:
+    from syncnet.results.layout import Layout
+    from syncnet.steps.score import SyncResult
 
-def get_parser():
+
+def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the script's flags."""
     parser = cli.new_parser(__doc__, verbose="also print the messages of ffmpeg")
     cli.add_scoring(parser)
@@ -16,7 +25,7 @@ def get_parser():
 
 
 @cli.script
-def main(args):
+def main(args: argparse.Namespace) -> None:
     """Run the script."""
     layout = cli.required_reference(args)
     cli.check_libraries()
@@ -37,7 +46,7 @@ def main(args):
     report(result, layout)
 
 
-def report(result, layout):
+def report(result: SyncResult, layout: Layout) -> None:
     """Log when each face speaks, and the warnings."""
     from syncnet.steps.score import warnings
 

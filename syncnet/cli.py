@@ -1,5 +1,7 @@
 """Command-line code shared by the scripts: flags, logging, and errors as one line."""
 
+from __future__ import annotations
+
 import argparse
 import functools
 import io
@@ -8,13 +10,19 @@ import math
 import os
 import signal
 import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
 from syncnet import defaults
 from syncnet.constants import FRAME_RATE
 from syncnet.errors import SyncNetError, ToolError, UsageError, out_of_memory
 from syncnet.models.weights import S3FD, SYNCNET, Default
 
+if TYPE_CHECKING:
+    from syncnet.results.layout import Layout
+
 logger = logging.getLogger("syncnet")
+Number = TypeVar("Number", int, float)
 
 DATA_DIR = "data/work"
 INSTALL = "run `pip install -r requirements.txt`"
@@ -28,11 +36,20 @@ LARGEST_FRAME_RATE = 65535  # the limit of MPEG-4
 LARGEST_VSHIFT = 10**5  # frames, more than an hour
 
 
+class Main(Protocol):
+    """The ``main`` function of a script."""
+
+    def __call__(self, argv: Sequence[str] | None = None) -> int:
+        """Parse the flags, run the script and return its exit code."""
+
+
 class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Help formatter that keeps the script's docstring as written and shows every flag's default."""
 
 
-def new_parser(docstring, *, verbose="also print a line per frame and the messages of ffmpeg"):
+def new_parser(
+    docstring: str | None, *, verbose: str = "also print a line per frame and the messages of ffmpeg"
+) -> argparse.ArgumentParser:
     """Return a parser with the flags that every script has.
 
     Args:
@@ -46,24 +63,26 @@ def new_parser(docstring, *, verbose="also print a line per frame and the messag
     return parser
 
 
-def add_layout(parser):
+def add_layout(parser: argparse.ArgumentParser) -> None:
     """Add the flags that every step of the pipeline has."""
     parser.add_argument("--data_dir", default=DATA_DIR, help="folder for all results")
     parser.add_argument("--videofile", default="", help="the input video")
     parser.add_argument("--reference", default="", help="name of the video; results go to DATA_DIR/py*/REFERENCE")
 
 
-def add_device(parser):
+def add_device(parser: argparse.ArgumentParser) -> None:
     """Add --device."""
     parser.add_argument("--device", default="auto", help="device that runs the network: auto, cpu, cuda or mps")
 
 
-def add_frame_rate(parser):
+def add_frame_rate(parser: argparse.ArgumentParser) -> None:
     """Add --frame_rate."""
     parser.add_argument("--frame_rate", type=frame_rate, default=FRAME_RATE, help="frame rate of the results, in fps")
 
 
-def add_tracking(parser, *, min_track=defaults.MIN_TRACK, min_face_size=defaults.MIN_FACE_SIZE):
+def add_tracking(
+    parser: argparse.ArgumentParser, *, min_track: int = defaults.MIN_TRACK, min_face_size: int = defaults.MIN_FACE_SIZE
+) -> None:
     """Add the flags of face detection, tracking and cropping.
 
     Args:
@@ -113,7 +132,7 @@ def add_tracking(parser, *, min_track=defaults.MIN_TRACK, min_face_size=defaults
     )
 
 
-def add_scoring(parser):
+def add_scoring(parser: argparse.ArgumentParser) -> None:
     """Add the flags of scoring with SyncNet."""
     parser.add_argument(
         "--initial_model",
@@ -129,7 +148,7 @@ def add_scoring(parser):
     add_device(parser)
 
 
-def add_speaker_threshold(parser):
+def add_speaker_threshold(parser: argparse.ArgumentParser) -> None:
     """Add --speaker_threshold."""
     parser.add_argument(
         "--speaker_threshold",
@@ -139,62 +158,62 @@ def add_speaker_threshold(parser):
     )
 
 
-def crop_scale(text):
+def crop_scale(text: str) -> float:
     """Parse the value of --crop_scale."""
     return scale(text, least=0.0)
 
 
-def facedet_scale(text):
+def facedet_scale(text: str) -> float:
     """Parse the value of --facedet_scale."""
     return scale(text, least=SMALLEST_SCALE)
 
 
-def scale(text, *, least):
+def scale(text: str, *, least: float) -> float:
     """Parse a scale from ``least`` to ``LARGEST_SCALE``."""
     return number(text, float, f"must be from {least:g} to {LARGEST_SCALE:g}", lambda v: least <= v <= LARGEST_SCALE)
 
 
-def whole_number(text, *, least, most=LARGEST_INT):
+def whole_number(text: str, *, least: int, most: int = LARGEST_INT) -> int:
     """Parse an integer from ``least`` to ``most``."""
     return number(text, int, f"must be a whole number from {least} to {most}", lambda value: least <= value <= most)
 
 
-def positive_int(text):
+def positive_int(text: str) -> int:
     """Parse an integer of at least 1."""
     return whole_number(text, least=1)
 
 
-def not_negative_int(text):
+def not_negative_int(text: str) -> int:
     """Parse an integer of at least 0."""
     return whole_number(text, least=0)
 
 
-def frame_rate(text):
+def frame_rate(text: str) -> int:
     """Parse the value of --frame_rate."""
     return whole_number(text, least=1, most=LARGEST_FRAME_RATE)
 
 
-def vshift(text):
+def vshift(text: str) -> int:
     """Parse the value of --vshift."""
     return whole_number(text, least=1, most=LARGEST_VSHIFT)
 
 
-def positive_float(text):
+def positive_float(text: str) -> float:
     """Parse a finite number above 0."""
     return number(text, float, "must be a number above 0", lambda value: 0 < value < math.inf)
 
 
-def not_negative_float(text):
+def not_negative_float(text: str) -> float:
     """Parse a finite number of at least 0."""
     return number(text, float, "must be a number of at least 0", lambda value: 0 <= value < math.inf)
 
 
-def finite_float(text):
+def finite_float(text: str) -> float:
     """Parse a finite number."""
     return number(text, float, "must be a number", math.isfinite)
 
 
-def number(text, kind, requirement, is_valid):
+def number(text: str, kind: Callable[[str], Number], requirement: str, is_valid: Callable[[Number], bool]) -> Number:
     """Parse the value of a numeric flag.
 
     Args:
@@ -206,6 +225,7 @@ def number(text, kind, requirement, is_valid):
     Raises:
         argparse.ArgumentTypeError: the text is not a number, or the number is not valid.
     """
+    value: Number | None
     try:
         value = kind(text)
     except ValueError:
@@ -215,14 +235,14 @@ def number(text, kind, requirement, is_valid):
     return value
 
 
-def script(function):
+def script(function: Callable[[argparse.Namespace], int | None]) -> Main:
     """Decorate ``function(args)`` as a script's ``main(argv=None)``, which parses the flags and returns the exit code.
 
     Errors of the suite and errors from outside (a full disk, Ctrl-C) are logged as one line on stderr.
     """
 
     @functools.wraps(function)
-    def main(argv=None):
+    def main(argv: Sequence[str] | None = None) -> int:
         parser = sys.modules[function.__module__].get_parser()
         args = parser.parse_args(argv)
         set_up_logging(quiet=args.quiet, verbose=args.verbose)
@@ -257,7 +277,7 @@ def script(function):
     return main
 
 
-def run(main):
+def run(main: Main) -> NoReturn:
     """Run ``main`` as a script and exit with its code.
 
     Once ``main`` has returned, Ctrl-C and SIGTERM are ignored, so that they cannot change the exit code.
@@ -273,7 +293,7 @@ def run(main):
     sys.exit(code)
 
 
-def open_stderr():
+def open_stderr() -> None:
     """Open /dev/null as stderr.
 
     Otherwise the next file that is opened gets stderr's file descriptor, and with it whatever libraries print there.
@@ -284,7 +304,7 @@ def open_stderr():
     sys.stderr = open(STDERR, "w", closefd=False)  # noqa: SIM115, open until the process ends
 
 
-def set_up_logging(*, quiet, verbose):
+def set_up_logging(*, quiet: bool, verbose: bool) -> None:
     """Send log messages to stderr; stdout is for the lines of the published suite."""
     logger.handlers[:] = [StderrHandler()]
     logger.propagate = False
@@ -294,7 +314,7 @@ def set_up_logging(*, quiet, verbose):
 class StderrHandler(logging.Handler):
     """Log handler that prints messages above a progress bar instead of through it."""
 
-    def emit(self, record):
+    def emit(self, record: logging.LogRecord) -> None:
         """Print a record as one line on stderr."""
         if sys.stderr is None:  # the parent process closed it; print would write to stdout instead
             return
@@ -305,7 +325,7 @@ class StderrHandler(logging.Handler):
             print(line, file=sys.stderr)
 
 
-def check_libraries():
+def check_libraries() -> None:
     """Import OpenCV, which fails on servers without certain system libraries.
 
     Raises:
@@ -324,7 +344,7 @@ def check_libraries():
         raise ToolError(f"{error}: {INSTALL}") from error
 
 
-def required_reference(args):
+def required_reference(args: argparse.Namespace) -> Layout:
     """Return the ``Layout`` given by --data_dir and --reference.
 
     Raises:

@@ -1,5 +1,7 @@
 """Errors that end a run with a one-line message instead of a traceback."""
 
+from __future__ import annotations
+
 import errno
 import os
 
@@ -40,7 +42,7 @@ class MediaError(SyncNetError):
         code: reason code from ``syncnet.reasons``; None if none applies.
     """
 
-    def __init__(self, message, code=None):
+    def __init__(self, message: str, code: str | None = None) -> None:
         super().__init__(message)
         self.code = code
 
@@ -49,7 +51,7 @@ class WeightsError(SyncNetError):
     """A weights file that is missing, damaged or of another network."""
 
 
-def no_space(error):
+def no_space(error: OSError) -> bool:
     """Return True if an ``OSError`` means that the disk is full.
 
     The text is checked too, because ``shutil.Error`` on a folder has no errno.
@@ -57,11 +59,11 @@ def no_space(error):
     return error.errno in NO_SPACE_ERRORS or tells_no_space(str(error))
 
 
-def tells_no_space(text):
+def tells_no_space(text: str) -> bool:
     """Return True if the output of a program contains an error message about a full disk."""
     return any(words in text for words in NO_SPACE_TEXTS)
 
 
-def out_of_memory(error):
+def out_of_memory(error: BaseException) -> bool:
     """Return True if an error means that memory ran out; torch's message differs between devices."""
     return isinstance(error, MemoryError) or any(words in str(error).lower() for words in MEMORY_TEXTS)

@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def median_filter(values, size):
+def median_filter(values: np.ndarray, size: int) -> np.ndarray:
     """Apply a median filter with zero padding, like ``scipy.signal.medfilt`` on 1-D input.
 
     Implemented in numpy because importing ``scipy.signal`` takes a quarter of a second.

@@ -35,18 +35,18 @@ class Reason:
     text: str
 
 
-def no_audio():
+def no_audio() -> Reason:
     """The video has no audio stream."""
     return Reason(NO_AUDIO, "no audio stream: there is nothing to compare the lips with")
 
 
-def no_face(*, facedet_scale):
+def no_face(*, facedet_scale: float) -> Reason:
     """No face was detected in any frame."""
     text = f"no face found: if the faces are small, raise --facedet_scale above {facedet_scale:g}"
     return Reason(NO_FACE, text)
 
 
-def faces_too_small(*, largest, min_face_size):
+def faces_too_small(*, largest: float, min_face_size: int) -> Reason:
     """Even the largest face, of ``largest`` pixels, is not above ``min_face_size``."""
     text = (
         f"faces found, but all at most --min_face_size {min_face_size:g}: the largest measures {largest:.4g} "
@@ -55,7 +55,7 @@ def faces_too_small(*, largest, min_face_size):
     return Reason(FACES_TOO_SMALL, text)
 
 
-def long_tracks_too_small(*, largest, min_face_size, min_track):
+def long_tracks_too_small(*, largest: float, min_face_size: int, min_track: int) -> Reason:
     """There are larger faces, but in tracks of more than ``min_track`` frames none is above ``min_face_size``."""
     text = (
         f"faces found, but those in tracks of more than --min_track {min_track} frames are all at most --min_face_size "
@@ -64,7 +64,7 @@ def long_tracks_too_small(*, largest, min_face_size, min_track):
     return Reason(FACES_TOO_SMALL, text)
 
 
-def tracks_too_short(*, longest, min_track):
+def tracks_too_short(*, longest: int, min_track: int) -> Reason:
     """Even the longest track, of ``longest`` faces, does not have more than ``min_track``."""
     text = (
         f"faces found, but no track of more than --min_track {min_track} frames: the longest track has {longest}: "
@@ -73,12 +73,12 @@ def tracks_too_short(*, longest, min_track):
     return Reason(TRACKS_TOO_SHORT, text)
 
 
-def too_short(*, frames, needed):
+def too_short(*, frames: int, needed: int) -> Reason:
     """The video or clip has fewer frames with audio than the ``needed`` ones."""
     return Reason(TOO_SHORT, f"too short to score: {frames} frames with both video and audio, {needed} are needed")
 
 
-def edge_offset(*, offset):
+def edge_offset(*, offset: int) -> Reason:
     """The best offset is the largest that was tried, so the true one may be beyond."""
     text = (
         f"the best offset, {offset}, is at the edge of the range that was tried, so it is not reliable: "
@@ -87,7 +87,7 @@ def edge_offset(*, offset):
     return Reason(EDGE_OFFSET, text)
 
 
-def audio_short(*, video_frames, audio_frames):
+def audio_short(*, video_frames: int, audio_frames: int) -> Reason:
     """The audio ends before the video."""
     missing = video_frames - audio_frames
     text = (
@@ -97,7 +97,7 @@ def audio_short(*, video_frames, audio_frames):
     return Reason(AUDIO_SHORT, text)
 
 
-def scene_cut_short(*, frames, length):
+def scene_cut_short(*, frames: int, length: int) -> Reason:
     """The last ``frames`` of the last scene, which has ``length``, are ignored: see ``faces.scenes.detect_scenes``."""
     text = (
         f"the last {frames} of the {length} frames of the last scene are ignored, as in the published scores of videos "

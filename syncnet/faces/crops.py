@@ -2,18 +2,20 @@
 
 import contextlib
 import wave
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cv2
 import numpy as np
 
 from syncnet.errors import SyncNetError
-from syncnet.faces.tracks import Path2D
+from syncnet.faces.tracks import Path2D, Track
 from syncnet.media import conversions
 from syncnet.media.ffmpeg import absolute
 from syncnet.media.frames import read_ahead, read_frame
 from syncnet.median import median_filter
-from syncnet.progress import silent
+from syncnet.progress import Progress, silent
 from syncnet.results.layout import crop_audio_file, crop_file, frame_file, silent_crop_file
 
 CROP_SIZE = 224  # pixels
@@ -23,14 +25,14 @@ CODEC = "XVID"
 MUXERS = 2  # ffmpeg processes in parallel
 
 
-def smooth(track):
+def smooth(track: Track) -> Path2D:
     """Return the smoothed crop positions of a track."""
     x1, y1, x2, y2 = track.bbox.T
     half = np.maximum(x2 - x1, y2 - y1) / 2
     return Path2D(*(median_filter(v, SMOOTHING) for v in (half, (x1 + x2) / 2, (y1 + y2) / 2)))
 
 
-def crop_face(image, *, s, x, y, crop_scale):
+def crop_face(image: np.ndarray, *, s: float, x: float, y: float, crop_scale: float) -> np.ndarray:
     """Cut the face out of a frame.
 
     The result is the same as padding the frame with grey by ``s * (1 + 2 * crop_scale)`` pixels on every side, then
@@ -63,7 +65,7 @@ def crop_face(image, *, s, x, y, crop_scale):
 
 
 @contextlib.contextmanager
-def video_writer(path, *, frame_rate, width, height):
+def video_writer(path: Path, *, frame_rate: int, width: int, height: int) -> Iterator[cv2.VideoWriter]:
     """Open a ``cv2.VideoWriter`` for an XVID AVI file and yield it.
 
     Args:
@@ -75,7 +77,11 @@ def video_writer(path, *, frame_rate, width, height):
         SyncNetError: the file cannot be written.
     """
     writer = cv2.VideoWriter(
-        absolute(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*CODEC), frame_rate, (width, height)
+        absolute(path),
+        cv2.CAP_FFMPEG,
+        cv2.VideoWriter_fourcc(*CODEC),  # type: ignore[attr-defined]  # not in OpenCV's stubs
+        frame_rate,
+        (width, height),
     )
     try:
         if not writer.isOpened():
@@ -85,7 +91,7 @@ def video_writer(path, *, frame_rate, width, height):
         writer.release()
 
 
-def cut_audio(audio, output, *, first, last, frame_rate):
+def cut_audio(audio: Path, output: Path, *, first: int, last: int, frame_rate: int) -> None:
     """Copy the audio of some frames into another WAV file.
 
     Times are rounded to milliseconds, as in the published pipeline's call of ffmpeg.
@@ -106,7 +112,16 @@ def cut_audio(audio, output, *, first, last, frame_rate):
             cut.writeframes(samples)
 
 
-def write_crops(tracks, *, frames, audio, folder, crop_scale, frame_rate, progress=silent):
+def write_crops(
+    tracks: Sequence[Track],
+    *,
+    frames: Path,
+    audio: Path,
+    folder: Path,
+    crop_scale: float,
+    frame_rate: int,
+    progress: Progress = silent,
+) -> list[Path2D]:
     """Write a clip of every track: 00000.avi and so on.
 
     Args:
@@ -126,7 +141,7 @@ def write_crops(tracks, *, frames, audio, folder, crop_scale, frame_rate, progre
         tracks, paths, frames=frames, folder=folder, crop_scale=crop_scale, frame_rate=frame_rate, progress=progress
     )
 
-    def add_audio(index):
+    def add_audio(index: int) -> None:
         silent_crop, crop_audio = silent_crop_file(folder, index), crop_audio_file(folder, index)
         frame = tracks[index].frame
         cut_audio(audio, crop_audio, first=frame[0], last=frame[-1], frame_rate=frame_rate)
@@ -139,7 +154,16 @@ def write_crops(tracks, *, frames, audio, folder, crop_scale, frame_rate, progre
     return paths
 
 
-def write_silent_crops(tracks, paths, *, frames, folder, crop_scale, frame_rate, progress):
+def write_silent_crops(
+    tracks: Sequence[Track],
+    paths: Sequence[Path2D],
+    *,
+    frames: Path,
+    folder: Path,
+    crop_scale: float,
+    frame_rate: int,
+    progress: Progress,
+) -> None:
     """Write the frames of all clips, without audio, in one pass over the video; arguments as in ``write_crops``."""
     needed = sorted(set().union(*(track.frame.tolist() for track in tracks)))
     writers = {}

@@ -1,15 +1,25 @@
 """Face detection in the frames of a video."""
 
+from __future__ import annotations
+
 import contextlib
 import itertools
 import statistics
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import cv2
+import numpy as np
 
 from syncnet.faces.tracks import Face
 from syncnet.media.frames import batches, read_ahead, read_frame
+
+if TYPE_CHECKING:
+    import torch
+
+    from syncnet.results.protocols import Weights
 
 CONFIDENCE = 0.9  # detections must have a higher score
 BATCH_PIXELS = 480 * 270  # per batch, after resizing
@@ -24,10 +34,10 @@ class Detector(Protocol):
         weights: ``models.weights.Weights`` for the recipe, or None.
     """
 
-    device: Any
-    weights: Any
+    device: torch.device
+    weights: Weights | None
 
-    def detect_batch(self, images, conf_th, scales):
+    def detect_batch(self, images: np.ndarray, conf_th: float, scales: Sequence[float]) -> list[np.ndarray]:
         """Detect the faces in images of one size.
 
         Args:
@@ -40,7 +50,7 @@ class Detector(Protocol):
         """
 
 
-def detect_faces(files, detector, *, facedet_scale):
+def detect_faces(files: Iterable[Path], detector: Detector, *, facedet_scale: float) -> Iterator[list[Face]]:
     """Detect the faces in the frames of a video.
 
     Args:
@@ -57,7 +67,7 @@ def detect_faces(files, detector, *, facedet_scale):
     images = read_ahead(files, lambda path: cv2.cvtColor(read_frame(path), cv2.COLOR_BGR2RGB))
     index = 0
 
-    def detect(batch):
+    def detect(batch: np.ndarray) -> list[np.ndarray]:
         return detector.detect_batch(batch, conf_th=CONFIDENCE, scales=[facedet_scale])
 
     with contextlib.closing(images):
@@ -67,7 +77,7 @@ def detect_faces(files, detector, *, facedet_scale):
                 index += 1
 
 
-def sized_batches(images, facedet_scale):
+def sized_batches(images: Iterator[np.ndarray], facedet_scale: float) -> Iterator[np.ndarray]:
     """Group images into batches of the size that ``BATCH_PIXELS`` allows: N x H x W x 3 arrays."""
     first = next(images, None)
     if first is not None:
@@ -75,7 +85,7 @@ def sized_batches(images, facedet_scale):
         yield from batches(itertools.chain([first], images), size)
 
 
-def batch_size(pixels, facedet_scale):
+def batch_size(pixels: int, facedet_scale: float) -> int:
     """Return the number of images per batch.
 
     Args:
@@ -104,7 +114,7 @@ class Summary:
     largest: float | None
 
 
-def summarise(faces):
+def summarise(faces: Sequence[Sequence[Face]]) -> Summary:
     """Return the ``Summary`` of a video's faces.
 
     Args:

@@ -1,8 +1,10 @@
 """Scene detection."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
-from scenedetect import ContentDetector, SceneManager, VideoOpenFailure, open_video
+from scenedetect import ContentDetector, FrameTimecode, SceneManager, VideoOpenFailure, open_video
 
 from syncnet.defaults import SCENE_THRESHOLD
 from syncnet.errors import MediaError
@@ -22,7 +24,7 @@ class Scene:
     end: int
 
 
-def new_manager(*, threshold=SCENE_THRESHOLD):
+def new_manager(*, threshold: float = SCENE_THRESHOLD) -> SceneManager:
     """Return a ``SceneManager`` for one call of ``detect_scenes``; its ``stop()`` ends the call early.
 
     Args:
@@ -33,7 +35,7 @@ def new_manager(*, threshold=SCENE_THRESHOLD):
     return manager
 
 
-def detect_scenes(video, manager):
+def detect_scenes(video: Path, manager: SceneManager) -> list[tuple[FrameTimecode, FrameTimecode]]:
     """Detect the scenes of a video with PySceneDetect's ``ContentDetector``.
 
     A video without a cut is one scene that ends at the frame count of its container. In a video with cuts the last
@@ -58,6 +60,6 @@ def detect_scenes(video, manager):
     return manager.get_scene_list() or [(stream.base_timecode, stream.duration)]
 
 
-def frame_numbers(timecodes):
+def frame_numbers(timecodes: Iterable[tuple[FrameTimecode, FrameTimecode]]) -> list[Scene]:
     """Convert the result of ``detect_scenes`` to ``Scene`` objects."""
     return [Scene(start.frame_num, end.frame_num) for start, end in timecodes]

@@ -1,8 +1,15 @@
 """Face tracking: links the faces of single frames to tracks."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from syncnet.faces.scenes import Scene
 
 TRACK_IOU = 0.5  # a face must overlap the last face of its track by more
 
@@ -18,7 +25,7 @@ class Face:
     """
 
     frame: int
-    bbox: tuple
+    bbox: tuple[float, ...]
     conf: float
 
 
@@ -37,7 +44,7 @@ class Track:
     found: int
 
     @property
-    def size(self):
+    def size(self) -> float:
         """Larger of the mean width and the mean height, in pixels."""
         return float((self.bbox[:, 2:] - self.bbox[:, :2]).mean(axis=0).max())
 
@@ -56,7 +63,7 @@ class Path2D:
     y: np.ndarray
 
 
-def iou(a, b):
+def iou(a: Sequence[float], b: Sequence[float]) -> float:
     """Return the intersection over union of two boxes x1, y1, x2, y2."""
     width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
     height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
@@ -65,7 +72,7 @@ def iou(a, b):
     return both / (areas - both)
 
 
-def link_faces(faces, *, num_failed_det):
+def link_faces(faces: Sequence[Sequence[Face]], *, num_failed_det: int) -> list[list[Face]]:
     """Link faces that overlap from frame to frame to chains.
 
     A chain starts with the first face that is not in a chain yet. It takes every face whose IoU with the chain's last
@@ -87,9 +94,9 @@ def link_faces(faces, *, num_failed_det):
     return chains
 
 
-def take_chain(left, first, *, num_failed_det):
+def take_chain(left: list[list[Face]], first: int, *, num_failed_det: int) -> list[Face]:
     """Remove the faces of one chain, which starts in frame ``first``, from ``left`` and return them."""
-    chain = []
+    chain: list[Face] = []
     for of_frame in left[first:]:
         index = 0
         while index < len(of_frame):
@@ -102,7 +109,7 @@ def take_chain(left, first, *, num_failed_det):
     return chain
 
 
-def interpolate(chain):
+def interpolate(chain: list[Face]) -> Track:
     """Convert a chain of faces to a ``Track``; positions in frames without a detection are interpolated linearly."""
     found = np.array([face.frame for face in chain])
     boxes = np.array([face.bbox for face in chain])
@@ -122,12 +129,14 @@ class Tracking:
         largest: ``Track.size`` of the largest face among the chains that are long enough; None without such a chain.
     """
 
-    tracks: list
+    tracks: list[Track]
     longest: int
     largest: float | None
 
 
-def track_faces(faces, scenes, *, min_track, num_failed_det, min_face_size):
+def track_faces(
+    faces: Sequence[Sequence[Face]], scenes: Iterable[Scene], *, min_track: int, num_failed_det: int, min_face_size: int
+) -> Tracking:
     """Find the face tracks of every scene.
 
     Args:

@@ -12,6 +12,7 @@ Files and folders are written under a temporary name that contains PART, and ren
 
 import os
 import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,86 +45,86 @@ class Layout:
     data_dir: Path
     reference: str
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "data_dir", Path(self.data_dir))
         check_unicode(self.data_dir, flag="--data_dir")
         check_reference(self.reference)
 
-    def folder(self, step):
+    def folder(self, step: str) -> Path:
         """Return the folder of one of ``STEPS``."""
         return self.data_dir / step / self.reference
 
     @property
-    def video(self):
+    def video(self) -> Path:
         return self.folder("pyavi") / "video.avi"
 
     @property
-    def audio(self):
+    def audio(self) -> Path:
         return self.folder("pyavi") / "audio.wav"
 
     @property
-    def video_only(self):
+    def video_only(self) -> Path:
         return self.folder("pyavi") / "video_only.avi"
 
     @property
-    def video_out(self):
+    def video_out(self) -> Path:
         return self.folder("pyavi") / "video_out.avi"
 
     @property
-    def frames(self):
+    def frames(self) -> Path:
         return self.folder("pyframes")
 
     @property
-    def crops(self):
+    def crops(self) -> Path:
         return self.folder("pycrop")
 
     @property
-    def tmp(self):
+    def tmp(self) -> Path:
         return self.folder("pytmp")
 
     @property
-    def rate_script(self):
+    def rate_script(self) -> Path:
         return self.tmp / "rate.txt"
 
     @property
-    def unfinished_video(self):
+    def unfinished_video(self) -> Path:
         return self.tmp / "video.avi"
 
     @property
-    def faces(self):
+    def faces(self) -> Path:
         return self.folder("pywork") / "faces.pckl"
 
     @property
-    def scenes(self):
+    def scenes(self) -> Path:
         return self.folder("pywork") / "scene.pckl"
 
     @property
-    def tracks(self):
+    def tracks(self) -> Path:
         return self.folder("pywork") / "tracks.pckl"
 
     @property
-    def pipeline(self):
+    def pipeline(self) -> Path:
         return self.folder("pywork") / "pipeline.json"
 
     @property
-    def distances(self):
+    def distances(self) -> Path:
         return self.folder("pywork") / "activesd.pckl"
 
     @property
-    def offsets(self):
+    def offsets(self) -> Path:
         return self.folder("pywork") / "offsets.txt"
 
     @property
-    def scores(self):
+    def scores(self) -> Path:
         return self.folder("pywork") / "scores.json"
 
-    def crop_files(self):
+    def crop_files(self) -> list[Path]:
         """Return the clips of the face tracks in order, followed by clips of other programs named 0*.avi."""
         others = [path for path in sorted(self.crops.glob("0*.avi")) if crop_number(path) is None]
         finished = [path for path in others if not path.stem.endswith(PART)]
         return numbered_files(self.crops, ".avi", digits=CROP_DIGITS) + finished
 
-    def check_outside(self, path):
+    def check_outside(self, path: str | Path) -> None:
         """Refuse an input in a folder that a run replaces.
 
         Raises:
@@ -134,7 +135,7 @@ class Layout:
                 if lies_in(path, folder):
                     raise UsageError(f"{path}: lies in {folder}, which this run replaces: choose another --reference")
 
-    def clear(self):
+    def clear(self) -> None:
         """Remove the results of an earlier run with this reference, and create the folders for new ones."""
         for step in RESULTS:
             remove_folder(self.folder(step))
@@ -143,14 +144,14 @@ class Layout:
             make_folder(self.folder(step))
 
 
-def lies_in(path, folder):
+def lies_in(path: str | Path, folder: Path) -> bool:
     """Return True if a path is a folder or is below it, with or without resolving links."""
     names = (Path(path).resolve(), Path(path).absolute())
     folders = {folder.resolve(), folder.absolute()}
     return any(folders & {name, *name.parents} for name in names)
 
 
-def check_unicode(folder, *, flag):
+def check_unicode(folder: str | Path, *, flag: str) -> None:
     """Refuse a path that is not valid Unicode, because OpenCV cannot open it.
 
     Args:
@@ -166,7 +167,7 @@ def check_unicode(folder, *, flag):
         raise UsageError(f"{flag} {str(folder)!r}: not valid Unicode: choose another name") from error
 
 
-def check_reference(reference):
+def check_reference(reference: str) -> None:
     """Refuse a reference that is not a plain folder name, so that results stay inside DATA_DIR.
 
     Raises:
@@ -183,17 +184,17 @@ def check_reference(reference):
         )
 
 
-def part_file(path):
+def part_file(path: Path) -> Path:
     """Return the temporary name of a file; its extension stays the same because OpenCV derives the format from it."""
     return path.with_name(path.stem + PART + path.suffix)
 
 
-def part_folder(folder):
+def part_folder(folder: Path) -> Path:
     """Return the temporary name of a folder."""
     return folder.with_name(folder.name + PART)
 
 
-def frame_file(folder, index):
+def frame_file(folder: Path, index: int) -> Path:
     """Return the path of a frame's image.
 
     Args:
@@ -203,28 +204,28 @@ def frame_file(folder, index):
     return folder / (FRAME_PATTERN % (index + 1))
 
 
-def crop_file(folder, index):
+def crop_file(folder: Path, index: int) -> Path:
     """Return the path of a face track's clip."""
     return folder / CROP_NAME.format(index)
 
 
-def frame_files(folder):
+def frame_files(folder: Path) -> list[Path]:
     """Return the images in a folder of frames, in order."""
     return numbered_files(folder, ".jpg", digits=FRAME_DIGITS)
 
 
-def numbered_files(folder, suffix, *, digits):
+def numbered_files(folder: Path, suffix: str, *, digits: int) -> list[Path]:
     """Return the files whose names are numbers of at least ``digits`` digits, in numerical order."""
     files = (path for path in folder.glob(f"*{suffix}") if number_of(path, digits=digits) is not None)
     return sorted(files, key=lambda path: (len(path.stem), path.stem))
 
 
-def number_of(path, *, digits):
+def number_of(path: Path, *, digits: int) -> int | None:
     """Return the number that is the name of a file; None if the name is not a number of at least ``digits`` digits."""
     return int(path.stem) if path.stem.isdecimal() and len(path.stem) >= digits else None
 
 
-def scratch_folder(tmp_dir, reference):
+def scratch_folder(tmp_dir: str | Path, reference: str) -> Path:
     """Return the folder for the temporary frames and audio of a clip.
 
     Raises:
@@ -235,12 +236,12 @@ def scratch_folder(tmp_dir, reference):
     return Path(tmp_dir) / reference
 
 
-def scratch_audio(folder):
+def scratch_audio(folder: Path) -> Path:
     """Return the path of a clip's temporary audio."""
     return folder / "audio.wav"
 
 
-def clear_scratch(folder, *, clip):
+def clear_scratch(folder: Path, *, clip: Path) -> None:
     """Create a folder for temporary frames and audio, or remove those of an earlier clip; other files stay.
 
     Args:
@@ -258,22 +259,22 @@ def clear_scratch(folder, *, clip):
         path.unlink(missing_ok=True)
 
 
-def crop_number(path):
+def crop_number(path: Path) -> int | None:
     """Return the index of the track that a clip belongs to; None if run_pipeline did not name the clip."""
     return number_of(path, digits=CROP_DIGITS)
 
 
-def silent_crop_file(folder, index):
+def silent_crop_file(folder: Path, index: int) -> Path:
     """Return the path of a track's clip before its audio is added."""
     return folder / f"silent{CROP_NAME.format(index)}"
 
 
-def crop_audio_file(folder, index):
+def crop_audio_file(folder: Path, index: int) -> Path:
     """Return the path of a track's temporary audio."""
     return crop_file(folder, index).with_suffix(".wav")
 
 
-def make_folder(folder, *, flag="--data_dir"):
+def make_folder(folder: Path, *, flag: str = "--data_dir") -> None:
     """Create a folder and its parents.
 
     Args:
@@ -291,7 +292,7 @@ def make_folder(folder, *, flag="--data_dir"):
         raise SyncNetError(f"{folder}: cannot write into this folder: choose another {flag}")
 
 
-def remove_folder(folder):
+def remove_folder(folder: Path) -> None:
     """Remove a folder of results and its content; if it is a link, remove only the link.
 
     Raises:
@@ -306,12 +307,12 @@ def remove_folder(folder):
         raise SyncNetError(f"{folder}: cannot remove the results of an earlier run ({error.strerror})") from error
 
 
-def discard(folder):
+def discard(folder: Path) -> None:
     """Remove a folder of temporary files; errors are ignored, because remaining files only take disk space."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def clear_result(path, *, videofile):
+def clear_result(path: Path, *, videofile: str | Path) -> None:
     """Remove a result of an earlier run, so that it is not mistaken for the result of a run that fails.
 
     Args:
@@ -328,7 +329,7 @@ def clear_result(path, *, videofile):
 
 
 @contextmanager
-def new_file(path):
+def new_file(path: Path) -> Iterator[Path]:
     """Write a file atomically: yield a temporary path that is renamed to ``path`` if the block succeeds.
 
     If the block fails, the temporary file is removed. If ``path`` is a link, its target is replaced. If it is not a
@@ -364,7 +365,7 @@ def new_file(path):
 
 
 @contextmanager
-def new_folder(folder):
+def new_folder(folder: Path) -> Iterator[Path]:
     """Write a folder atomically: yield an empty temporary folder that replaces ``folder`` if the block succeeds.
 
     If the block fails, the temporary folder is removed and ``folder`` stays as it was.
@@ -381,7 +382,7 @@ def new_folder(folder):
             remove_folder(temporary)
 
 
-def check_input(videofile, *, advice=": check --videofile"):
+def check_input(videofile: str | Path, *, advice: str = ": check --videofile") -> Path:
     """Check that the input is a readable file, and return its path.
 
     Args:

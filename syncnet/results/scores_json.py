@@ -1,19 +1,29 @@
 """Content of scores.json and pipeline.json: results for programs, with the recipe that produced them."""
 
+from __future__ import annotations
+
 from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from syncnet import reasons
 from syncnet.constants import FRAME_RATE, MILLISECONDS_PER_FRAME
 
+if TYPE_CHECKING:
+    from syncnet.reasons import Reason
+    from syncnet.results.protocols import PipelineResult, Span, SyncScore, Weights
+
 SECONDS_DIGITS = 3
 
 
-def weights_record(weights):
-    """Return the entry of a recipe for ``models.weights.Weights``."""
+def weights_record(weights: Weights | None) -> dict[str, Any] | None:
+    """Return the entry of a recipe for ``models.weights.Weights``; None without weights."""
+    if weights is None:
+        return None
     return {"name": weights.name, "sha256": weights.sha256, "published": weights.published}
 
 
-def pipeline_report(result, *, videofile, reference):
+def pipeline_report(result: PipelineResult, *, videofile: str | Path, reference: str) -> dict[str, Any]:
     """Return the content of pipeline.json: the results of run_pipeline.
 
     Args:
@@ -35,7 +45,7 @@ def pipeline_report(result, *, videofile, reference):
     }
 
 
-def score_record(score, *, vshift):
+def score_record(score: SyncScore, *, vshift: int) -> dict[str, Any]:
     """Return the numbers of a ``SyncScore``, with the reasons why they are not reliable.
 
     Args:
@@ -54,7 +64,7 @@ def score_record(score, *, vshift):
     }
 
 
-def score_warnings(score, *, vshift):
+def score_warnings(score: SyncScore, *, vshift: int) -> list[Reason]:
     """Return the reasons why a ``SyncScore`` is not reliable; arguments as in ``score_record``."""
     found = []
     if abs(score.offset) == vshift:
@@ -64,13 +74,13 @@ def score_warnings(score, *, vshift):
     return found
 
 
-def empty_record(reason):
+def empty_record(reason: Reason) -> dict[str, Any]:
     """Return what replaces ``score_record`` for a track that cannot be scored."""
     names = ("offset", "offset_ms", "confidence", "lse_c", "min_dist", "lse_d")
     return {**dict.fromkeys(names), "windows": 0, "reasons": [asdict(reason)]}
 
 
-def track_record(index, first_frame, last_frame, mean_face_size):
+def track_record(index: int, first_frame: int, last_frame: int, mean_face_size: float | None) -> dict[str, Any]:
     """Return the position of a track in the video.
 
     Args:
@@ -88,17 +98,24 @@ def track_record(index, first_frame, last_frame, mean_face_size):
     }
 
 
-def span_record(span):
+def span_record(span: Span) -> dict[str, Any]:
     """Return a ``speakers.Span`` with times in seconds."""
     return {"start": seconds(span.first), "end": seconds(span.last + 1), "track": span.track}
 
 
-def seconds(frame):
+def seconds(frame: int) -> float:
     """Return the start time of a frame, in seconds."""
     return round(frame / FRAME_RATE, SECONDS_DIGITS)
 
 
-def scores_report(pipeline, *, reference, tracks, speakers, recipe):
+def scores_report(
+    pipeline: dict[str, Any] | None,
+    *,
+    reference: str | None,
+    tracks: list[dict[str, Any]],
+    speakers: list[dict[str, Any]],
+    recipe: dict[str, Any] | None,
+) -> dict[str, Any]:
     """Return the content of scores.json.
 
     Args:

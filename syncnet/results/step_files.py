@@ -1,15 +1,23 @@
 """Files that one step writes and another reads: the pickles of the published suite, and JSON for everything else."""
 
+from __future__ import annotations
+
 import io
 import json
 import pickle
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from syncnet.errors import SyncNetError
 from syncnet.results.layout import new_file
+
+if TYPE_CHECKING:
+    from syncnet.results.protocols import Face, Path2D, Track
 
 PIPELINE, SYNC = "run_pipeline.py", "run_syncnet.py"  # the scripts that write the files
 PICKLE_PROTOCOL = 4  # the newest that every supported version of Python reads
@@ -37,21 +45,21 @@ TRACK_KEYS = ("first_frame", "last_frame", "mean_face_size")
 class PlainUnpickler(pickle.Unpickler):
     """Unpickler of numbers, arrays and timecodes that cannot run other code."""
 
-    def find_class(self, module, name):
+    def find_class(self, module: str, name: str) -> Any:
         """Return a class or function of ``ADMITTED``."""
         if (module, name) not in ADMITTED:
             raise pickle.UnpicklingError(f"{module}.{name} does not occur in files of this suite")
         return super().find_class(module, name)
 
 
-def save_pickle(value, path):
+def save_pickle(value: object, path: Path) -> None:
     """Write a pickle atomically."""
     data = pickle.dumps(value, protocol=PICKLE_PROTOCOL)
     with new_file(path) as temporary:
         temporary.write_bytes(data)
 
 
-def load_pickle(path, *, made_by):
+def load_pickle(path: Path, *, made_by: str) -> Any:
     """Read a pickle written by ``save_pickle``.
 
     Args:
@@ -71,7 +79,7 @@ def load_pickle(path, *, made_by):
         raise SyncNetError(f"{path}: not written by this suite, or damaged ({error}): run {made_by} again") from error
 
 
-def save_json(value, path):
+def save_json(value: object, path: Path) -> None:
     """Write a JSON file atomically; numpy numbers are converted."""
     text = json.dumps(value, indent=1, default=plain, ensure_ascii=False) + "\n"
     with new_file(path) as temporary:
@@ -79,14 +87,14 @@ def save_json(value, path):
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def plain(value):
+def plain(value: object) -> object:
     """Convert a numpy number to a Python number."""
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"{type(value)} cannot be written as JSON")
 
 
-def load_json(path, *, made_by):
+def load_json(path: Path, *, made_by: str) -> Any:
     """Read a file written by ``save_json``; arguments and errors as in ``load_pickle``."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -96,7 +104,7 @@ def load_json(path, *, made_by):
         raise SyncNetError(f"{path}: damaged: run {made_by} again") from error
 
 
-def faces_record(faces):
+def faces_record(faces: Iterable[Iterable[Face]]) -> list[list[dict[str, Any]]]:
     """Return the content of faces.pckl.
 
     Args:
@@ -105,7 +113,7 @@ def faces_record(faces):
     return [[{"frame": f.frame, "bbox": list(f.bbox), "conf": f.conf} for f in of_frame] for of_frame in faces]
 
 
-def tracks_record(tracks, paths):
+def tracks_record(tracks: Iterable[Track], paths: Iterable[Path2D]) -> list[dict[str, dict[str, np.ndarray]]]:
     """Return the content of tracks.pckl.
 
     Args:
@@ -119,7 +127,7 @@ def tracks_record(tracks, paths):
 
 
 @contextmanager
-def well_formed(path, *, made_by):
+def well_formed(path: Path, *, made_by: str) -> Iterator[None]:
     """Convert errors of a block that reads a value of unexpected form.
 
     Args:
@@ -135,7 +143,7 @@ def well_formed(path, *, made_by):
         raise SyncNetError(f"{path}: not in the format that {made_by} writes ({error!r}): run it again") from error
 
 
-def load_pipeline(path):
+def load_pipeline(path: Path) -> dict[str, Any]:
     """Read pipeline.json, the result of ``scores_json.pipeline_report``.
 
     Raises:
@@ -153,7 +161,7 @@ def load_pipeline(path):
     return pipeline
 
 
-def load_tracks(path):
+def load_tracks(path: Path) -> list[SavedTrack]:
     """Read tracks.pckl, as far as run_visualise needs it.
 
     Raises:
@@ -180,7 +188,7 @@ class SavedTrack:
     y: np.ndarray
 
 
-def saved_track(record):
+def saved_track(record: dict[str, Any]) -> SavedTrack:
     """Convert an entry of tracks.pckl.
 
     Raises:
@@ -193,7 +201,7 @@ def saved_track(record):
     return SavedTrack(frame, **path)
 
 
-def load_distances(path):
+def load_distances(path: Path) -> list[np.ndarray]:
     """Read activesd.pckl.
 
     Returns:

@@ -1,27 +1,38 @@
 """The step run_pipeline: from any video to clips of face tracks with audio."""
 
+from __future__ import annotations
+
 import contextlib
 import logging
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from syncnet import defaults, reasons
 from syncnet.constants import FRAME_RATE, MIN_FRAMES, SAMPLES_PER_FRAME
 from syncnet.errors import MediaError
 from syncnet.faces.crops import write_crops
-from syncnet.faces.detect import Summary, detect_faces, summarise
-from syncnet.faces.scenes import detect_scenes, frame_numbers, new_manager
-from syncnet.faces.tracks import track_faces
+from syncnet.faces.detect import Detector, Summary, detect_faces, summarise
+from syncnet.faces.scenes import Scene, detect_scenes, frame_numbers, new_manager
+from syncnet.faces.tracks import Face, Path2D, Track, Tracking, track_faces
 from syncnet.media import conversions
-from syncnet.media.containers import check_streams
+from syncnet.media.containers import Streams, check_streams
 from syncnet.media.ffmpeg import reading_output_of
 from syncnet.media.fingerprint import behaviour
 from syncnet.media.frames import growing_files
-from syncnet.progress import silent
-from syncnet.results.layout import check_input, discard, make_folder, new_file, new_folder
+from syncnet.progress import Progress, silent
+from syncnet.reasons import Reason
+from syncnet.results.layout import Layout, check_input, discard, make_folder, new_file, new_folder
 from syncnet.results.scores_json import pipeline_report, scores_report, weights_record
 from syncnet.results.step_files import faces_record, save_json, save_pickle, tracks_record
 from syncnet.steps.versions import versions
+
+if TYPE_CHECKING:
+    from scenedetect import FrameTimecode
+
+    from syncnet.results.protocols import Weights
 
 logger = logging.getLogger("syncnet")
 
@@ -39,30 +50,30 @@ class PipelineResult:
         reasons: why there is no track, or why the tracks' scores are not reliable.
     """
 
-    recipe: dict
+    recipe: dict[str, Any]
     faces: Summary | None = None
-    scenes: list = field(default_factory=list)
-    tracks: list = field(default_factory=list)
-    paths: list = field(default_factory=list)
-    reasons: list = field(default_factory=list)
+    scenes: list[Scene] = field(default_factory=list)
+    tracks: list[Track] = field(default_factory=list)
+    paths: list[Path2D] = field(default_factory=list)
+    reasons: list[Reason] = field(default_factory=list)
 
 
 def run(
-    videofile,
-    layout,
+    videofile: str | Path,
+    layout: Layout,
     *,
-    load_detector,
-    find_weights=lambda: None,
-    facedet_scale=defaults.FACEDET_SCALE,
-    crop_scale=defaults.CROP_SCALE,
-    min_track=defaults.MIN_TRACK,
-    frame_rate=FRAME_RATE,
-    num_failed_det=defaults.NUM_FAILED_DET,
-    min_face_size=defaults.MIN_FACE_SIZE,
-    scene_threshold=defaults.SCENE_THRESHOLD,
-    progress=silent,
-    on_faces=lambda index, faces: None,
-):
+    load_detector: Callable[[], Detector],
+    find_weights: Callable[[], Weights | None] = lambda: None,
+    facedet_scale: float = defaults.FACEDET_SCALE,
+    crop_scale: float = defaults.CROP_SCALE,
+    min_track: int = defaults.MIN_TRACK,
+    frame_rate: int = FRAME_RATE,
+    num_failed_det: int = defaults.NUM_FAILED_DET,
+    min_face_size: int = defaults.MIN_FACE_SIZE,
+    scene_threshold: float = defaults.SCENE_THRESHOLD,
+    progress: Progress = silent,
+    on_faces: Callable[[int, list[Face]], None] = lambda index, faces: None,
+) -> PipelineResult:
     """Find the face tracks of a video, and write them and everything that later steps need.
 
     The result is also written to pipeline.json. A video without a track is not an error: scores.json then gives the
@@ -94,7 +105,7 @@ def run(
         "scene_threshold": scene_threshold,
     }
 
-    def without_tracks(reason):
+    def without_tracks(reason: Reason) -> PipelineResult:
         return PipelineResult(recipe=make_recipe(parameters, weights=find_weights()), reasons=[reason])
 
     layout.check_outside(videofile)
@@ -117,7 +128,7 @@ def run(
     except MediaError as error:
         if error.code:
             layout.clear()
-            save(without_tracks(reasons.Reason(error.code, str(error))), videofile, layout)
+            save(without_tracks(Reason(error.code, str(error))), videofile, layout)
         raise
     finally:
         discard(layout.tmp)
@@ -157,12 +168,12 @@ def run(
     return save(result, videofile, layout)
 
 
-def make_recipe(parameters, *, weights):
+def make_recipe(parameters: dict[str, Any], *, weights: Weights | None) -> dict[str, Any]:
     """Return the recipe of run_pipeline: everything in this step that a score depends on."""
-    return {**parameters, "s3fd_weights": weights and weights_record(weights), "versions": versions()}
+    return {**parameters, "s3fd_weights": weights_record(weights), "versions": versions()}
 
 
-def convert(videofile, layout, *, streams, load_detector):
+def convert(videofile: Path, layout: Layout, *, streams: Streams, load_detector: Callable[[], Detector]) -> Detector:
     """Convert the input with ffmpeg, load the detector at the same time, and return the detector.
 
     The results of an earlier run are removed only after both have succeeded.
@@ -184,7 +195,15 @@ def convert(videofile, layout, *, streams, load_detector):
     return detector
 
 
-def analyse(layout, *, detector, facedet_scale, scene_threshold, progress, on_faces):
+def analyse(
+    layout: Layout,
+    *,
+    detector: Detector,
+    facedet_scale: float,
+    scene_threshold: float,
+    progress: Progress,
+    on_faces: Callable[[int, list[Face]], None],
+) -> tuple[list[list[Face]], list[tuple[FrameTimecode, FrameTimecode]]]:
     """Unpack the converted video and detect its faces and scenes.
 
     Returns:
@@ -201,7 +220,7 @@ def analyse(layout, *, detector, facedet_scale, scene_threshold, progress, on_fa
         stack.callback(manager.stop)  # if face detection fails, do not wait for scene detection
         cuts = pool.submit(detect_scenes, layout.video, manager)
         files = growing_files(folder, unpacking)
-        faces = []
+        faces: list[list[Face]] = []
         found = detect_faces(files, detector, facedet_scale=facedet_scale)
         with reading_output_of(unpacking):
             for of_frame in progress(found, total=conversions.frame_count(layout.video), desc="faces"):
@@ -216,7 +235,16 @@ def analyse(layout, *, detector, facedet_scale, scene_threshold, progress, on_fa
     return faces, timecodes
 
 
-def explain(tracking, summary, *, scenes, audio_frames, min_track, min_face_size, facedet_scale):
+def explain(
+    tracking: Tracking,
+    summary: Summary,
+    *,
+    scenes: Sequence[Scene],
+    audio_frames: int,
+    min_track: int,
+    min_face_size: int,
+    facedet_scale: float,
+) -> list[Reason]:
     """Return the reasons why there is no track, or why the tracks' scores are not reliable.
 
     Args:
@@ -231,7 +259,7 @@ def explain(tracking, summary, *, scenes, audio_frames, min_track, min_face_size
     if not tracking.tracks:
         if min(summary.frames, audio_frames) < MIN_FRAMES:
             found.append(reasons.too_short(frames=min(summary.frames, audio_frames), needed=MIN_FRAMES))
-        if not summary.frames_with_faces:
+        if summary.largest is None:
             found.append(reasons.no_face(facedet_scale=facedet_scale))
         elif tracking.largest is not None and summary.largest > min_face_size:
             found.append(
@@ -253,7 +281,7 @@ def explain(tracking, summary, *, scenes, audio_frames, min_track, min_face_size
     return found
 
 
-def save(result, videofile, layout):
+def save(result: PipelineResult, videofile: str | Path, layout: Layout) -> PipelineResult:
     """Write pipeline.json and, if there is no track, scores.json; return ``result``."""
     report = pipeline_report(result, videofile=videofile, reference=layout.reference)
     save_json(report, layout.pipeline)

@@ -1,16 +1,22 @@
 """The step run_syncnet: score the face tracks of a video and find the speaking face."""
 
+from __future__ import annotations
+
 import contextlib
 import logging
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from syncnet import reasons
 from syncnet.defaults import BATCH_SIZE, SPEAKER_THRESHOLD, VSHIFT
 from syncnet.errors import MediaError, SyncNetError
-from syncnet.progress import silent
-from syncnet.results.layout import crop_number, discard, make_folder, new_file
+from syncnet.progress import Progress, silent
+from syncnet.reasons import Reason
+from syncnet.results.layout import Layout, crop_number, discard, make_folder, new_file
 from syncnet.results.scores_json import (
     empty_record,
     score_record,
@@ -23,11 +29,42 @@ from syncnet.results.step_files import load_pipeline, save_json, save_pickle
 from syncnet.steps.versions import versions
 from syncnet.sync.framewise import speaking_confidence
 from syncnet.sync.scoring import SyncScore
-from syncnet.sync.speakers import spans, speaking_tracks
+from syncnet.sync.speakers import Span, spans, speaking_tracks
+
+if TYPE_CHECKING:
+    import torch
+
+    from syncnet.results.protocols import Weights
 
 logger = logging.getLogger("syncnet")
 
 UNSCORABLE = (reasons.TOO_SHORT, reasons.NO_AUDIO)
+
+
+class Net(Protocol):
+    """Interface of ``SyncNetInstance``, which steps may not import.
+
+    Attributes:
+        device: torch device that runs the network.
+        weights: weights in use.
+    """
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def weights(self) -> Weights | None: ...
+
+    def score_all(
+        self,
+        videofiles: Iterable[str | Path],
+        *,
+        folder: Path,
+        batch_size: int = BATCH_SIZE,
+        vshift: int = VSHIFT,
+        print_line: Callable[[str], object] = print,
+    ) -> Generator[SyncScore | MediaError, None, None]:
+        """Score several clips."""
 
 
 @dataclass(frozen=True)
@@ -40,21 +77,21 @@ class SyncResult:
         report: content of scores.json.
     """
 
-    scores: list
-    speakers: list
-    report: dict
+    scores: list[SyncScore | Reason]
+    speakers: list[Span]
+    report: dict[str, Any]
 
 
 def run(
-    layout,
-    net,
+    layout: Layout,
+    net: Net,
     *,
-    batch_size=BATCH_SIZE,
-    vshift=VSHIFT,
-    speaker_threshold=SPEAKER_THRESHOLD,
-    print_line=print,
-    progress=silent,
-):
+    batch_size: int = BATCH_SIZE,
+    vshift: int = VSHIFT,
+    speaker_threshold: float = SPEAKER_THRESHOLD,
+    print_line: Callable[[str], object] = print,
+    progress: Progress = silent,
+) -> SyncResult:
     """Score the face tracks from run_pipeline, and write activesd.pckl, offsets.txt and scores.json.
 
     A video without a track is not an error.
@@ -77,8 +114,8 @@ def run(
     pipeline = load_pipeline(layout.pipeline) if layout.pipeline.exists() else None
     files = layout.crop_files()
     if pipeline and len(files) < len(pipeline["tracks"]):
-        found = f"only {len(files)} of {len(pipeline['tracks'])} face tracks found"
-        raise SyncNetError(f"{layout.crops}: {found}: run run_pipeline.py again")
+        count = f"only {len(files)} of {len(pipeline['tracks'])} face tracks found"
+        raise SyncNetError(f"{layout.crops}: {count}: run run_pipeline.py again")
     if not (pipeline or files):
         raise SyncNetError(f"{layout.crops}: no face tracks in it: run run_pipeline.py first")
     if not layout.distances.parent.exists():  # another program made the crops
@@ -86,8 +123,8 @@ def run(
     for old in (layout.distances, layout.offsets, layout.scores):
         old.unlink(missing_ok=True)
     try:
-        options = {"batch_size": batch_size, "vshift": vshift, "print_line": print_line}
-        with contextlib.closing(net.score_all(files, folder=layout.tmp, **options)) as results:
+        found = net.score_all(files, folder=layout.tmp, batch_size=batch_size, vshift=vshift, print_line=print_line)
+        with contextlib.closing(found) as results:
             bar = progress(results, total=len(files), desc="tracks")
             scores = [score_or_reason(score, file) for score, file in zip(bar, files)]
     finally:
@@ -107,7 +144,7 @@ def run(
     return SyncResult(scores=scores, speakers=speaking, report=report)
 
 
-def score_or_reason(found, file):
+def score_or_reason(found: SyncScore | MediaError, file: Path) -> SyncScore | Reason:
     """Return the score of a clip, or the ``Reason`` why it has none, whose text does not name the file.
 
     Args:
@@ -121,15 +158,17 @@ def score_or_reason(found, file):
         return found
     if found.code not in UNSCORABLE:
         raise found
-    return reasons.Reason(found.code, str(found).removeprefix(f"{file}: "))
+    return Reason(found.code, str(found).removeprefix(f"{file}: "))
 
 
-def numbers(score, *, vshift):
+def numbers(score: SyncScore | Reason, *, vshift: int) -> dict[str, Any]:
     """Return the ``score_record`` of a ``SyncScore``, or the ``empty_record`` of a ``Reason``."""
     return score_record(score, vshift=vshift) if isinstance(score, SyncScore) else empty_record(score)
 
 
-def describe(pipeline, index, number, score):
+def describe(
+    pipeline: dict[str, Any] | None, index: int, number: int | None, score: SyncScore | Reason
+) -> dict[str, Any]:
     """Return the ``track_record`` of a clip; if pipeline.json does not describe it, times start at the clip's start.
 
     Args:
@@ -146,7 +185,7 @@ def describe(pipeline, index, number, score):
     return track_record(index, 0, frames - 1, None)
 
 
-def speakers(scores, starts, *, threshold):
+def speakers(scores: Sequence[SyncScore | Reason], starts: Sequence[int], *, threshold: float) -> list[Span]:
     """Find when each track's face speaks; a track without a score never does.
 
     Args:
@@ -158,7 +197,7 @@ def speakers(scores, starts, *, threshold):
     return spans(speaking_tracks(starts, confidences, threshold=threshold))
 
 
-def distances(score, *, vshift):
+def distances(score: SyncScore | Reason, *, vshift: int) -> np.ndarray:
     """Return the distances of a clip, windows x shifts; without a score, 0 rows, so that activesd.pckl stays in order.
 
     Args:
@@ -168,14 +207,14 @@ def distances(score, *, vshift):
     return score.dists if isinstance(score, SyncScore) else np.zeros((0, 2 * vshift + 1), np.float32)
 
 
-def offset_lines(scores):
+def offset_lines(scores: Sequence[SyncScore | Reason]) -> Iterator[str]:
     """Yield the lines of offsets.txt."""
     for index, score in enumerate(scores):
         if isinstance(score, SyncScore):
             yield f"TRACK {index}: OFFSET {score.offset}, CONF {score.confidence:.3f}\n"
 
 
-def scoring_recipe(net, *, batch_size, vshift):
+def scoring_recipe(net: Net, *, batch_size: int, vshift: int) -> dict[str, Any]:
     """Return the recipe of run_syncnet: everything in this step that a score depends on."""
     return {
         "initial_model": weights_record(net.weights),
@@ -186,7 +225,7 @@ def scoring_recipe(net, *, batch_size, vshift):
     }
 
 
-def single_report(score, net, *, videofile, batch_size, vshift):
+def single_report(score: SyncScore, net: Net, *, videofile: str | Path, batch_size: int, vshift: int) -> dict[str, Any]:
     """Return the report of a single clip, in the form of scores.json.
 
     Args:
@@ -201,7 +240,7 @@ def single_report(score, net, *, videofile, batch_size, vshift):
     return {**report, "videofile": str(videofile)}
 
 
-def warnings(result):
+def warnings(result: SyncResult) -> Iterator[str]:
     """Yield the texts of all reasons in a ``SyncResult``, of the video and then of every track."""
     for reason in result.report["reasons"]:
         yield reason["text"]

@@ -15,7 +15,7 @@ LIBRARIES = (
 
 
 @lru_cache
-def versions():
+def versions() -> dict[str, str]:
     """Return the versions of the software that scores depend on, for the recipe."""
     import cv2
 

@@ -1,7 +1,9 @@
 """The step run_visualise: draw the face tracks, their confidence and the speaking face into the video."""
 
 import contextlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,9 +13,9 @@ from syncnet.errors import SyncNetError
 from syncnet.faces.crops import video_writer
 from syncnet.media import conversions
 from syncnet.media.frames import read_ahead, read_frame
-from syncnet.progress import silent
-from syncnet.results.layout import frame_files, new_file
-from syncnet.results.step_files import load_distances, load_pipeline, load_tracks
+from syncnet.progress import Progress, silent
+from syncnet.results.layout import Layout, frame_files, new_file
+from syncnet.results.step_files import SavedTrack, load_distances, load_pipeline, load_tracks
 from syncnet.sync.framewise import frame_confidence, speaking_confidence
 from syncnet.sync.speakers import speaking_tracks
 
@@ -49,13 +51,13 @@ class DrawnFace:
 
 
 def run(
-    layout,
+    layout: Layout,
     *,
-    frame_rate,
-    speaker_threshold=SPEAKER_THRESHOLD,
-    progress=silent,
-    on_frame=lambda index: None,
-):
+    frame_rate: int,
+    speaker_threshold: float = SPEAKER_THRESHOLD,
+    progress: Progress = silent,
+    on_frame: Callable[[int], None] = lambda index: None,
+) -> Path:
     """Draw the results into the video, and write video_only.avi and, with audio, video_out.avi.
 
     Args:
@@ -107,7 +109,9 @@ def run(
     return layout.video_out
 
 
-def faces_by_frame(tracks, confidences, *, count):
+def faces_by_frame(
+    tracks: Sequence[SavedTrack], confidences: Sequence[np.ndarray], *, count: int
+) -> list[list[DrawnFace]]:
     """Group the faces of all tracks by frame.
 
     Args:
@@ -118,7 +122,7 @@ def faces_by_frame(tracks, confidences, *, count):
     Returns:
         Per frame a list of ``DrawnFace``.
     """
-    faces = [[] for _ in range(count)]
+    faces: list[list[DrawnFace]] = [[] for _ in range(count)]
     for number, (track, values) in enumerate(zip(tracks, confidences)):
         for at, frame in enumerate(track.frame.tolist()):
             if 0 <= frame < count:
@@ -127,7 +131,7 @@ def faces_by_frame(tracks, confidences, *, count):
     return faces
 
 
-def draw_face(image, face, *, speaks):
+def draw_face(image: np.ndarray, face: DrawnFace, *, speaks: bool) -> None:
     """Draw a square around a face, with its track, its confidence and, if it speaks, a label.
 
     Args:
@@ -137,7 +141,8 @@ def draw_face(image, face, *, speaks):
     """
     s, x, y = face.s, face.x, face.y
     corner = int(x - s), int(y - s)
-    colour, text = UNKNOWN_COLOUR, f"Track {face.track}"
+    colour: tuple[float, float, float] = UNKNOWN_COLOUR
+    text = f"Track {face.track}"
     if face.conf is not None:
         green = max(0, min(face.conf * COLOUR_PER_CONFIDENCE, FULL_COLOUR))
         colour, text = (0, green, FULL_COLOUR - green), f"{text}, Conf {face.conf:.3f}"
@@ -152,7 +157,7 @@ def draw_face(image, face, *, speaks):
         cv2.putText(image, SPEAKING, place, FONT, SPEAKING_SCALE, TEXT_COLOUR, TEXT_WIDTH)
 
 
-def label_place(corner, text, shape):
+def label_place(corner: tuple[int, int], text: str, shape: tuple[int, ...]) -> tuple[int, int]:
     """Return the position of a track's label: the top left corner of the face, moved so that the label is visible.
 
     Args:

@@ -13,13 +13,13 @@ EDGE_FRAMES = 3  # values that frame_confidence adds at both ends
 EDGE_DISTANCE = 10.0  # distance that those values stand for
 
 
-def at_offset(dists):
+def at_offset(dists: np.ndarray) -> tuple[np.ndarray, np.floating]:
     """Return every window's distance at the offset of the track, and the median over shifts of the mean distance."""
     mean = dists.mean(axis=0)
     return dists[:, mean.argmin()], np.median(mean)
 
 
-def window_confidence(dists):
+def window_confidence(dists: np.ndarray) -> np.ndarray:
     """Return the smoothed confidence of every window, as run_syncnet prints it.
 
     Returns:
@@ -29,7 +29,7 @@ def window_confidence(dists):
     return median_filter(median - nearest, CONFIDENCE_FILTER)
 
 
-def frame_confidence(dists):
+def frame_confidence(dists: np.ndarray) -> np.ndarray:
     """Return the smoothed confidence of every frame, as run_visualise draws it.
 
     Window i covers the frames i to i + 4, so its centre is its third frame, i + 2. The published suite pads three
@@ -43,7 +43,7 @@ def frame_confidence(dists):
     return median_filter(median - padded, CONFIDENCE_FILTER)
 
 
-def speaking_confidence(dists):
+def speaking_confidence(dists: np.ndarray) -> np.ndarray:
     """Return the smoothed confidence of every scored frame, for finding the speaking face.
 
     Every window is assigned to its centre, its third frame. The frames at both ends of a track, on which no window is

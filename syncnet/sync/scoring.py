@@ -55,22 +55,22 @@ class Rows:
         limit: largest number of rows.
     """
 
-    def __init__(self, limit):
-        self.limit, self.count, self.buffer = limit, 0, None
+    def __init__(self, limit: int) -> None:
+        self.limit, self.count, self.buffer = limit, 0, torch.empty(0)
 
-    def append(self, part):
+    def append(self, part: torch.Tensor) -> None:
         """Append an N x D tensor."""
-        if self.buffer is None:
+        if not self.count:
             self.buffer = part.new_empty(self.limit, *part.shape[1:])
         self.buffer[self.count : self.count + len(part)] = part
         self.count += len(part)
 
-    def tensor(self):
-        """Return all rows as an N x D tensor; at least one part must have been appended."""
+    def tensor(self) -> torch.Tensor:
+        """Return all rows as an N x D tensor."""
         return self.buffer[: self.count]
 
 
-def mfcc(samples):
+def mfcc(samples: np.ndarray) -> np.ndarray:
     """Compute MFCCs: ``python_speech_features.mfcc`` with its defaults, piece by piece.
 
     Args:
@@ -89,12 +89,12 @@ def mfcc(samples):
     return np.concatenate(pieces).T
 
 
-def steps(count):
+def steps(count: int) -> int:
     """Return the number of MFCC steps of ``count`` samples."""
     return 1 + max(0, -(-(count - MFCC_WINDOW_SAMPLES) // STEP_SAMPLES))
 
 
-def audio_windows(samples):
+def audio_windows(samples: np.ndarray) -> np.ndarray:
     """Compute the audio inputs of SyncNet: window i has the MFCCs of the 0.2 s from the start of frame i.
 
     Args:
@@ -110,7 +110,7 @@ def audio_windows(samples):
     return windows[:, ::STEPS_PER_FRAME].transpose(1, 0, 2)[:, None].copy()
 
 
-def window_count(video_frames, audio_frames):
+def window_count(video_frames: int, audio_frames: int) -> int:
     """Return the number of windows that are scored in a clip.
 
     It is one less than the number of windows that fit: a quirk of the published suite, kept for comparability.
@@ -118,12 +118,12 @@ def window_count(video_frames, audio_frames):
     return max(0, min(video_frames, audio_frames) - WINDOW_FRAMES)
 
 
-def audio_frames(samples):
+def audio_frames(samples: np.ndarray) -> int:
     """Return the length of audio samples, in frames."""
     return len(samples) // SAMPLES_PER_FRAME
 
 
-def distances(video, audio, *, vshift):
+def distances(video: torch.Tensor, audio: torch.Tensor, *, vshift: int) -> np.ndarray:
     """Compute the distance of every video feature to the audio features up to ``vshift`` frames before and after.
 
     Before the start and after the end of the audio, features are zero, as in the published suite.
@@ -139,7 +139,7 @@ def distances(video, audio, *, vshift):
     return torch.cat([_distances(video, audio, start, vshift) for start in pieces]).cpu().numpy()
 
 
-def _distances(video, audio, start, vshift):
+def _distances(video: torch.Tensor, audio: torch.Tensor, start: int, vshift: int) -> torch.Tensor:
     """Compute the distances of ``DISTANCE_PIECE`` video features, beginning with ``start``."""
     piece = video[start : start + DISTANCE_PIECE]
     first, last = start - vshift, start + len(piece) + vshift
@@ -148,7 +148,7 @@ def _distances(video, audio, start, vshift):
     return torch.stack(columns, dim=1)
 
 
-def score(dists, *, video_frames, audio_frames):
+def score(dists: np.ndarray, *, video_frames: int, audio_frames: int) -> SyncScore:
     """Compute offset and confidence from distances (Chung & Zisserman 2016, section 3).
 
     Args:

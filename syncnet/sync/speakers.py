@@ -1,6 +1,7 @@
 """Active speaker detection: the speaking face is the one whose lips match the audio best."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,9 @@ class Span:
     track: int
 
 
-def speaking_tracks(starts, confidences, *, threshold=SPEAKER_THRESHOLD):
+def speaking_tracks(
+    starts: Sequence[int], confidences: Sequence[np.ndarray], *, threshold: float = SPEAKER_THRESHOLD
+) -> np.ndarray:
     """Find the track that speaks in each frame.
 
     Args:
@@ -46,7 +49,7 @@ def speaking_tracks(starts, confidences, *, threshold=SPEAKER_THRESHOLD):
     return speaker
 
 
-def spans(speaker):
+def spans(speaker: np.ndarray) -> list[Span]:
     """Convert the result of ``speaking_tracks`` to spans of consecutive frames with the same speaker."""
     changes = np.flatnonzero(np.diff(speaker, prepend=NOBODY, append=NOBODY))
     return [
