@@ -62,15 +62,9 @@ def main(args: argparse.Namespace) -> None:
     result = pipeline.run(
         args.videofile,
         layout,
+        pipeline.PipelineSettings.from_flags(args),
         load_detector=load_detector,
         find_weights=find_weights,
-        facedet_scale=args.facedet_scale,
-        crop_scale=args.crop_scale,
-        min_track=args.min_track,
-        frame_rate=args.frame_rate,
-        num_failed_det=args.num_failed_det,
-        min_face_size=args.min_face_size,
-        scene_threshold=args.scene_threshold,
         progress=progress.bar(quiet=args.quiet),
         on_faces=on_faces,
     )

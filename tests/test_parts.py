@@ -25,7 +25,7 @@ from syncnet.models.devices import select_device
 from syncnet.results.layout import Layout, crop_file, crop_number, frame_file, frame_files, new_file
 from syncnet.results.scores_json import score_warnings
 from syncnet.results.step_files import load_json, load_pickle, save_json, save_pickle
-from syncnet.steps.pipeline import explain
+from syncnet.steps.pipeline import PipelineSettings, explain
 from syncnet.sync.scoring import SyncScore
 from syncnet.sync.speakers import NOBODY, Span, spans, speaking_tracks
 
@@ -149,9 +149,7 @@ def test_reasons(tracking, found, audio_frames, codes):
         found,
         scenes=[Scene(0, 90), Scene(90, 200)],
         audio_frames=audio_frames,
-        min_track=100,
-        min_face_size=100,
-        facedet_scale=0.25,
+        settings=PipelineSettings(min_track=100, min_face_size=100, facedet_scale=0.25),
     )
     assert [reason.code for reason in reasons_found] == codes
     for reason in reasons_found:

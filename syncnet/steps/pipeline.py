@@ -6,7 +6,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,11 +30,41 @@ from syncnet.results.step_files import faces_record, save_json, save_pickle, tra
 from syncnet.steps.versions import versions
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     from scenedetect import FrameTimecode
 
     from syncnet.results.protocols import Weights
 
 logger = logging.getLogger("syncnet")
+
+
+@dataclass(frozen=True)
+class PipelineSettings:
+    """Settings of run_pipeline, named like the flags; their fields are also keys of the recipe.
+
+    Attributes:
+        facedet_scale: as in ``detect_faces``.
+        crop_scale, frame_rate: as in ``write_crops``.
+        min_track, num_failed_det, min_face_size: as in ``track_faces``.
+        scene_threshold: as in ``scenes.new_manager``.
+    """
+
+    facedet_scale: float = defaults.FACEDET_SCALE
+    crop_scale: float = defaults.CROP_SCALE
+    min_track: int = defaults.MIN_TRACK
+    frame_rate: int = FRAME_RATE
+    num_failed_det: int = defaults.NUM_FAILED_DET
+    min_face_size: int = defaults.MIN_FACE_SIZE
+    scene_threshold: float = defaults.SCENE_THRESHOLD
+
+    @classmethod
+    def from_flags(cls, args: Namespace) -> PipelineSettings:
+        """Return the settings given by parsed flags."""
+        return cls(**{setting.name: getattr(args, setting.name) for setting in fields(cls)})
+
+
+DEFAULT_SETTINGS = PipelineSettings()
 
 
 @dataclass(frozen=True)
@@ -61,16 +91,10 @@ class PipelineResult:
 def run(
     videofile: str | Path,
     layout: Layout,
+    settings: PipelineSettings = DEFAULT_SETTINGS,
     *,
     load_detector: Callable[[], Detector],
     find_weights: Callable[[], Weights | None] = lambda: None,
-    facedet_scale: float = defaults.FACEDET_SCALE,
-    crop_scale: float = defaults.CROP_SCALE,
-    min_track: int = defaults.MIN_TRACK,
-    frame_rate: int = FRAME_RATE,
-    num_failed_det: int = defaults.NUM_FAILED_DET,
-    min_face_size: int = defaults.MIN_FACE_SIZE,
-    scene_threshold: float = defaults.SCENE_THRESHOLD,
     progress: Progress = silent,
     on_faces: Callable[[int, list[Face]], None] = lambda index, faces: None,
 ) -> PipelineResult:
@@ -82,12 +106,9 @@ def run(
     Args:
         videofile: path of the input.
         layout: ``Layout``; its folders are replaced.
+        settings: ``PipelineSettings``.
         load_detector: returns the ``Detector``; called while ffmpeg converts the video.
         find_weights: returns the detector's ``Weights`` or None; called for the recipe if the detector is not used.
-        facedet_scale: as in ``detect_faces``.
-        crop_scale, frame_rate: as in ``write_crops``.
-        min_track, num_failed_det, min_face_size: as in ``track_faces``.
-        scene_threshold: as in ``scenes.new_manager``.
         progress: as in ``syncnet.progress``.
         on_faces: called with the index and the list of faces of every frame.
 
@@ -95,18 +116,9 @@ def run(
         MediaError: the input cannot be used; if the reason is its content, scores.json gives the reason.
         UsageError: the input is missing, or is in a folder that would be replaced.
     """
-    parameters = {
-        "facedet_scale": facedet_scale,
-        "crop_scale": crop_scale,
-        "min_track": min_track,
-        "frame_rate": frame_rate,
-        "num_failed_det": num_failed_det,
-        "min_face_size": min_face_size,
-        "scene_threshold": scene_threshold,
-    }
 
     def without_tracks(reason: Reason) -> PipelineResult:
-        return PipelineResult(recipe=make_recipe(parameters, weights=find_weights()), reasons=[reason])
+        return PipelineResult(recipe=make_recipe(settings, weights=find_weights()), reasons=[reason])
 
     layout.check_outside(videofile)
     try:
@@ -117,14 +129,7 @@ def run(
             make_folder(layout.crops)
             return save(without_tracks(reasons.no_audio()), videofile, layout)
         detector = convert(videofile, layout, streams=streams, load_detector=load_detector)
-        faces, timecodes = analyse(
-            layout,
-            detector=detector,
-            facedet_scale=facedet_scale,
-            scene_threshold=scene_threshold,
-            progress=progress,
-            on_faces=on_faces,
-        )
+        faces, timecodes = analyse(layout, settings, detector=detector, progress=progress, on_faces=on_faces)
     except MediaError as error:
         if error.code:
             layout.clear()
@@ -135,7 +140,11 @@ def run(
 
     scenes = frame_numbers(timecodes)
     tracking = track_faces(
-        faces, scenes, min_track=min_track, num_failed_det=num_failed_det, min_face_size=min_face_size
+        faces,
+        scenes,
+        min_track=settings.min_track,
+        num_failed_det=settings.num_failed_det,
+        min_face_size=settings.min_face_size,
     )
     with new_folder(layout.crops) as folder:
         paths = write_crops(
@@ -143,14 +152,14 @@ def run(
             frames=layout.frames,
             audio=layout.audio,
             folder=folder,
-            crop_scale=crop_scale,
-            frame_rate=frame_rate,
+            crop_scale=settings.crop_scale,
+            frame_rate=settings.frame_rate,
             progress=progress,
         )
         save_pickle(tracks_record(tracking.tracks, paths), layout.tracks)
     summary = summarise(faces)
     result = PipelineResult(
-        recipe={**make_recipe(parameters, weights=detector.weights), "device": str(detector.device)},
+        recipe={**make_recipe(settings, weights=detector.weights), "device": str(detector.device)},
         faces=summary,
         scenes=scenes,
         tracks=tracking.tracks,
@@ -160,17 +169,15 @@ def run(
             summary,
             scenes=scenes,
             audio_frames=conversions.wav_length(layout.audio) // SAMPLES_PER_FRAME,
-            min_track=min_track,
-            min_face_size=min_face_size,
-            facedet_scale=facedet_scale,
+            settings=settings,
         ),
     )
     return save(result, videofile, layout)
 
 
-def make_recipe(parameters: dict[str, Any], *, weights: Weights | None) -> dict[str, Any]:
+def make_recipe(settings: PipelineSettings, *, weights: Weights | None) -> dict[str, Any]:
     """Return the recipe of run_pipeline: everything in this step that a score depends on."""
-    return {**parameters, "s3fd_weights": weights_record(weights), "versions": versions()}
+    return {**asdict(settings), "s3fd_weights": weights_record(weights), "versions": versions()}
 
 
 def convert(videofile: Path, layout: Layout, *, streams: Streams, load_detector: Callable[[], Detector]) -> Detector:
@@ -197,10 +204,9 @@ def convert(videofile: Path, layout: Layout, *, streams: Streams, load_detector:
 
 def analyse(
     layout: Layout,
+    settings: PipelineSettings,
     *,
     detector: Detector,
-    facedet_scale: float,
-    scene_threshold: float,
     progress: Progress,
     on_faces: Callable[[int, list[Face]], None],
 ) -> tuple[list[list[Face]], list[tuple[FrameTimecode, FrameTimecode]]]:
@@ -216,12 +222,12 @@ def analyse(
             conversions.start_unpacking(layout.video, folder, audio, quality=conversions.PIPELINE_QUALITY)
         )
         pool = stack.enter_context(ThreadPoolExecutor(1))
-        manager = new_manager(threshold=scene_threshold)
+        manager = new_manager(threshold=settings.scene_threshold)
         stack.callback(manager.stop)  # if face detection fails, do not wait for scene detection
         cuts = pool.submit(detect_scenes, layout.video, manager)
         files = growing_files(folder, unpacking)
         faces: list[list[Face]] = []
-        found = detect_faces(files, detector, facedet_scale=facedet_scale)
+        found = detect_faces(files, detector, facedet_scale=settings.facedet_scale)
         with reading_output_of(unpacking):
             for of_frame in progress(found, total=conversions.frame_count(layout.video), desc="faces"):
                 on_faces(len(faces), of_frame)
@@ -241,9 +247,7 @@ def explain(
     *,
     scenes: Sequence[Scene],
     audio_frames: int,
-    min_track: int,
-    min_face_size: int,
-    facedet_scale: float,
+    settings: PipelineSettings,
 ) -> list[Reason]:
     """Return the reasons why there is no track, or why the tracks' scores are not reliable.
 
@@ -252,15 +256,15 @@ def explain(
         summary: statistics of the faces.
         scenes: scenes of the video.
         audio_frames: length of the audio, in frames.
-        min_track, min_face_size: as in ``track_faces``.
-        facedet_scale: as in ``detect_faces``.
+        settings: settings of the run.
     """
+    min_track, min_face_size = settings.min_track, settings.min_face_size
     found = []
     if not tracking.tracks:
         if min(summary.frames, audio_frames) < MIN_FRAMES:
             found.append(reasons.too_short(frames=min(summary.frames, audio_frames), needed=MIN_FRAMES))
         if summary.largest is None:
-            found.append(reasons.no_face(facedet_scale=facedet_scale))
+            found.append(reasons.no_face(facedet_scale=settings.facedet_scale))
         elif tracking.largest is not None and summary.largest > min_face_size:
             found.append(
                 reasons.long_tracks_too_small(
@@ -273,9 +277,9 @@ def explain(
             if summary.largest <= min_face_size:
                 found.append(reasons.faces_too_small(largest=summary.largest, min_face_size=min_face_size))
             found.append(reasons.tracks_too_short(longest=tracking.longest, min_track=min_track))
-    left_out = summary.frames - scenes[-1].end
-    if left_out > reasons.SCENE_TOLERANCE:
-        found.append(reasons.scene_cut_short(frames=left_out, length=summary.frames - scenes[-1].start))
+    ignored = summary.frames - scenes[-1].end
+    if ignored > reasons.SCENE_TOLERANCE:
+        found.append(reasons.scene_cut_short(frames=ignored, length=summary.frames - scenes[-1].start))
     if summary.frames - audio_frames > reasons.AUDIO_TOLERANCE:
         found.append(reasons.audio_short(video_frames=summary.frames, audio_frames=audio_frames))
     return found

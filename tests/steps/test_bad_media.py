@@ -15,7 +15,7 @@ from syncnet.faces.scenes import Scene
 from syncnet.faces.tracks import Tracking
 from syncnet.media import conversions
 from syncnet.media.fingerprint import behaviour
-from syncnet.steps.pipeline import explain
+from syncnet.steps.pipeline import PipelineSettings, explain
 
 pytestmark = pytest.mark.usefixtures("nothing_left_running")
 
@@ -161,7 +161,8 @@ def test_faces_too_small(pipeline, face_clip):
 def test_large_face_for_a_short_time_and_a_small_one_for_long():
     """The reason names the size of the long track, not that of the largest face."""
     summary = Summary(frames=50, frames_with_faces=50, most_faces=2, smallest=93.0, median=98.0, largest=192.0)
-    limits = {"scenes": [Scene(0, 50)], "min_track": 20, "min_face_size": 100, "facedet_scale": 0.25}
+    settings = PipelineSettings(min_track=20, min_face_size=100, facedet_scale=0.25)
+    limits = {"scenes": [Scene(0, 50)], "settings": settings}
     [reason] = explain(Tracking(tracks=[], longest=50, largest=97.4), summary, audio_frames=50, **limits)
     assert reason.code == "faces_too_small"
     assert "those in tracks of more than --min_track 20 frames" in reason.text and "97.4 pixels" in reason.text
