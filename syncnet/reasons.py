@@ -1,7 +1,4 @@
-"""Reasons why a video or a track has no reliable score: a code for programs and a text that names the flag to change.
-
-The functions return the ``Reason`` for the measured values that they take.
-"""
+"""Reasons why a video or track has no reliable score: a code for programs and a text that names the flag to change."""
 
 from dataclasses import dataclass
 
@@ -36,18 +33,18 @@ class Reason:
 
 
 def no_audio() -> Reason:
-    """The video has no audio stream."""
+    """Return the reason of a video without an audio stream."""
     return Reason(NO_AUDIO, "no audio stream: there is nothing to compare the lips with")
 
 
 def no_face(*, facedet_scale: float) -> Reason:
-    """No face was detected in any frame."""
+    """Return the reason of a video in which no face was detected."""
     text = f"no face found: if the faces are small, raise --facedet_scale above {facedet_scale:g}"
     return Reason(NO_FACE, text)
 
 
 def faces_too_small(*, largest: float, min_face_size: int) -> Reason:
-    """Even the largest face, of ``largest`` pixels, is not above ``min_face_size``."""
+    """Return the reason of a video whose largest face, of ``largest`` pixels, is not above ``min_face_size``."""
     text = (
         f"faces found, but all at most --min_face_size {min_face_size:g}: the largest measures {largest:.4g} "
         "pixels: lower --min_face_size"
@@ -56,7 +53,12 @@ def faces_too_small(*, largest: float, min_face_size: int) -> Reason:
 
 
 def long_tracks_too_small(*, largest: float, min_face_size: int, min_track: int) -> Reason:
-    """There are larger faces, but in tracks of more than ``min_track`` frames none is above ``min_face_size``."""
+    """Return the reason of a video whose long tracks have faces of at most ``min_face_size``, but short ones do not.
+
+    Args:
+        largest: ``Track.size`` of the largest track of more than ``min_track`` frames, in pixels.
+        min_face_size, min_track: as in ``faces.tracks.track_faces``.
+    """
     text = (
         f"faces found, but those in tracks of more than --min_track {min_track} frames are all at most --min_face_size "
         f"{min_face_size:g}: the largest of them measures {largest:.4g} pixels: lower --min_face_size or --min_track"
@@ -65,7 +67,7 @@ def long_tracks_too_small(*, largest: float, min_face_size: int, min_track: int)
 
 
 def tracks_too_short(*, longest: int, min_track: int) -> Reason:
-    """Even the longest track, of ``longest`` faces, does not have more than ``min_track``."""
+    """Return the reason of a video whose longest track, of ``longest`` faces, does not have more than ``min_track``."""
     text = (
         f"faces found, but no track of more than --min_track {min_track} frames: the longest track has {longest}: "
         "lower --min_track"
@@ -74,12 +76,12 @@ def tracks_too_short(*, longest: int, min_track: int) -> Reason:
 
 
 def too_short(*, frames: int, needed: int) -> Reason:
-    """The video or clip has fewer frames with audio than the ``needed`` ones."""
+    """Return the reason of a video or clip that has only ``frames`` frames with audio, of ``needed``."""
     return Reason(TOO_SHORT, f"too short to score: {frames} frames with both video and audio, {needed} are needed")
 
 
 def edge_offset(*, offset: int) -> Reason:
-    """The best offset is the largest that was tried, so the true one may be beyond."""
+    """Return the reason of a track whose best offset is the largest that was tried; the true one may be beyond."""
     text = (
         f"the best offset, {offset}, is at the edge of the range that was tried, so it is not reliable: "
         f"raise --vshift above {abs(offset)}"
@@ -88,7 +90,7 @@ def edge_offset(*, offset: int) -> Reason:
 
 
 def audio_short(*, video_frames: int, audio_frames: int) -> Reason:
-    """The audio ends before the video."""
+    """Return the reason of a video or track whose audio ends before its video; lengths in frames."""
     missing = video_frames - audio_frames
     text = (
         f"the audio ends {missing} frames ({missing * MILLISECONDS_PER_FRAME} ms) before the video: "
@@ -98,7 +100,12 @@ def audio_short(*, video_frames: int, audio_frames: int) -> Reason:
 
 
 def scene_cut_short(*, frames: int, length: int) -> Reason:
-    """The last ``frames`` of the last scene, which has ``length``, are ignored: see ``faces.scenes.detect_scenes``."""
+    """Return the reason of a video whose last ``frames`` are ignored; see ``faces.scenes.detect_scenes``.
+
+    Args:
+        frames: number of ignored frames at the end of the last scene.
+        length: length of the last scene, in frames.
+    """
     text = (
         f"the last {frames} of the {length} frames of the last scene are ignored, as in the published scores of videos "
         f"with fewer than {FRAME_RATE} frames per second or a variable frame rate: faces there get no track; to "
