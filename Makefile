@@ -49,6 +49,7 @@ lint: $(VENV)/requirements-dev
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(VENV)/bin/lint-imports
+	$(RUN) -m mypy
 
 bench: $(VENV)/requirements
 	$(RUN) -m benchmarks.networks

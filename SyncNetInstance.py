@@ -1,4 +1,4 @@
-"""SyncNet applied to clips of one face: offset, confidence and distances, or features.
+"""SyncNet on clips of a face: offset, confidence and distances, or features.
 
     from SyncNetInstance import SyncNetInstance
 
@@ -7,15 +7,18 @@
     score = net.score("pycrop/me/00000.avi", folder=Path("/tmp/me"))
     print(score.offset, score.confidence, score.min_dist)
 
-``evaluate`` and ``extract_feature`` are the published interface to the same.
+``evaluate`` and ``extract_feature`` are the interface of the published suite.
 """
 
 import contextlib
 import hashlib
 import itertools
 import time
-from dataclasses import dataclass
+from argparse import Namespace
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -30,14 +33,14 @@ from syncnet.media.ffmpeg import reading_output_of
 from syncnet.media.frames import batches, decode_frames, growing_files, read_ahead, read_frame
 from syncnet.models.devices import in_lanes, select_device
 from syncnet.models.fast import FastSyncNet
-from syncnet.models.weights import load_syncnet
+from syncnet.models.weights import Weights, load_syncnet
 from syncnet.results.layout import check_input, check_unicode, clear_scratch, frame_files, scratch_audio, scratch_folder
 from syncnet.sync import scoring
 from syncnet.sync.framewise import window_confidence
 from SyncNetModel import LIP_WINDOW
 
 FRAME_SHAPE = (*LIP_WINDOW[2:], LIP_WINDOW[0])
-PRINTED_CONFIDENCES = {"formatter": {"float": "{: 0.3f}".format}}
+PRINTED_CONFIDENCE = "{: 0.3f}"
 
 
 @dataclass
@@ -45,24 +48,27 @@ class Clip:
     """A clip that is being scored.
 
     Attributes:
-        samples: its sound, int16.
-        seen, heard: frames of picture and of sound.
-        features: ``Rows`` of lip features of its batches so far, N x 1024.
-        started: when its sound was there, by time.perf_counter().
-        error: ``MediaError`` that ended it.
+        path: path of the clip.
+        samples: audio at 16 kHz, int16.
+        video_frames: length of the video, in frames.
+        audio_frames: length of the audio, in frames.
+        features: video features so far, N x 1024.
+        started: time at which the audio was available, from ``time.perf_counter()``.
+        error: why the clip cannot be scored.
     """
 
     path: Path
-    samples: np.ndarray | None = None
-    seen: int = 0
-    heard: int = 0
-    features: scoring.Rows | None = None
+    samples: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int16))
+    video_frames: int = 0
+    audio_frames: int = 0
+    features: scoring.Rows = field(default_factory=lambda: scoring.Rows(0))
     started: float = 0.0
     error: MediaError | None = None
 
-    def hear(self, samples):
-        self.samples, self.heard, self.started = samples, scoring.audio_frames(samples), time.perf_counter()
-        self.features = scoring.Rows(self.heard)
+    def set_audio(self, samples: np.ndarray) -> None:
+        """Set the audio and everything that depends on it."""
+        self.samples, self.audio_frames, self.started = samples, scoring.audio_frames(samples), time.perf_counter()
+        self.features = scoring.Rows(self.audio_frames)
 
 
 class SyncNetInstance:
@@ -72,81 +78,101 @@ class SyncNetInstance:
         device: ``auto``, ``cpu``, ``cuda``, ``mps`` or a torch device.
 
     Attributes:
-        weights: the ``Weights`` that ``loadParameters`` read.
+        device: torch device that runs the network.
+        net: the network; None before ``loadParameters``.
+        weights: ``Weights`` that ``loadParameters`` loaded.
     """
 
-    def __init__(self, device="auto"):
-        self.device = select_device(str(device))
-        self.net = None
-        self.weights = None
-        self._heard = None, None
+    def __init__(self, device: str | torch.device = "auto") -> None:
+        self.device: torch.device = select_device(str(device))
+        self.net: FastSyncNet | None = None
+        self.weights: Weights | None = None
+        self._last_audio: tuple[tuple[int, bytes], torch.Tensor] | None = None
 
-    def loadParameters(self, path=None):
-        """Read weights of any width; without a path the published ones, else the starter.
+    def loadParameters(self, path: str | Path | None = None) -> None:
+        """Load weights of any width.
+
+        Args:
+            path: weights file; None for the published weights or, if these are missing, the starter weights.
 
         Raises:
-            WeightsError: missing, damaged or not SyncNet's.
+            WeightsError: the file is missing, damaged or not of SyncNet.
         """
         net, self.weights = load_syncnet(path)
         self.net = FastSyncNet(net, self.device)
-        self._heard = None, None
+        self._last_audio = None
 
-    def _check_loaded(self):
+    def _loaded(self) -> FastSyncNet:
         if self.net is None:
-            raise WeightsError("SyncNetInstance: no weights yet: call loadParameters() first")
+            raise WeightsError("SyncNetInstance: no weights loaded: call loadParameters() first")
+        return self.net
 
-    def evaluate(self, opt, videofile):
+    def evaluate(self, opt: Namespace | SimpleNamespace, videofile: str | Path) -> tuple[int, float, np.ndarray]:
         """Score a clip and print the result.
 
         Args:
-            opt: has ``tmp_dir``, ``reference``, ``batch_size`` and ``vshift``.
-            videofile: path of a 224x224 clip of one face, with sound.
+            opt: has the attributes ``tmp_dir``, ``reference``, ``batch_size`` and ``vshift``.
+            videofile: path of a 224x224 clip of a face with audio.
 
         Returns:
-            offset (frames), confidence, distances (windows x (2 * vshift + 1) array).
+            Offset in frames; confidence; distances, windows x (2 * vshift + 1) array.
         """
         folder = scratch_folder(opt.tmp_dir, opt.reference)
         score = self.score(videofile, folder=folder, batch_size=opt.batch_size, vshift=opt.vshift)
         return score.offset, score.confidence, score.dists
 
-    def score(self, videofile, *, folder, batch_size=BATCH_SIZE, vshift=VSHIFT, print_line=print):
+    def score(
+        self,
+        videofile: str | Path,
+        *,
+        folder: Path,
+        batch_size: int = BATCH_SIZE,
+        vshift: int = VSHIFT,
+        print_line: Callable[[str], object] = print,
+    ) -> scoring.SyncScore:
         """Score a clip.
 
         Args:
-            videofile: path of a 224x224 clip of one face, with sound.
-            folder: for the clip's pictures and sound; what an earlier clip left there is replaced.
-            batch_size: windows that go through the network together.
-            vshift: frames that are tried in both directions.
-            print_line: takes the lines that the published suite prints.
-
-        Returns:
-            ``SyncScore``.
+            videofile: path of a 224x224 clip of a face with audio.
+            folder: folder for temporary frames and audio; those of an earlier clip are removed.
+            batch_size: number of windows per batch.
+            vshift: largest offset to try in both directions, in frames.
+            print_line: called with the lines that the published suite prints.
 
         Raises:
-            MediaError: no sound, too short, or not 224x224.
+            MediaError: the clip has no audio, is too short, damaged or not 224x224.
+            WeightsError: no weights are loaded, or they produce NaN or infinite values.
         """
-        options = {"batch_size": batch_size, "vshift": vshift, "print_line": print_line}
-        [found] = self.score_all([videofile], folder=folder, **options)
+        [found] = self.score_all(
+            [videofile], folder=folder, batch_size=batch_size, vshift=vshift, print_line=print_line
+        )
         if isinstance(found, MediaError):
             raise found
         return found
 
-    def score_all(self, videofiles, *, folder, batch_size=BATCH_SIZE, vshift=VSHIFT, print_line=print):
-        """Score clips one after the other: ffmpeg is at the next one while the network is still at the last.
+    def score_all(
+        self,
+        videofiles: Iterable[str | Path],
+        *,
+        folder: Path,
+        batch_size: int = BATCH_SIZE,
+        vshift: int = VSHIFT,
+        print_line: Callable[[str], object] = print,
+    ) -> Generator[scoring.SyncScore | MediaError, None, None]:
+        """Score several clips; ffmpeg unpacks the next clip while the network processes the current one.
 
         Args:
-            videofiles: iterable of paths.
+            videofiles: paths of the clips.
             folder, batch_size, vshift, print_line: as in ``score``.
 
         Yields:
-            Per clip its ``SyncScore``, or the ``MediaError`` that ``score`` raises.
+            Per clip its ``SyncScore``, or the ``MediaError`` that ``score`` would raise.
         """
+        net = self._loaded()
 
-        self._check_loaded()
-
-        def features(part):
+        def features(part: tuple[Clip, np.ndarray | None]) -> tuple[Clip, torch.Tensor | None]:
             clip, frames = part
-            return clip, None if frames is None else self.net.video_features(frames)
+            return clip, None if frames is None else net.video_features(frames)
 
         with contextlib.ExitStack() as stack:
             parts = stack.enter_context(
@@ -158,8 +184,10 @@ class SyncNetInstance:
                 else:
                     clip.features.append(found)
 
-    def _parts(self, videofiles, *, folder, batch_size):
-        """Every ``Clip`` with each batch of its frames, and with None behind its last."""
+    def _parts(
+        self, videofiles: Iterable[str | Path], *, folder: Path, batch_size: int
+    ) -> Generator[tuple[Clip, np.ndarray | None], None, None]:
+        """Yield every ``Clip`` with each batch of its frames, and once more with None after the last batch."""
         for videofile in videofiles:
             clip = Clip(Path(videofile or ""))
             try:
@@ -170,37 +198,39 @@ class SyncNetInstance:
                 clip.error = error
             yield clip, None
 
-    def _unpacked(self, clip, *, folder, batch_size):
-        """Batches of a clip's frames; its sound is there with the first of them."""
+    def _unpacked(self, clip: Clip, *, folder: Path, batch_size: int) -> Iterator[np.ndarray]:
+        """Unpack a clip and yield batches of its frames; its audio is set before the first batch."""
         clear_scratch(folder, clip=clip.path)
         streams = check_streams(clip.path)
         if not streams.audio:
             raise MediaError(f"{clip.path}: {reasons.no_audio().text}", code=reasons.NO_AUDIO)
         with (
-            conversions.start_frames(clip.path, folder) as pictures,
-            conversions.start_audio(clip.path, scratch_audio(folder), streams=streams) as sound,
+            conversions.start_frames(clip.path, folder) as frames_process,
+            conversions.start_audio(clip.path, scratch_audio(folder), streams=streams) as audio_process,
         ):
-            sound.finish()
-            clip.hear(conversions.read_wav(scratch_audio(folder)))
-            # no window reaches the last frame
-            files = itertools.islice(growing_files(folder, pictures), max(0, clip.heard - 1))
+            audio_process.finish()
+            clip.set_audio(conversions.read_wav(scratch_audio(folder)))
+            # the last window that fits is not scored, so the last frame is not needed
+            files = itertools.islice(growing_files(folder, frames_process), max(0, clip.audio_frames - 1))
             frames = read_ahead(files, lambda path: checked_frame(read_frame(path), clip.path))
-            with reading_output_of(pictures):
+            with reading_output_of(frames_process):
                 yield from self._frame_batches(frames, batch_size=batch_size)
-            pictures.finish()
-        clip.seen = len(frame_files(folder))
+            frames_process.finish()
+        clip.video_frames = len(frame_files(folder))
 
-    def _conclude(self, clip, *, batch_size, vshift, print_line):
-        """Score and print a clip whose features are there: its ``SyncScore``, or the error."""
-        count = scoring.window_count(clip.seen, clip.heard)
+    def _conclude(
+        self, clip: Clip, *, batch_size: int, vshift: int, print_line: Callable[[str], object]
+    ) -> scoring.SyncScore | MediaError:
+        """Score a clip whose video features are complete, print the result and return it, or the clip's error."""
+        count = scoring.window_count(clip.video_frames, clip.audio_frames)
         if not clip.error and not count:
-            reason = reasons.too_short(frames=min(clip.seen, clip.heard), needed=MIN_FRAMES)
+            reason = reasons.too_short(frames=min(clip.video_frames, clip.audio_frames), needed=MIN_FRAMES)
             clip.error = MediaError(f"{clip.path}: {reason.text}", code=reason.code)
         if clip.error:
             return clip.error
-        if clip.seen != clip.heard:
+        if clip.video_frames != clip.audio_frames:
             print_line(
-                f"WARNING: {clip.path}: {clip.seen} frames of video and {clip.heard} of audio: "
+                f"WARNING: {clip.path}: {clip.video_frames} frames of video and {clip.audio_frames} of audio: "
                 "only what has both is scored"
             )
         video = clip.features.tensor()
@@ -208,74 +238,85 @@ class SyncNetInstance:
         dists = scoring.distances(video[:count], audio, vshift=vshift)
         if not np.isfinite(dists).all():
             raise WeightsError(
-                f"{self.weights.path if self.weights else clip.path}: gives no numbers for {clip.path}: name other "
-                "weights with --initial_model"
+                f"{self.weights.path if self.weights else clip.path}: produces NaN or infinite values for {clip.path}: "
+                "name other weights with --initial_model"
             )
-        result = scoring.score(dists, video_frames=clip.seen, audio_frames=clip.heard)
+        result = scoring.score(dists, video_frames=clip.video_frames, audio_frames=clip.audio_frames)
         print_line(f"Compute time {time.perf_counter() - clip.started:.3f} sec.")
-        with np.printoptions(**PRINTED_CONFIDENCES):
+        with np.printoptions(formatter={"float": PRINTED_CONFIDENCE.format}):
             print_line(f"Framewise conf: \n{window_confidence(dists)}")
         print_line(
             f"AV offset: \t{result.offset} \nMin dist: \t{result.min_dist:.3f}\nConfidence: \t{result.confidence:.3f}"
         )
         return result
 
-    def extract_feature(self, opt, videofile):
-        """Lip features of every window of a clip, before the last layers.
+    def extract_feature(self, opt: Namespace | SimpleNamespace, videofile: str | Path) -> torch.Tensor:
+        """Compute the lip features of every window of a clip, before the fully connected layers.
 
         Args:
-            opt: has ``batch_size``.
-            videofile: path of a 224x224 clip of one face.
+            opt: has the attribute ``batch_size``.
+            videofile: path of a 224x224 clip of a face.
 
         Returns:
-            (frames - 4) x 512 tensor; with weights of another width, that times 512.
+            (frames - 4) x D tensor on the CPU, float32; D is 512 times the width of the network.
+
+        Raises:
+            MediaError: the clip is too short, damaged or not 224x224.
         """
-        self._check_loaded()
+        net = self._loaded()
         videofile = check_input(videofile)
         check_unicode(videofile, flag="--videofile")
         check_streams(videofile)
         decoded = decode_frames(videofile)
         with contextlib.closing(read_ahead(decoded, lambda image: checked_frame(image, videofile))) as frames:
             windows = self._frame_batches(frames, batch_size=opt.batch_size)
-            features = [found.cpu() for found in in_lanes(self.net.lip_features, windows, self.device)]
+            features = [found.cpu() for found in in_lanes(net.lip_features, windows, self.device)]
         if not features:
             raise MediaError(f"{videofile}: fewer than {WINDOW_FRAMES} frames", code=reasons.TOO_SHORT)
         return torch.cat(features)
 
-    def _frame_batches(self, frames, *, batch_size):
-        """Batches of at most ``batch_size`` windows: that many frames and the rest of the last window."""
-        size = max(1, batch_size // self.net.group) * self.net.group
+    def _frame_batches(self, frames: Iterable[np.ndarray], *, batch_size: int) -> Iterator[np.ndarray]:
+        """Yield batches of frames for about ``batch_size`` windows, N x H x W x 3 arrays; batches overlap by 4 frames.
+
+        The number of windows is a multiple of the network's group size, except in the last batch.
+        """
+        group = self._loaded().group
+        size = max(1, batch_size // group) * group
         overlap = WINDOW_FRAMES - 1
         for batch in batches(frames, size + overlap, overlap=overlap):
             if len(batch) > overlap:
                 yield batch
 
-    def _audio_features(self, samples, *, count, batch_size):
-        """Features of the first ``count`` windows of the sound, N x 1024.
+    def _audio_features(self, samples: np.ndarray, *, count: int, batch_size: int) -> torch.Tensor:
+        """Compute the features of the first ``count`` windows of the audio, count x 1024.
 
-        Faces of one shot have the same sound, so the last clip's features are kept.
+        The last result is cached, because several faces in one scene have the same audio.
         """
         key = count, hashlib.sha256(samples.tobytes()).digest()
-        if self._heard[0] != key:
+        if self._last_audio is None or self._last_audio[0] != key:
             windows = scoring.audio_windows(samples)[:count]
             parts = (windows[i : i + batch_size] for i in range(0, count, batch_size))
             rows = scoring.Rows(count)
-            for part in in_lanes(self.net.audio_features, parts, self.device):
+            for part in in_lanes(self._loaded().audio_features, parts, self.device):
                 rows.append(part)
-            self._heard = key, rows.tensor()
-        return self._heard[1]
+            self._last_audio = key, rows.tensor()
+        return self._last_audio[1]
 
 
-def checked_frame(image, clip):
-    """A picture of a clip, if it is a face crop.
+def checked_frame(image: np.ndarray, clip: Path) -> np.ndarray:
+    """Return a frame unchanged if it has the size of a face crop.
+
+    Args:
+        image: H x W x 3 array.
+        clip: path of its clip, for the error message.
 
     Raises:
-        MediaError: it is not 224x224.
+        MediaError: the frame is not 224x224.
     """
     if image.shape != FRAME_SHAPE:
         height, width = image.shape[:2]
         raise MediaError(
-            f"{clip}: is {width}x{height}, and SyncNet scores face crops of {FRAME_SHAPE[1]}x{FRAME_SHAPE[0]}: "
-            "make them with run_pipeline.py"
+            f"{clip}: is {width}x{height}, but SyncNet scores face crops of {FRAME_SHAPE[1]}x{FRAME_SHAPE[0]}: "
+            "create them with run_pipeline.py"
         )
     return image

@@ -1,28 +1,32 @@
-"""Score one clip of a face, 224x224 with sound: AV offset, min dist and confidence.
+"""Score a 224x224 clip of a face with audio: AV offset, min dist and confidence.
 
 python demo_syncnet.py --videofile data/example.avi --tmp_dir /path/to/temp/directory
 """
 
+import argparse
+
 from syncnet import cli
 
 
-def get_parser():
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser of the script's flags."""
     parser = cli.new_parser(__doc__)
     cli.add_scoring(parser)
     parser.add_argument("--videofile", default="data/example.avi", help="the clip")
-    parser.add_argument("--tmp_dir", default="data/work/pytmp", help="folder for the clip's pictures and sound")
-    parser.add_argument("--reference", default="demo", help="name of the folder in TMP_DIR")
-    parser.add_argument("--json", default="", help="also write the result, with its recipe, to this file")
+    parser.add_argument("--tmp_dir", default="data/work/pytmp", help="folder for temporary frames and audio")
+    parser.add_argument("--reference", default="demo", help="name of the folder below TMP_DIR")
+    parser.add_argument("--json", default="", help="also write the result and its recipe to this JSON file")
     return parser
 
 
 @cli.script
-def main(args):
+def main(args: argparse.Namespace) -> None:
+    """Run the script."""
     cli.check_libraries()
     from pathlib import Path
 
     from syncnet.results.layout import check_input, clear_result, make_folder, scratch_folder
-    from syncnet.results.scores_json import doubts
+    from syncnet.results.scores_json import score_warnings
     from syncnet.results.step_files import save_json
     from syncnet.steps.score import single_report
     from SyncNetInstance import SyncNetInstance
@@ -35,7 +39,7 @@ def main(args):
     if args.json:
         clear_result(Path(args.json), videofile=args.videofile)
     score = net.score(args.videofile, folder=folder, batch_size=args.batch_size, vshift=args.vshift)
-    for reason in doubts(score, vshift=args.vshift):
+    for reason in score_warnings(score, vshift=args.vshift):
         cli.logger.warning("%s: %s", args.videofile, reason.text)
     if args.json:
         report = single_report(score, net, videofile=args.videofile, batch_size=args.batch_size, vshift=args.vshift)

@@ -1,16 +1,28 @@
-"""Find the faces of a video and cut out every face track with its sound.
+"""Find the face tracks of a video and write each of them as a clip with audio.
 
     python run_pipeline.py --videofile video.mp4 --reference name --data_dir output
 
-then run_syncnet.py and run_visualise.py with the same three flags.
+Then run run_syncnet.py and run_visualise.py with the same three flags.
 """
 
+from __future__ import annotations
+
+import argparse
 import time
+from typing import TYPE_CHECKING
 
 from syncnet import cli
 
+if TYPE_CHECKING:
+    from syncnet.faces.detect import Detector
+    from syncnet.faces.tracks import Face
+    from syncnet.models.weights import Weights
+    from syncnet.results.layout import Layout
+    from syncnet.steps.pipeline import PipelineResult
 
-def get_parser():
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser of the script's flags."""
     parser = cli.new_parser(__doc__)
     cli.add_layout(parser)
     cli.add_frame_rate(parser)
@@ -20,7 +32,8 @@ def get_parser():
 
 
 @cli.script
-def main(args):
+def main(args: argparse.Namespace) -> None:
+    """Run the script."""
     layout = cli.required_reference(args)
     cli.check_libraries()
     from syncnet import progress
@@ -28,44 +41,38 @@ def main(args):
     from syncnet.models import weights
     from syncnet.steps import pipeline
 
-    def load_detector():
+    def load_detector() -> Detector:
         from detectors import S3FD
 
         return S3FD(args.device, weights=args.s3fd_weights)
 
-    def find_weights():
+    def find_weights() -> Weights | None:
         try:
             return weights.choose(weights.S3FD, args.s3fd_weights)
         except WeightsError:
-            return None  # the video is at fault already
+            return None  # the error in the video is reported instead
 
     started = time.perf_counter()
 
-    def on_faces(index, faces):
+    def on_faces(index: int, faces: list[Face]) -> None:
         if args.verbose:
-            rate = (index + 1) / (time.perf_counter() - started)  # frames are looked at in batches: the mean so far
+            rate = (index + 1) / (time.perf_counter() - started)  # mean so far, because frames are processed in batches
             print(f"{layout.video}-{index:05d}; {len(faces)} dets; {rate:.2f} Hz")
 
     result = pipeline.run(
         args.videofile,
         layout,
+        pipeline.PipelineSettings.from_flags(args),
         load_detector=load_detector,
         find_weights=find_weights,
-        facedet_scale=args.facedet_scale,
-        crop_scale=args.crop_scale,
-        min_track=args.min_track,
-        frame_rate=args.frame_rate,
-        num_failed_det=args.num_failed_det,
-        min_face_size=args.min_face_size,
-        scene_threshold=args.scene_threshold,
         progress=progress.bar(quiet=args.quiet),
         on_faces=on_faces,
     )
     report(result, layout)
 
 
-def report(result, layout):
-    """Print what was found: the published lines on stdout, the summary and the reasons on stderr."""
+def report(result: PipelineResult, layout: Layout) -> None:
+    """Print the result: the lines of the published suite on stdout, a summary and the reasons on stderr."""
     if result.scenes:
         print(f"{layout.video} - scenes detected {len(result.scenes)}")
     for file, path in zip(layout.crop_files(), result.paths):

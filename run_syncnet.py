@@ -1,13 +1,23 @@
-"""Score every face track that run_pipeline.py cut out: offset, confidence, and who is speaking.
+"""Score the face tracks from run_pipeline.py: offset, confidence and the speaking face.
 
 python run_syncnet.py --videofile video.mp4 --reference name --data_dir output
 """
 
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
 from syncnet import cli
 
+if TYPE_CHECKING:
+    from syncnet.results.layout import Layout
+    from syncnet.steps.score import SyncResult
 
-def get_parser():
-    parser = cli.new_parser(__doc__, verbose="also what ffmpeg says")
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser of the script's flags."""
+    parser = cli.new_parser(__doc__, verbose="also print the messages of ffmpeg")
     cli.add_scoring(parser)
     cli.add_layout(parser)
     cli.add_speaker_threshold(parser)
@@ -15,7 +25,8 @@ def get_parser():
 
 
 @cli.script
-def main(args):
+def main(args: argparse.Namespace) -> None:
+    """Run the script."""
     layout = cli.required_reference(args)
     cli.check_libraries()
     from syncnet import progress
@@ -35,8 +46,8 @@ def main(args):
     report(result, layout)
 
 
-def report(result, layout):
-    """Print who speaks when, and what is doubtful, on stderr."""
+def report(result: SyncResult, layout: Layout) -> None:
+    """Log when each face speaks, and the warnings."""
     from syncnet.steps.score import warnings
 
     spans = result.report["speakers"]

@@ -3,10 +3,13 @@
 python run_visualise.py --videofile video.mp4 --reference name --data_dir output
 """
 
+import argparse
+
 from syncnet import cli
 
 
-def get_parser():
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser of the script's flags."""
     parser = cli.new_parser(__doc__)
     cli.add_layout(parser)
     cli.add_frame_rate(parser)
@@ -15,13 +18,14 @@ def get_parser():
 
 
 @cli.script
-def main(args):
+def main(args: argparse.Namespace) -> None:
+    """Run the script."""
     layout = cli.required_reference(args)
     cli.check_libraries()
     from syncnet import progress
     from syncnet.steps import visualise
 
-    def on_frame(index):
+    def on_frame(index: int) -> None:
         if args.verbose:
             print(f"Frame {index}")
 

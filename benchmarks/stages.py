@@ -123,7 +123,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         layout = Layout(folder / "work", "clip")
 
         def run_pipeline():
-            return pipeline.run(clip, layout, load_detector=lambda: OneFace("cpu", weights=s3fd), scene_threshold=1e9)
+            settings = pipeline.PipelineSettings(scene_threshold=1e9)
+            return pipeline.run(clip, layout, settings, load_detector=lambda: OneFace("cpu", weights=s3fd))
 
         def run_syncnet():
             net = SyncNetInstance("cpu")

@@ -1,3 +1,3 @@
-"""The stages that the SyncNet scripts share, from a video file to scores."""
+"""The stages shared by the SyncNet scripts, from a video file to scores."""
 
 __version__ = "1.0.0"

@@ -1,4 +1,6 @@
-"""What the scripts have in common: flags, messages, progress, and errors as one line."""
+"""Command-line code shared by the scripts: flags, logging, and errors as one line."""
+
+from __future__ import annotations
 
 import argparse
 import functools
@@ -8,193 +10,242 @@ import math
 import os
 import signal
 import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
 from syncnet import defaults
 from syncnet.constants import FRAME_RATE
 from syncnet.errors import SyncNetError, ToolError, UsageError, out_of_memory
 from syncnet.models.weights import S3FD, SYNCNET, Default
 
+if TYPE_CHECKING:
+    from syncnet.results.layout import Layout
+
 logger = logging.getLogger("syncnet")
+Number = TypeVar("Number", int, float)
 
 DATA_DIR = "data/work"
 INSTALL = "run `pip install -r requirements.txt`"
 STDERR = 2
-MEMORY_FLAGS = ("batch_size", "vshift", "facedet_scale")  # what needs more the larger it is
-INTERRUPTED = 130  # what a shell makes of Ctrl-C
+MEMORY_FLAGS = ("batch_size", "vshift", "facedet_scale")  # raising one of these raises memory use
+INTERRUPTED = 130  # the exit code that a shell reports after Ctrl-C
 FAILED = 1
-SMALLEST_SCALE, LARGEST_SCALE = 0.001, 16.0  # beyond, a picture is nothing, or fills any memory
-
-
+SMALLEST_SCALE, LARGEST_SCALE = 0.001, 16.0  # outside this range a frame vanishes or fills the memory
 LARGEST_INT = 10**9
-LARGEST_FRAME_RATE = 65535  # that MPEG-4 can hold
+LARGEST_FRAME_RATE = 65535  # the limit of MPEG-4
 LARGEST_VSHIFT = 10**5  # frames, more than an hour
 
 
+class Main(Protocol):
+    """The ``main`` function of a script."""
+
+    def __call__(self, argv: Sequence[str] | None = None) -> int:
+        """Parse the flags, run the script and return its exit code."""
+
+
 class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """The script's docstring as it is, and every flag's default."""
+    """Help formatter that keeps the script's docstring as written and shows every flag's default."""
 
 
-def new_parser(docstring, *, verbose="also a line per frame, and what ffmpeg says"):
-    """A parser with the flags of every script; ``verbose`` tells what that flag does."""
+def new_parser(
+    docstring: str | None, *, verbose: str = "also print a line per frame and the messages of ffmpeg"
+) -> argparse.ArgumentParser:
+    """Return a parser with the flags that every script has.
+
+    Args:
+        docstring: the script's description.
+        verbose: help text of --verbose.
+    """
     parser = argparse.ArgumentParser(description=docstring, formatter_class=Formatter)
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--quiet", action="store_true", help="no progress and no summary on stderr, only warnings")
+    group.add_argument("--quiet", action="store_true", help="no progress bar and no summary on stderr, only warnings")
     group.add_argument("--verbose", action="store_true", help=verbose)
     return parser
 
 
-def add_layout(parser):
-    """Flags of every step of the pipeline."""
+def add_layout(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that every step of the pipeline has."""
     parser.add_argument("--data_dir", default=DATA_DIR, help="folder for all results")
     parser.add_argument("--videofile", default="", help="the input video")
-    parser.add_argument("--reference", default="", help="name of the video: its folder's name below DATA_DIR/py*")
+    parser.add_argument("--reference", default="", help="name of the video; results go to DATA_DIR/py*/REFERENCE")
 
 
-def add_device(parser):
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps: where the network runs")
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add --device."""
+    parser.add_argument("--device", default="auto", help="device that runs the network: auto, cpu, cuda or mps")
 
 
-def add_frame_rate(parser):
-    parser.add_argument("--frame_rate", type=frame_rate, default=FRAME_RATE, help="frames a second of the results")
+def add_frame_rate(parser: argparse.ArgumentParser) -> None:
+    """Add --frame_rate."""
+    parser.add_argument("--frame_rate", type=frame_rate, default=FRAME_RATE, help="frame rate of the results, in fps")
 
 
-def add_tracking(parser, *, min_track=defaults.MIN_TRACK, min_face_size=defaults.MIN_FACE_SIZE):
-    """Flags of what is found and cut out, with the defaults that differ between scripts."""
+def add_tracking(
+    parser: argparse.ArgumentParser, *, min_track: int = defaults.MIN_TRACK, min_face_size: int = defaults.MIN_FACE_SIZE
+) -> None:
+    """Add the flags of face detection, tracking and cropping.
+
+    Args:
+        parser: the script's parser.
+        min_track, min_face_size: defaults, which differ between the scripts.
+    """
     parser.add_argument(
         "--facedet_scale",
         type=facedet_scale,
         default=defaults.FACEDET_SCALE,
-        help="factor on the picture's size for face detection",
+        help="factor by which frames are resized for face detection",
     )
     parser.add_argument(
         "--crop_scale",
         type=crop_scale,
         default=defaults.CROP_SCALE,
-        help="surroundings of the face that are cut out with it",
+        help="margin around the face in a crop, relative to the face's size",
     )
     parser.add_argument(
-        "--min_track", type=not_negative_int, default=min_track, help="a track has faces in more frames than this"
+        "--min_track",
+        type=not_negative_int,
+        default=min_track,
+        help="a track must have detected faces in more frames than this",
     )
     parser.add_argument(
         "--num_failed_det",
         type=not_negative_int,
         default=defaults.NUM_FAILED_DET,
-        help="frames that a tracked face may be missing for",
+        help="number of frames for which a tracked face may be missing",
     )
     parser.add_argument(
         "--min_face_size",
         type=not_negative_int,
         default=min_face_size,
-        help="a track's face is larger than this, in pixels",
+        help="the face of a track must be larger than this, in pixels",
     )
     parser.add_argument(
         "--scene_threshold",
         type=positive_float,
         default=defaults.SCENE_THRESHOLD,
-        help="change of the picture that counts as a cut",
+        help="change between two frames that counts as a scene cut",
     )
     parser.add_argument(
         "--s3fd_weights",
         default=Default(S3FD.published),
-        help="face detector's weights; the starter where this is not there",
+        help="weights of the face detector; if the default file is missing, the starter weights are used",
     )
 
 
-def add_scoring(parser):
-    """Flags of SyncNet itself."""
+def add_scoring(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of scoring with SyncNet."""
     parser.add_argument(
         "--initial_model",
         default=Default(SYNCNET.published),
-        help="SyncNet weights; the starter where this is not there",
+        help="weights of SyncNet; if the default file is missing, the starter weights are used",
     )
     parser.add_argument(
-        "--batch_size", type=positive_int, default=defaults.BATCH_SIZE, help="windows that are scored together"
+        "--batch_size", type=positive_int, default=defaults.BATCH_SIZE, help="number of windows per batch"
     )
     parser.add_argument(
-        "--vshift", type=vshift, default=defaults.VSHIFT, help="frames that are tried in both directions"
+        "--vshift", type=vshift, default=defaults.VSHIFT, help="largest offset to try in both directions, in frames"
     )
     add_device(parser)
 
 
-def add_speaker_threshold(parser):
+def add_speaker_threshold(parser: argparse.ArgumentParser) -> None:
+    """Add --speaker_threshold."""
     parser.add_argument(
         "--speaker_threshold",
         type=finite_float,
         default=defaults.SPEAKER_THRESHOLD,
-        help="framewise confidence that a speaking face is above",
+        help="a face counts as speaking where its framewise confidence is above this",
     )
 
 
-def crop_scale(text):
+def crop_scale(text: str) -> float:
+    """Parse the value of --crop_scale."""
     return scale(text, least=0.0)
 
 
-def facedet_scale(text):
+def facedet_scale(text: str) -> float:
+    """Parse the value of --facedet_scale."""
     return scale(text, least=SMALLEST_SCALE)
 
 
-def scale(text, *, least):
-    return checked(text, float, f"must be from {least:g} to {LARGEST_SCALE:g}", lambda v: least <= v <= LARGEST_SCALE)
+def scale(text: str, *, least: float) -> float:
+    """Parse a scale from ``least`` to ``LARGEST_SCALE``."""
+    return number(text, float, f"must be from {least:g} to {LARGEST_SCALE:g}", lambda v: least <= v <= LARGEST_SCALE)
 
 
-def whole(text, *, least, most=LARGEST_INT):
-    return checked(text, int, f"must be a whole number from {least} to {most}", lambda value: least <= value <= most)
+def whole_number(text: str, *, least: int, most: int = LARGEST_INT) -> int:
+    """Parse an integer from ``least`` to ``most``."""
+    return number(text, int, f"must be a whole number from {least} to {most}", lambda value: least <= value <= most)
 
 
-def positive_int(text):
-    return whole(text, least=1)
+def positive_int(text: str) -> int:
+    """Parse an integer of at least 1."""
+    return whole_number(text, least=1)
 
 
-def not_negative_int(text):
-    return whole(text, least=0)
+def not_negative_int(text: str) -> int:
+    """Parse an integer of at least 0."""
+    return whole_number(text, least=0)
 
 
-def frame_rate(text):
-    return whole(text, least=1, most=LARGEST_FRAME_RATE)
+def frame_rate(text: str) -> int:
+    """Parse the value of --frame_rate."""
+    return whole_number(text, least=1, most=LARGEST_FRAME_RATE)
 
 
-def vshift(text):
-    return whole(text, least=1, most=LARGEST_VSHIFT)
+def vshift(text: str) -> int:
+    """Parse the value of --vshift."""
+    return whole_number(text, least=1, most=LARGEST_VSHIFT)
 
 
-def positive_float(text):
-    return checked(text, float, "must be a number above 0", lambda value: 0 < value < math.inf)
+def positive_float(text: str) -> float:
+    """Parse a finite number above 0."""
+    return number(text, float, "must be a number above 0", lambda value: 0 < value < math.inf)
 
 
-def not_negative_float(text):
-    return checked(text, float, "must be a number, and not below 0", lambda value: 0 <= value < math.inf)
+def not_negative_float(text: str) -> float:
+    """Parse a finite number of at least 0."""
+    return number(text, float, "must be a number of at least 0", lambda value: 0 <= value < math.inf)
 
 
-def finite_float(text):
-    return checked(text, float, "must be a number", math.isfinite)
+def finite_float(text: str) -> float:
+    """Parse a finite number."""
+    return number(text, float, "must be a number", math.isfinite)
 
 
-def checked(text, kind, demand, fulfils):
-    """The number that a flag's value stands for.
+def number(text: str, kind: Callable[[str], Number], requirement: str, is_valid: Callable[[Number], bool]) -> Number:
+    """Parse the value of a numeric flag.
+
+    Args:
+        text: value on the command line.
+        kind: ``int`` or ``float``.
+        requirement: what the value must be, for the error message.
+        is_valid: returns whether a number fulfils the requirement.
 
     Raises:
-        argparse.ArgumentTypeError: it is none, or not what is asked for.
+        argparse.ArgumentTypeError: the text is not a number, or the number is not valid.
     """
+    value: Number | None
     try:
         value = kind(text)
     except ValueError:
         value = None
-    if value is None or not fulfils(value):
-        raise argparse.ArgumentTypeError(f"{text}: {demand}")
+    if value is None or not is_valid(value):
+        raise argparse.ArgumentTypeError(f"{text}: {requirement}")
     return value
 
 
-def script(function):
-    """Make ``function(args)`` the body of a script's ``main(argv=None)``, which returns the exit code.
+def script(function: Callable[[argparse.Namespace], int | None]) -> Main:
+    """Decorate ``function(args)`` as a script's ``main(argv=None)``, which parses the flags and returns the exit code.
 
-    Errors of the suite become one line on stderr; so does what comes from outside of it (a full disk, Ctrl-C).
+    Errors of the suite and errors from outside (a full disk, Ctrl-C) are logged as one line on stderr.
     """
 
     @functools.wraps(function)
-    def main(argv=None):
+    def main(argv: Sequence[str] | None = None) -> int:
         parser = sys.modules[function.__module__].get_parser()
         args = parser.parse_args(argv)
-        set_up_messages(quiet=args.quiet, verbose=args.verbose)
+        set_up_logging(quiet=args.quiet, verbose=args.verbose)
         try:
             code = function(args) or 0
             if sys.stdout:
@@ -204,7 +255,7 @@ def script(function):
             logger.error("%s: error: %s", parser.prog, error)
             return error.exit_code
         except BrokenPipeError:
-            # whoever read stdout has gone, as `| head` does: nobody is left to tell, and nothing to flush at exit
+            # the reader of stdout has ended, as with `| head`: print no error, and leave nothing to flush at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return FAILED
         except OSError as error:
@@ -226,54 +277,61 @@ def script(function):
     return main
 
 
-def run(main):
-    """Be a script: exit with the code of ``main``; Ctrl-C and SIGTERM no longer count when the work is done."""
+def run(main: Main) -> NoReturn:
+    """Run ``main`` as a script and exit with its code.
+
+    Once ``main`` has returned, Ctrl-C and SIGTERM are ignored, so that they cannot change the exit code.
+    """
     if sys.stderr is None:
         open_stderr()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does: with its ffmpegs, tidily
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up and end ffmpeg, as after Ctrl-C
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal has no letters for
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names that the terminal cannot show
     code = main()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     sys.exit(code)
 
 
-def open_stderr():
-    """Have a stderr that goes nowhere: the next file that is opened would get its number, and what libraries print."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    if nowhere != STDERR:
-        os.dup2(nowhere, STDERR)
-    sys.stderr = open(STDERR, "w", closefd=False)  # noqa: SIM115, for as long as the process lives
+def open_stderr() -> None:
+    """Open /dev/null as stderr.
+
+    Otherwise the next file that is opened gets stderr's file descriptor, and with it whatever libraries print there.
+    """
+    null = os.open(os.devnull, os.O_WRONLY)
+    if null != STDERR:
+        os.dup2(null, STDERR)
+    sys.stderr = open(STDERR, "w", closefd=False)  # noqa: SIM115, open until the process ends
 
 
-def set_up_messages(*, quiet, verbose):
-    """Everything that is not a line of the published suite goes to stderr."""
+def set_up_logging(*, quiet: bool, verbose: bool) -> None:
+    """Send log messages to stderr; stdout is for the lines of the published suite."""
     logger.handlers[:] = [StderrHandler()]
     logger.propagate = False
     logger.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
 
 
 class StderrHandler(logging.Handler):
-    """Prints messages above a progress bar instead of through it."""
+    """Log handler that prints messages above a progress bar instead of through it."""
 
-    def emit(self, record):
-        if sys.stderr is None:  # closed by whoever started the script; print would take stdout instead
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record as one line on stderr."""
+        if sys.stderr is None:  # the parent process closed it; print would write to stdout instead
             return
-        line = self.format(record).replace("\n", " ")  # a file's name may hold one
+        line = self.format(record).replace("\n", " ")  # file names may contain newlines
         if "tqdm" in sys.modules:
             sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
         else:
             print(line, file=sys.stderr)
 
 
-def check_libraries():
-    """Import OpenCV, which on a server may lack a system library.
+def check_libraries() -> None:
+    """Import OpenCV, which fails on servers without certain system libraries.
 
     Raises:
-        ToolError: says what to install.
+        ToolError: OpenCV cannot be imported; the message names the package to install.
     """
-    # what OpenCV and the ffmpeg inside it print would stand beside our own line on the same error
+    # OpenCV and the ffmpeg inside it would print their own lines besides ours for the same error
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     try:
@@ -286,14 +344,14 @@ def check_libraries():
         raise ToolError(f"{error}: {INSTALL}") from error
 
 
-def required_reference(args):
-    """The ``Layout`` that the flags name.
+def required_reference(args: argparse.Namespace) -> Layout:
+    """Return the ``Layout`` given by --data_dir and --reference.
 
     Raises:
-        UsageError: a flag is missing or wrong.
+        UsageError: a flag is missing or invalid.
     """
     from syncnet.results.layout import Layout
 
     if not args.reference:
-        raise UsageError("--reference: name the video: results go to DATA_DIR/py*/REFERENCE")
+        raise UsageError("--reference is missing: give the video a name, its results go to DATA_DIR/py*/REFERENCE")
     return Layout(args.data_dir, args.reference)

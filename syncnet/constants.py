@@ -1,8 +1,9 @@
-"""Numbers that the SyncNet network fixes."""
+"""Constants that the SyncNet network requires."""
 
-FRAME_RATE = 25  # frames of video a second that SyncNet sees, whatever the input's rate
-SAMPLE_RATE = 16000  # samples of sound a second
+FRAME_RATE = 25  # fps to which every input is converted
+SAMPLE_RATE = 16000  # audio samples per second
 SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
 MILLISECONDS_PER_FRAME = 1000 // FRAME_RATE
-WINDOW_FRAMES = 5  # frames that SyncNet compares with their 0.2 s of sound
-MIN_FRAMES = WINDOW_FRAMES + 1  # the last window that would fit is never scored, so that this many give one
+WINDOW_FRAMES = 5  # frames that SyncNet compares with the 0.2 s of audio of the same time
+# Shortest clip with a score. The published suite never scores the last window that fits; kept for comparability.
+MIN_FRAMES = WINDOW_FRAMES + 1

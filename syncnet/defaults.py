@@ -1,7 +1,7 @@
-"""Defaults of the flags: for the scripts, and for the stages that the flags belong to. Importing this loads nothing."""
+"""Default values of the flags, for the scripts and for the stages. This module imports nothing."""
 
-FACEDET_SCALE = 0.25  # factor on the picture's size
-CROP_SCALE = 0.40  # of the face's size
+FACEDET_SCALE = 0.25  # factor on the frame's size
+CROP_SCALE = 0.40  # margin relative to the face's size
 MIN_TRACK = 100  # frames
 NUM_FAILED_DET = 25  # frames
 MIN_FACE_SIZE = 100  # pixels
@@ -10,6 +10,6 @@ BATCH_SIZE = 20  # windows
 VSHIFT = 15  # frames
 SPEAKER_THRESHOLD = 2.0  # confidence
 
-# The filter keeps more of a video than run_pipeline does.
+# The filter keeps shorter tracks and smaller faces than run_pipeline.
 FILTER_MIN_TRACK = 50  # frames
 FILTER_MIN_FACE_SIZE = 50  # pixels

@@ -1,4 +1,4 @@
-"""Why a video or a track has no trustworthy score: a word for programs, and a line that names the flag to change."""
+"""Reasons why a video or track has no reliable score: a code for programs and a text that names the flag to change."""
 
 from dataclasses import dataclass
 
@@ -15,33 +15,36 @@ EDGE_OFFSET = "edge_offset"
 AUDIO_SHORT = "audio_short"
 SCENE_CUT_SHORT = "scene_cut_short"
 
-AUDIO_TOLERANCE = 5  # frames that the sound may end before the picture without a word
-SCENE_TOLERANCE = 5  # frames of the last scene that may be left out without a word
+AUDIO_TOLERANCE = 5  # frames by which the audio may end before the video without a warning
+SCENE_TOLERANCE = 5  # frames of the last scene that may be ignored without a warning
 
 
 @dataclass(frozen=True)
 class Reason:
-    """One reason.
+    """A reason why there is no score, or why the score is not reliable.
 
     Attributes:
-        code: one of this module's words.
-        text: the line for people.
+        code: one of the codes of this module.
+        text: explanation for the user, in one line.
     """
 
     code: str
     text: str
 
 
-def no_audio():
+def no_audio() -> Reason:
+    """Return the reason of a video without an audio stream."""
     return Reason(NO_AUDIO, "no audio stream: there is nothing to compare the lips with")
 
 
-def no_face(*, facedet_scale):
-    text = f"no face found: where faces are small, try a larger --facedet_scale than {facedet_scale:g}"
+def no_face(*, facedet_scale: float) -> Reason:
+    """Return the reason of a video in which no face was detected."""
+    text = f"no face found: if the faces are small, raise --facedet_scale above {facedet_scale:g}"
     return Reason(NO_FACE, text)
 
 
-def faces_too_small(*, largest, min_face_size):
+def faces_too_small(*, largest: float, min_face_size: int) -> Reason:
+    """Return the reason of a video whose largest face, of ``largest`` pixels, is not above ``min_face_size``."""
     text = (
         f"faces found, but all at most --min_face_size {min_face_size:g}: the largest measures {largest:.4g} "
         "pixels: lower --min_face_size"
@@ -49,47 +52,64 @@ def faces_too_small(*, largest, min_face_size):
     return Reason(FACES_TOO_SMALL, text)
 
 
-def long_tracks_too_small(*, largest, min_face_size, min_track):
+def long_tracks_too_small(*, largest: float, min_face_size: int, min_track: int) -> Reason:
+    """Return the reason of a video whose long tracks have faces of at most ``min_face_size``, but short ones do not.
+
+    Args:
+        largest: ``Track.size`` of the largest track of more than ``min_track`` frames, in pixels.
+        min_face_size, min_track: as in ``faces.tracks.track_faces``.
+    """
     text = (
-        f"faces found, but those for more than --min_track {min_track} frames all at most --min_face_size "
-        f"{min_face_size:g}: the largest of them measures {largest:.4g} pixels: lower --min_face_size, or --min_track"
+        f"faces found, but those in tracks of more than --min_track {min_track} frames are all at most --min_face_size "
+        f"{min_face_size:g}: the largest of them measures {largest:.4g} pixels: lower --min_face_size or --min_track"
     )
     return Reason(FACES_TOO_SMALL, text)
 
 
-def tracks_too_short(*, longest, min_track):
+def tracks_too_short(*, longest: int, min_track: int) -> Reason:
+    """Return the reason of a video whose longest track, of ``longest`` faces, does not have more than ``min_track``."""
     text = (
-        f"faces found, but none for more than --min_track {min_track} frames: the longest track has {longest}: "
+        f"faces found, but no track of more than --min_track {min_track} frames: the longest track has {longest}: "
         "lower --min_track"
     )
     return Reason(TRACKS_TOO_SHORT, text)
 
 
-def too_short(*, frames, needed):
-    return Reason(TOO_SHORT, f"too short to score: {frames} frames with both picture and sound, {needed} are needed")
+def too_short(*, frames: int, needed: int) -> Reason:
+    """Return the reason of a video or clip that has only ``frames`` frames with audio, of ``needed``."""
+    return Reason(TOO_SHORT, f"too short to score: {frames} frames with both video and audio, {needed} are needed")
 
 
-def edge_offset(*, offset):
+def edge_offset(*, offset: int) -> Reason:
+    """Return the reason of a track whose best offset is the largest that was tried; the true one may be beyond."""
     text = (
-        f"the best offset, {offset}, is at the edge of what was tried, so not trustworthy: "
+        f"the best offset, {offset}, is at the edge of the range that was tried, so it is not reliable: "
         f"raise --vshift above {abs(offset)}"
     )
     return Reason(EDGE_OFFSET, text)
 
 
-def audio_short(*, video_frames, audio_frames):
+def audio_short(*, video_frames: int, audio_frames: int) -> Reason:
+    """Return the reason of a video or track whose audio ends before its video; lengths in frames."""
     missing = video_frames - audio_frames
     text = (
         f"the audio ends {missing} frames ({missing * MILLISECONDS_PER_FRAME} ms) before the video: "
-        "what lies after it is not scored"
+        "frames without audio are not scored"
     )
     return Reason(AUDIO_SHORT, text)
 
 
-def scene_cut_short(*, frames, length):
+def scene_cut_short(*, frames: int, length: int) -> Reason:
+    """Return the reason of a video whose last ``frames`` are ignored; see ``faces.scenes.detect_scenes``.
+
+    Args:
+        frames: number of ignored frames at the end of the last scene.
+        length: length of the last scene, in frames.
+    """
     text = (
-        f"the last {frames} of the {length} frames of the last scene are left out, as published scores do with videos "
-        f"that are slower than {FRAME_RATE} frames a second or of variable rate: faces there have no track; to have "
-        f"them, convert the video to {FRAME_RATE} frames a second first (ffmpeg -i IN -vf fps={FRAME_RATE} OUT)"
+        f"the last {frames} of the {length} frames of the last scene are ignored, as in the published scores of videos "
+        f"with fewer than {FRAME_RATE} frames per second or a variable frame rate: faces there get no track; to "
+        f"include them, first convert the video to {FRAME_RATE} frames per second "
+        f"(ffmpeg -i IN -vf fps={FRAME_RATE} OUT)"
     )
     return Reason(SCENE_CUT_SHORT, text)

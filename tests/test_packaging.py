@@ -146,11 +146,16 @@ def test_stages_have_the_flags_defaults():
     from syncnet.steps import pipeline, visualise
     from syncnet.steps import score as score_step
 
-    for script, stage in (("run_pipeline", pipeline), ("run_syncnet", score_step), ("run_visualise", visualise)):
-        parameters = inspect.signature(stage.run).parameters.items()
-        stages = {name: p.default for name, p in parameters if p.default is not p.empty}
-        shared = stages.keys() & flags(script).keys()
-        assert shared and {name: stages[name] for name in shared} == {name: flags(script)[name] for name in shared}
+    stages = (
+        ("run_pipeline", pipeline.PipelineSettings),
+        ("run_syncnet", score_step.run),
+        ("run_visualise", visualise.run),
+    )
+    for script, stage in stages:
+        parameters = inspect.signature(stage).parameters.items()
+        found = {name: p.default for name, p in parameters if p.default is not p.empty}
+        shared = found.keys() & flags(script).keys()
+        assert shared and {name: found[name] for name in shared} == {name: flags(script)[name] for name in shared}
 
 
 def test_every_default_is_a_flags():

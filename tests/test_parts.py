@@ -1,4 +1,4 @@
-"""Smaller parts: batches of faces, spans of speakers, errors that name their file, reasons, devices."""
+"""Small units: batch sizes, speaker spans, errors that name their file, reasons, devices."""
 
 import errno
 import gc
@@ -23,9 +23,9 @@ from syncnet.faces.tracks import Tracking
 from syncnet.media import frames
 from syncnet.models.devices import select_device
 from syncnet.results.layout import Layout, crop_file, crop_number, frame_file, frame_files, new_file
-from syncnet.results.scores_json import doubts
+from syncnet.results.scores_json import score_warnings
 from syncnet.results.step_files import load_json, load_pickle, save_json, save_pickle
-from syncnet.steps.pipeline import explain
+from syncnet.steps.pipeline import PipelineSettings, explain
 from syncnet.sync.scoring import SyncScore
 from syncnet.sync.speakers import NOBODY, Span, spans, speaking_tracks
 
@@ -53,7 +53,7 @@ def test_forgotten_read_ahead_ends_its_thread():
 
 
 def test_batches_of_faces_stay_small():
-    """Many small pictures, or large ones made small, do not pile up."""
+    """The number of images per batch is limited when they are small or resized to be small."""
     assert detect.batch_size(64 * 64, 0.25) == detect.BATCH_FRAMES
     assert detect.batch_size(3840 * 2160, 0.01) == detect.BATCH_FRAMES
     assert detect.batch_size(3840 * 2160, 1) == 1
@@ -149,9 +149,7 @@ def test_reasons(tracking, found, audio_frames, codes):
         found,
         scenes=[Scene(0, 90), Scene(90, 200)],
         audio_frames=audio_frames,
-        min_track=100,
-        min_face_size=100,
-        facedet_scale=0.25,
+        settings=PipelineSettings(min_track=100, min_face_size=100, facedet_scale=0.25),
     )
     assert [reason.code for reason in reasons_found] == codes
     for reason in reasons_found:
@@ -160,12 +158,12 @@ def test_reasons(tracking, found, audio_frames, codes):
 
 
 @pytest.mark.parametrize(
-    ("offset", "seen", "heard", "codes"),
+    ("offset", "video_frames", "audio_frames", "codes"),
     [(14, 99, 99, []), (15, 99, 99, ["edge_offset"]), (-15, 99, 93, ["edge_offset", "audio_short"]), (0, 99, 94, [])],
 )
-def test_doubts(offset, seen, heard, codes):
-    score = SyncScore(np.zeros((9, 31)), offset, 5.0, 2.0, video_frames=seen, audio_frames=heard)
-    assert [reason.code for reason in doubts(score, vshift=15)] == codes
+def test_score_warnings(offset, video_frames, audio_frames, codes):
+    score = SyncScore(np.zeros((9, 31)), offset, 5.0, 2.0, video_frames=video_frames, audio_frames=audio_frames)
+    assert [reason.code for reason in score_warnings(score, vshift=15)] == codes
 
 
 def test_devices():
@@ -176,7 +174,7 @@ def test_devices():
             select_device(name)
 
 
-def test_memory_errors_are_told_from_others():
+def test_memory_errors_are_recognised():
     assert errors.out_of_memory(MemoryError())
     assert errors.out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
     assert not errors.out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
@@ -186,7 +184,7 @@ def test_memory_errors_are_told_from_others():
 
 
 def test_numbered_files_beyond_their_digits(tmp_path):
-    """In the numbers' order, a million and more too; nothing else that lies there."""
+    """Files are in numerical order, also beyond a million; other files are ignored."""
     numbers = [0, 8, 9_998, 999_998, 999_999, 1_000_000, 12_345_678]
     for path in [*(frame_file(tmp_path, n) for n in numbers), tmp_path / "x.jpg", tmp_path / "000001.part.jpg"]:
         path.touch()
@@ -199,8 +197,8 @@ def test_numbered_files_beyond_their_digits(tmp_path):
     assert list(map(crop_number, layout.crop_files())) == [0, 7, 9_999, 10_000, 123_456]
 
 
-def test_pictures_are_given_back_when_the_detector_fails(tmp_path):
-    """Whoever keeps the error keeps no thread with it."""
+def test_reading_thread_ends_when_the_detector_fails(tmp_path):
+    """The thread ends even while the error, with its traceback, is kept."""
     for index in range(3):
         cv2.imwrite(str(frame_file(tmp_path, index)), np.zeros((20, 20, 3), np.uint8))
     before = threading.active_count()

@@ -1,1 +1,1 @@
-"""From frames to face tracks: detection, cuts, tracking, cropping."""
+"""From frames to face tracks: face detection, scene detection, tracking and cropping."""

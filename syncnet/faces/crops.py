@@ -1,48 +1,52 @@
-"""Face tracks cut out of the video as clips of their own, 224x224 with sound: what SyncNet scores."""
+"""Clips of face tracks, 224x224 with audio: the input of SyncNet."""
 
 import contextlib
 import wave
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cv2
 import numpy as np
 
 from syncnet.errors import SyncNetError
-from syncnet.faces.tracks import Path2D
+from syncnet.faces.tracks import Path2D, Track
 from syncnet.media import conversions
 from syncnet.media.ffmpeg import absolute
 from syncnet.media.frames import read_ahead, read_frame
 from syncnet.median import median_filter
-from syncnet.progress import silent
+from syncnet.progress import Progress, silent
 from syncnet.results.layout import crop_audio_file, crop_file, frame_file, silent_crop_file
 
 CROP_SIZE = 224  # pixels
 SMOOTHING = 13  # frames of the median filter over the crops' sizes and centres
-PADDING = 110  # grey of what lies outside the picture
+PADDING = 110  # grey level outside the frame
 CODEC = "XVID"
-MUXERS = 2  # ffmpegs at a time
+MUXERS = 2  # ffmpeg processes in parallel
 
 
-def smooth(track):
-    """The ``Path2D`` of a track."""
+def smooth(track: Track) -> Path2D:
+    """Return the smoothed crop positions of a track."""
     x1, y1, x2, y2 = track.bbox.T
     half = np.maximum(x2 - x1, y2 - y1) / 2
     return Path2D(*(median_filter(v, SMOOTHING) for v in (half, (x1 + x2) / 2, (y1 + y2) / 2)))
 
 
-def crop_face(image, *, s, x, y, crop_scale):
-    """One crop.
+def crop_face(image: np.ndarray, *, s: float, x: float, y: float, crop_scale: float) -> np.ndarray:
+    """Cut the face out of a frame.
 
-    The picture counts as padded with grey by ``s * (1 + 2 * crop_scale)`` pixels on every side, and rows and columns
-    are cut from that; further out there is nothing, and the crop is stretched. Only what is cut is padded.
+    The result is the same as padding the frame with grey by ``s * (1 + 2 * crop_scale)`` pixels on every side, then
+    slicing and resizing; to save time only the crop is padded. A crop that extends beyond the padding is clipped to it
+    and therefore stretched by the resizing; this is kept for comparability.
 
     Args:
-        image: H x W x 3 array, BGR.
-        s, x, y: half-size and centre in pixels.
-        crop_scale: how much of the surroundings is in the crop.
+        image: H x W x 3 array, uint8, BGR.
+        s: half of the face's size, in pixels.
+        x, y: centre of the face, in pixels.
+        crop_scale: margin around the face, relative to its size.
 
     Returns:
-        224 x 224 x 3 array.
+        224 x 224 x 3 array, uint8, BGR.
     """
     height, width = image.shape[:2]
     border = int(s * (1 + 2 * crop_scale))
@@ -61,10 +65,23 @@ def crop_face(image, *, s, x, y, crop_scale):
 
 
 @contextlib.contextmanager
-def video_writer(path, *, frame_rate, width, height):
-    """Yield a ``cv2.VideoWriter`` of an XVID AVI."""
+def video_writer(path: Path, *, frame_rate: int, width: int, height: int) -> Iterator[cv2.VideoWriter]:
+    """Open a ``cv2.VideoWriter`` for an XVID AVI file and yield it.
+
+    Args:
+        path: path of the file.
+        frame_rate: frames per second.
+        width, height: size of the frames, in pixels.
+
+    Raises:
+        SyncNetError: the file cannot be written.
+    """
     writer = cv2.VideoWriter(
-        absolute(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*CODEC), frame_rate, (width, height)
+        absolute(path),
+        cv2.CAP_FFMPEG,
+        cv2.VideoWriter_fourcc(*CODEC),  # type: ignore[attr-defined]  # not in OpenCV's stubs
+        frame_rate,
+        (width, height),
     )
     try:
         if not writer.isOpened():
@@ -74,10 +91,16 @@ def video_writer(path, *, frame_rate, width, height):
         writer.release()
 
 
-def cut_audio(audio, output, *, first, last, frame_rate):
-    """Write the sound of frames ``first`` to ``last`` (inclusive) of a WAV file into another.
+def cut_audio(audio: Path, output: Path, *, first: int, last: int, frame_rate: int) -> None:
+    """Copy the audio of some frames into another WAV file.
 
-    Times are rounded to milliseconds, as published pipelines hand them to ffmpeg.
+    Times are rounded to milliseconds, as in the published pipeline's call of ffmpeg.
+
+    Args:
+        audio: WAV file of the video's audio.
+        output: WAV file to write.
+        first, last: first and last frame, inclusive.
+        frame_rate: frames per second.
     """
     with wave.open(str(audio), "rb") as source:
         rate, total = source.getframerate(), source.getnframes()
@@ -89,41 +112,59 @@ def cut_audio(audio, output, *, first, last, frame_rate):
             cut.writeframes(samples)
 
 
-def write_crops(tracks, *, frames, audio, folder, crop_scale, frame_rate, progress=silent):
-    """Write every track as a clip, 00000.avi and so on.
+def write_crops(
+    tracks: Sequence[Track],
+    *,
+    frames: Path,
+    audio: Path,
+    folder: Path,
+    crop_scale: float,
+    frame_rate: int,
+    progress: Progress = silent,
+) -> list[Path2D]:
+    """Write a clip of every track: 00000.avi and so on.
 
     Args:
         tracks: list of ``Track``.
-        frames: folder of the video's pictures.
-        audio: the video's sound, WAV.
-        folder: where the clips go.
+        frames: folder with the frames of the video.
+        audio: WAV file of the video's audio.
+        folder: output folder.
         crop_scale: as in ``crop_face``.
-        frame_rate: frames a second.
+        frame_rate: frames per second.
         progress: as in ``syncnet.progress``.
 
     Returns:
-        The ``Path2D`` of every track.
+        Crop positions of every track.
     """
     paths = [smooth(track) for track in tracks]
-    draw_crops(
+    write_silent_crops(
         tracks, paths, frames=frames, folder=folder, crop_scale=crop_scale, frame_rate=frame_rate, progress=progress
     )
 
-    def add_sound(index):
-        pictures, sound = silent_crop_file(folder, index), crop_audio_file(folder, index)
+    def add_audio(index: int) -> None:
+        silent_crop, crop_audio = silent_crop_file(folder, index), crop_audio_file(folder, index)
         frame = tracks[index].frame
-        cut_audio(audio, sound, first=frame[0], last=frame[-1], frame_rate=frame_rate)
-        conversions.mux(pictures, sound, crop_file(folder, index), frames=len(frame))
-        pictures.unlink()
-        sound.unlink()
+        cut_audio(audio, crop_audio, first=frame[0], last=frame[-1], frame_rate=frame_rate)
+        conversions.mux(silent_crop, crop_audio, crop_file(folder, index), frames=len(frame))
+        silent_crop.unlink()
+        crop_audio.unlink()
 
     with ThreadPoolExecutor(MUXERS) as pool:
-        list(pool.map(add_sound, range(len(tracks))))
+        list(pool.map(add_audio, range(len(tracks))))
     return paths
 
 
-def draw_crops(tracks, paths, *, frames, folder, crop_scale, frame_rate, progress):
-    """Write the pictures of all tracks in one pass over the video's."""
+def write_silent_crops(
+    tracks: Sequence[Track],
+    paths: Sequence[Path2D],
+    *,
+    frames: Path,
+    folder: Path,
+    crop_scale: float,
+    frame_rate: int,
+    progress: Progress,
+) -> None:
+    """Write the frames of all clips, without audio, in one pass over the video; arguments as in ``write_crops``."""
     needed = sorted(set().union(*(track.frame.tolist() for track in tracks)))
     writers = {}
     with contextlib.ExitStack() as stack:

@@ -1,8 +1,10 @@
-"""Cuts of a video."""
+"""Scene detection."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
-from scenedetect import ContentDetector, SceneManager, VideoOpenFailure, open_video
+from scenedetect import ContentDetector, FrameTimecode, SceneManager, VideoOpenFailure, open_video
 
 from syncnet.defaults import SCENE_THRESHOLD
 from syncnet.errors import MediaError
@@ -11,36 +13,44 @@ from syncnet.media.ffmpeg import absolute
 
 @dataclass(frozen=True)
 class Scene:
-    """Frames ``start`` up to but without ``end``, between two cuts."""
+    """A scene between two cuts.
+
+    Attributes:
+        start: index of the first frame.
+        end: index after the last frame.
+    """
 
     start: int
     end: int
 
 
-def new_manager(*, threshold=SCENE_THRESHOLD):
-    """PySceneDetect's manager of one ``detect_scenes``; its ``stop()`` ends that early.
+def new_manager(*, threshold: float = SCENE_THRESHOLD) -> SceneManager:
+    """Return a ``SceneManager`` for one call of ``detect_scenes``; its ``stop()`` ends the call early.
 
     Args:
-        threshold: how large a change of the picture is a cut.
+        threshold: change between two frames that counts as a cut, as in ``ContentDetector``.
     """
     manager = SceneManager()
     manager.add_detector(ContentDetector(threshold=threshold))
     return manager
 
 
-def detect_scenes(video, manager):
-    """Scenes of a video, by PySceneDetect's ContentDetector.
+def detect_scenes(video: Path, manager: SceneManager) -> list[tuple[FrameTimecode, FrameTimecode]]:
+    """Detect the scenes of a video with PySceneDetect's ``ContentDetector``.
 
-    A video without a cut is one scene up to the frame count of its container. With a cut the last scene ends at the
-    frames that the decoder delivered, which are fewer where ffmpeg left timestamp gaps: kept, because published scores
-    were computed so.
+    A video without a cut is one scene that ends at the frame count of its container. In a video with cuts the last
+    scene ends after the frames that the decoder returned, which are fewer if ffmpeg left gaps between timestamps. This
+    quirk is kept for comparability with published scores.
 
     Args:
-        video: path.
+        video: path of the video.
         manager: from ``new_manager``.
 
     Returns:
-        List of pairs of PySceneDetect's FrameTimecode, start and end.
+        List of (start, end).
+
+    Raises:
+        MediaError: OpenCV cannot read the video.
     """
     try:
         stream = open_video(absolute(video))
@@ -50,6 +60,6 @@ def detect_scenes(video, manager):
     return manager.get_scene_list() or [(stream.base_timecode, stream.duration)]
 
 
-def frame_numbers(timecodes):
-    """PySceneDetect's pairs as ``Scene`` objects."""
+def frame_numbers(timecodes: Iterable[tuple[FrameTimecode, FrameTimecode]]) -> list[Scene]:
+    """Convert the result of ``detect_scenes`` to ``Scene`` objects."""
     return [Scene(start.frame_num, end.frame_num) for start, end in timecodes]

@@ -164,17 +164,20 @@ class Scorer:
 
         check_input(path, advice="")
         p = self.parameters
-        found = pipeline.run(
-            path,
-            layout,
-            load_detector=lambda: self.detector,
-            find_weights=lambda: self.detector.weights,
+        settings = pipeline.PipelineSettings(
             facedet_scale=p.facedet_scale,
             crop_scale=p.crop_scale,
             min_track=p.min_track,
             num_failed_det=p.num_failed_det,
             min_face_size=p.min_face_size,
             scene_threshold=p.scene_threshold,
+        )
+        found = pipeline.run(
+            path,
+            layout,
+            settings,
+            load_detector=lambda: self.detector,
+            find_weights=lambda: self.detector.weights,
         )
         warnings = [asdict(reason) for reason in found.reasons]
         faces = asdict(found.faces) if found.faces else None

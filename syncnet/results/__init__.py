@@ -1,1 +1,1 @@
-"""Result files: where they lie, and their forms."""
+"""Result files: their paths and formats."""

@@ -1,17 +1,18 @@
-"""Where results live on disk. Nothing but this and ``filter.layout`` joins paths of results.
+"""Paths of results on disk. Only this module and ``filter.layout`` build them.
 
     DATA_DIR/pyavi/REF     video.avi, audio.wav (run_pipeline), video_only.avi, video_out.avi (run_visualise)
     DATA_DIR/pyframes/REF  000001.jpg ... (run_pipeline)
-    DATA_DIR/pycrop/REF    00000.avi ... a face track each (run_pipeline)
+    DATA_DIR/pycrop/REF    00000.avi ... one clip per face track (run_pipeline)
     DATA_DIR/pywork/REF    faces.pckl, scene.pckl, tracks.pckl, pipeline.json (run_pipeline),
                            activesd.pckl, offsets.txt (run_syncnet), scores.json (both)
-    DATA_DIR/pytmp/REF     scratch
+    DATA_DIR/pytmp/REF     temporary files
 
-A folder appears under its final name when it is complete, and so does a file: until then it carries PART.
+Files and folders are written under a temporary name that contains PART, and renamed when they are complete.
 """
 
 import os
 import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,102 +32,111 @@ LONGEST_NAME = 255  # bytes
 
 @dataclass(frozen=True)
 class Layout:
-    """Paths of one reference under one data folder.
+    """Paths of the results of one video.
+
+    Attributes:
+        data_dir: value of --data_dir.
+        reference: value of --reference, the name of the video.
 
     Raises:
-        UsageError: the reference is no plain folder name.
+        UsageError: the reference is not a plain folder name, or a name is not valid Unicode.
     """
 
     data_dir: Path
     reference: str
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "data_dir", Path(self.data_dir))
         check_unicode(self.data_dir, flag="--data_dir")
         check_reference(self.reference)
 
-    def folder(self, step):
+    def folder(self, step: str) -> Path:
+        """Return the folder of one of ``STEPS``."""
         return self.data_dir / step / self.reference
 
     @property
-    def video(self):
+    def video(self) -> Path:
         return self.folder("pyavi") / "video.avi"
 
     @property
-    def audio(self):
+    def audio(self) -> Path:
         return self.folder("pyavi") / "audio.wav"
 
     @property
-    def video_only(self):
+    def video_only(self) -> Path:
         return self.folder("pyavi") / "video_only.avi"
 
     @property
-    def video_out(self):
+    def video_out(self) -> Path:
         return self.folder("pyavi") / "video_out.avi"
 
     @property
-    def frames(self):
+    def frames(self) -> Path:
         return self.folder("pyframes")
 
     @property
-    def crops(self):
+    def crops(self) -> Path:
         return self.folder("pycrop")
 
     @property
-    def tmp(self):
+    def tmp(self) -> Path:
         return self.folder("pytmp")
 
     @property
-    def rate_script(self):
+    def rate_script(self) -> Path:
         return self.tmp / "rate.txt"
 
     @property
-    def unfinished_video(self):
+    def unfinished_video(self) -> Path:
         return self.tmp / "video.avi"
 
     @property
-    def faces(self):
+    def faces(self) -> Path:
         return self.folder("pywork") / "faces.pckl"
 
     @property
-    def scenes(self):
+    def scenes(self) -> Path:
         return self.folder("pywork") / "scene.pckl"
 
     @property
-    def tracks(self):
+    def tracks(self) -> Path:
         return self.folder("pywork") / "tracks.pckl"
 
     @property
-    def pipeline(self):
+    def pipeline(self) -> Path:
         return self.folder("pywork") / "pipeline.json"
 
     @property
-    def distances(self):
+    def distances(self) -> Path:
         return self.folder("pywork") / "activesd.pckl"
 
     @property
-    def offsets(self):
+    def offsets(self) -> Path:
         return self.folder("pywork") / "offsets.txt"
 
     @property
-    def scores(self):
+    def scores(self) -> Path:
         return self.folder("pywork") / "scores.json"
 
-    def crop_files(self):
-        """The finished face tracks, in order, and after them clips that somebody else named with a 0 in front."""
+    def crop_files(self) -> list[Path]:
+        """Return the clips of the face tracks in order, followed by clips of other programs named 0*.avi."""
         others = [path for path in sorted(self.crops.glob("0*.avi")) if crop_number(path) is None]
         finished = [path for path in others if not path.stem.endswith(PART)]
         return numbered_files(self.crops, ".avi", digits=CROP_DIGITS) + finished
 
-    def check_outside(self, path):
-        """Refuse an input that lies in one of the folders that a run replaces."""
+    def check_outside(self, path: str | Path) -> None:
+        """Refuse an input in a folder that a run replaces.
+
+        Raises:
+            UsageError: the path is in such a folder.
+        """
         for step in STEPS:
             for folder in (self.folder(step), part_folder(self.folder(step))):
                 if lies_in(path, folder):
                     raise UsageError(f"{path}: lies in {folder}, which this run replaces: choose another --reference")
 
-    def clear(self):
-        """Remove an earlier run's results of this reference, and make the folders for new ones."""
+    def clear(self) -> None:
+        """Remove the results of an earlier run with this reference, and create the folders for new ones."""
         for step in RESULTS:
             remove_folder(self.folder(step))
             remove_folder(part_folder(self.folder(step)))
@@ -134,212 +144,264 @@ class Layout:
             make_folder(self.folder(step))
 
 
-def lies_in(path, folder):
-    """Whether a path is a folder or below it, by its name or by where links lead."""
+def lies_in(path: str | Path, folder: Path) -> bool:
+    """Return True if a path is a folder or is below it, with or without resolving links."""
     names = (Path(path).resolve(), Path(path).absolute())
     folders = {folder.resolve(), folder.absolute()}
     return any(folders & {name, *name.parents} for name in names)
 
 
-def check_unicode(folder, *, flag):
-    """Refuse a folder of results with a name that OpenCV cannot open files by."""
+def check_unicode(folder: str | Path, *, flag: str) -> None:
+    """Refuse a path that is not valid Unicode, because OpenCV cannot open it.
+
+    Args:
+        folder: path of a folder or file.
+        flag: flag that gave the path, for the error message.
+
+    Raises:
+        UsageError: the path is not valid Unicode.
+    """
     try:
         str(folder).encode()
     except UnicodeEncodeError as error:
-        raise UsageError(f"{flag} {str(folder)!r}: a name in it is no Unicode: choose another one") from error
+        raise UsageError(f"{flag} {str(folder)!r}: not valid Unicode: choose another name") from error
 
 
-def check_reference(reference):
-    """Refuse a reference that is not one plain folder name, so that it stays inside DATA_DIR."""
+def check_reference(reference: str) -> None:
+    """Refuse a reference that is not a plain folder name, so that results stay inside DATA_DIR.
+
+    Raises:
+        UsageError: the reference is not a plain folder name, or is too long.
+    """
     check_unicode(reference, flag="--reference")
     bad = not reference or reference in (".", "..") or any(c in reference for c in "/\\\0")
     if len(os.fsencode(reference + PART)) > LONGEST_NAME:
-        raise UsageError(f"--reference {reference!r}: too long for a folder's name: choose a shorter one")
+        raise UsageError(f"--reference {reference!r}: too long for the name of a folder: choose a shorter one")
     if bad or reference.endswith(PART):
         raise UsageError(
-            f"--reference {reference!r}: must be a plain folder name, without slashes, because results go to "
-            "DATA_DIR/py*/REFERENCE"
+            f"--reference {reference!r}: must be a plain folder name without slashes, not ending in {PART}, because "
+            "results go to DATA_DIR/py*/REFERENCE"
         )
 
 
-def part_file(path):
-    """The name that a file carries until it is complete; its extension stays, which tells OpenCV the format."""
+def part_file(path: Path) -> Path:
+    """Return the temporary name of a file; its extension stays the same because OpenCV derives the format from it."""
     return path.with_name(path.stem + PART + path.suffix)
 
 
-def part_folder(folder):
-    """The name that a folder carries until it is complete."""
+def part_folder(folder: Path) -> Path:
+    """Return the temporary name of a folder."""
     return folder.with_name(folder.name + PART)
 
 
-def frame_file(folder, index):
-    """Path of the picture of frame ``index`` (from 0; the files count from 1)."""
+def frame_file(folder: Path, index: int) -> Path:
+    """Return the path of a frame's image.
+
+    Args:
+        folder: folder of frames.
+        index: index of the frame, from 0; the file names start at 1.
+    """
     return folder / (FRAME_PATTERN % (index + 1))
 
 
-def crop_file(folder, index):
+def crop_file(folder: Path, index: int) -> Path:
+    """Return the path of a face track's clip."""
     return folder / CROP_NAME.format(index)
 
 
-def frame_files(folder):
-    """The pictures in a folder of frames, in order."""
+def frame_files(folder: Path) -> list[Path]:
+    """Return the images in a folder of frames, in order."""
     return numbered_files(folder, ".jpg", digits=FRAME_DIGITS)
 
 
-def numbered_files(folder, suffix, *, digits):
-    """Files named by a number of at least so many digits, in the numbers' order."""
+def numbered_files(folder: Path, suffix: str, *, digits: int) -> list[Path]:
+    """Return the files whose names are numbers of at least ``digits`` digits, in numerical order."""
     files = (path for path in folder.glob(f"*{suffix}") if number_of(path, digits=digits) is not None)
     return sorted(files, key=lambda path: (len(path.stem), path.stem))
 
 
-def number_of(path, *, digits):
-    """The number of at least so many digits that a file is named by; None where it has another name."""
+def number_of(path: Path, *, digits: int) -> int | None:
+    """Return the number that is the name of a file; None if the name is not a number of at least ``digits`` digits."""
     return int(path.stem) if path.stem.isdecimal() and len(path.stem) >= digits else None
 
 
-def scratch_folder(tmp_dir, reference):
-    """Where the pictures and the sound of a clip that is being scored lie."""
+def scratch_folder(tmp_dir: str | Path, reference: str) -> Path:
+    """Return the folder for the temporary frames and audio of a clip.
+
+    Raises:
+        UsageError: the reference is not a plain folder name, or a name is not valid Unicode.
+    """
     check_reference(reference)
     check_unicode(tmp_dir, flag="--tmp_dir")
     return Path(tmp_dir) / reference
 
 
-def scratch_audio(folder):
+def scratch_audio(folder: Path) -> Path:
+    """Return the path of a clip's temporary audio."""
     return folder / "audio.wav"
 
 
-def clear_scratch(folder, *, clip):
-    """Make a scratch folder, or empty it of an earlier clip; whatever else lies there stays.
+def clear_scratch(folder: Path, *, clip: Path) -> None:
+    """Create a folder for temporary frames and audio, or remove those of an earlier clip; other files stay.
+
+    Args:
+        folder: from ``scratch_folder``.
+        clip: the clip that will be unpacked there.
 
     Raises:
-        UsageError: the ``clip`` that is to be unpacked there lies there itself.
+        UsageError: ``clip`` is one of the files to remove.
     """
     old = [*frame_files(folder), scratch_audio(folder)]
-    if lies_in(clip, folder) and any(lies_in(clip, path) for path in old):  # the one look spares thousands
-        raise UsageError(f"{clip}: lies in {folder}, where its pictures and sound are put: choose another --tmp_dir")
+    if lies_in(clip, folder) and any(lies_in(clip, path) for path in old):  # the first test is cheap
+        raise UsageError(f"{clip}: lies in {folder}, where its frames and audio are written: choose another --tmp_dir")
     make_folder(folder)
     for path in old:
         path.unlink(missing_ok=True)
 
 
-def crop_number(path):
-    """Which track a clip in a folder of crops is; None of one that run_pipeline did not name."""
+def crop_number(path: Path) -> int | None:
+    """Return the index of the track that a clip belongs to; None if run_pipeline did not name the clip."""
     return number_of(path, digits=CROP_DIGITS)
 
 
-def silent_crop_file(folder, index):
-    """A track's pictures before its sound is added."""
+def silent_crop_file(folder: Path, index: int) -> Path:
+    """Return the path of a track's clip before its audio is added."""
     return folder / f"silent{CROP_NAME.format(index)}"
 
 
-def crop_audio_file(folder, index):
+def crop_audio_file(folder: Path, index: int) -> Path:
+    """Return the path of a track's temporary audio."""
     return crop_file(folder, index).with_suffix(".wav")
 
 
-def make_folder(folder, *, flag="--data_dir"):
-    """Make a folder and its parents.
+def make_folder(folder: Path, *, flag: str = "--data_dir") -> None:
+    """Create a folder and its parents.
 
     Args:
-        flag: which flag leads elsewhere.
+        folder: path of the folder, which may exist.
+        flag: flag that chooses another folder, for the error message.
 
     Raises:
-        SyncNetError: it cannot be made or written.
+        SyncNetError: the folder cannot be created or is not writable.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SyncNetError(f"{folder}: cannot make this folder ({error.strerror}): choose another {flag}") from error
+        raise SyncNetError(f"{folder}: cannot create this folder ({error.strerror}): choose another {flag}") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise SyncNetError(f"{folder}: cannot write into this folder: choose another {flag}")
 
 
-def remove_folder(folder):
-    """Remove a folder that the suite made; of a link, the link alone."""
+def remove_folder(folder: Path) -> None:
+    """Remove a folder of results and its content; if it is a link, remove only the link.
+
+    Raises:
+        SyncNetError: the folder cannot be removed.
+    """
     try:
         if folder.is_symlink():
             folder.unlink()
         elif folder.exists():
             shutil.rmtree(folder)
     except OSError as error:
-        raise SyncNetError(f"{folder}: cannot remove an earlier run's results ({error.strerror})") from error
+        raise SyncNetError(f"{folder}: cannot remove the results of an earlier run ({error.strerror})") from error
 
 
-def discard(folder):
-    """Remove scratch, as far as it can be: what is left over costs room, nothing else."""
+def discard(folder: Path) -> None:
+    """Remove a folder of temporary files; errors are ignored, because remaining files only take disk space."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def clear_result(path, *, videofile):
-    """Remove an earlier result of the same name: it would pass for this run's when there is none.
+def clear_result(path: Path, *, videofile: str | Path) -> None:
+    """Remove a result of an earlier run, so that it is not mistaken for the result of a run that fails.
+
+    Args:
+        path: value of --json.
+        videofile: the input.
 
     Raises:
-        UsageError: the input is there.
+        UsageError: ``path`` is the input.
     """
     if path.exists() and path.samefile(videofile):
-        raise UsageError(f"{path}: is the input, which stays as it is: choose another --json")
+        raise UsageError(f"{path}: is the input, which is never overwritten: choose another --json")
     if path.is_file():
         path.resolve().unlink()
 
 
 @contextmanager
-def new_file(path):
-    """Yield the path to write to; it gets its final name when the block ends well and vanishes when not.
+def new_file(path: Path) -> Iterator[Path]:
+    """Write a file atomically: yield a temporary path that is renamed to ``path`` if the block succeeds.
 
-    What is no plain file (a pipe, /dev/stdout) is written as it is; of a link, what it leads to is replaced.
+    If the block fails, the temporary file is removed. If ``path`` is a link, its target is replaced. If it is not a
+    regular file (a pipe, /dev/stdout), the block writes to it directly.
+
+    Args:
+        path: final path of the file.
+
+    Yields:
+        Path to write to.
+
+    Raises:
+        DiskFullError: the disk is full.
+        SyncNetError: the file cannot be written.
     """
     if path.exists() and not path.is_file():
         yield path
         return
     target = path.resolve() if path.is_symlink() else path
-    aside = part_file(target)
+    temporary = part_file(target)
     try:
-        yield aside
-        aside.replace(target)
+        yield temporary
+        temporary.replace(target)
     except BrokenPipeError:
-        raise  # of something that was printed meanwhile
+        raise  # comes from printing, not from this file
     except OSError as error:
         kind = DiskFullError if no_space(error) else SyncNetError
-        # the block may have failed on another file than this
-        name, act = (path, "write") if error.filename in (None, str(aside)) else (error.filename, "read or write")
+        # the block may have failed on a file other than this one
+        name, act = (path, "write") if error.filename in (None, str(temporary)) else (error.filename, "read or write")
         raise kind(f"{name}: cannot {act} it ({error.strerror or error})") from error
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def new_folder(folder):
-    """Yield an empty folder to fill; it replaces ``folder`` when the block ends well and vanishes when not."""
-    aside = part_folder(folder)
-    remove_folder(aside)
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Write a folder atomically: yield an empty temporary folder that replaces ``folder`` if the block succeeds.
+
+    If the block fails, the temporary folder is removed and ``folder`` stays as it was.
+    """
+    temporary = part_folder(folder)
+    remove_folder(temporary)
     try:
-        make_folder(aside)
-        yield aside
+        make_folder(temporary)
+        yield temporary
         remove_folder(folder)
-        aside.replace(folder)
+        temporary.replace(folder)
     finally:
-        if aside.exists():
-            remove_folder(aside)
+        if temporary.exists():
+            remove_folder(temporary)
 
 
-def check_input(videofile, *, advice=": check --videofile"):
-    """The input as a path.
+def check_input(videofile: str | Path, *, advice: str = ": check --videofile") -> Path:
+    """Check that the input is a readable file, and return its path.
 
     Args:
-        advice: what the user is told to do about a file that is none.
+        videofile: path of the input.
+        advice: end of the error message if the input is not a readable file.
 
     Raises:
-        UsageError: no input is named.
-        MediaError: it is no file that can be read, or is empty.
+        UsageError: the path is empty.
+        MediaError: the input does not exist, is not a regular file, cannot be read or is empty.
     """
     if not videofile:
-        raise UsageError("--videofile: name the video to work on")
+        raise UsageError("--videofile is missing: name the input video")
     path = Path(videofile)
     if not path.exists():
         raise MediaError(f"{path}: no such file{advice}")
     if path.is_dir():
         raise MediaError(f"{path}: is a folder, not a video{advice}")
     if not path.is_file():
-        raise MediaError(f"{path}: is no plain file, and must be read more than once{advice}")
+        raise MediaError(f"{path}: is not a regular file, but the input is read more than once{advice}")
     try:
         path.open("rb").close()
     except OSError as error:

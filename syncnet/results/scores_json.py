@@ -1,22 +1,35 @@
-"""scores.json and pipeline.json: results for programs, with the recipe that they were made by."""
+"""Content of scores.json and pipeline.json: results for programs, with the recipe that produced them."""
+
+from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from syncnet import reasons
 from syncnet.constants import FRAME_RATE, MILLISECONDS_PER_FRAME
 
+if TYPE_CHECKING:
+    from syncnet.reasons import Reason
+    from syncnet.results.protocols import PipelineResult, Span, SyncScore, Weights
+
 SECONDS_DIGITS = 3
 
 
-def weights_record(weights):
+def weights_record(weights: Weights | None) -> dict[str, Any] | None:
+    """Return the entry of a recipe for ``models.weights.Weights``; None without weights."""
+    if weights is None:
+        return None
     return {"name": weights.name, "sha256": weights.sha256, "published": weights.published}
 
 
-def pipeline_report(result, *, videofile, reference):
-    """pipeline.json: what run_pipeline found, for run_syncnet and people.
+def pipeline_report(result: PipelineResult, *, videofile: str | Path, reference: str) -> dict[str, Any]:
+    """Return the content of pipeline.json: the results of run_pipeline.
 
     Args:
         result: ``PipelineResult``.
+        videofile: path of the input.
+        reference: name of the video.
     """
     return {
         "videofile": str(videofile),
@@ -32,8 +45,13 @@ def pipeline_report(result, *, videofile, reference):
     }
 
 
-def score_record(score, *, vshift):
-    """The numbers of one ``SyncScore``, with the reasons to doubt them."""
+def score_record(score: SyncScore, *, vshift: int) -> dict[str, Any]:
+    """Return the numbers of a ``SyncScore``, with the reasons why they are not reliable.
+
+    Args:
+        score: ``SyncScore``.
+        vshift: largest offset that was tried, in frames.
+    """
     return {
         "offset": score.offset,
         "offset_ms": score.offset * MILLISECONDS_PER_FRAME,
@@ -42,12 +60,12 @@ def score_record(score, *, vshift):
         "min_dist": score.min_dist,
         "lse_d": score.min_dist,
         "windows": len(score.dists),
-        "reasons": [asdict(reason) for reason in doubts(score, vshift=vshift)],
+        "reasons": [asdict(reason) for reason in score_warnings(score, vshift=vshift)],
     }
 
 
-def doubts(score, *, vshift):
-    """Reasons not to trust a ``SyncScore``."""
+def score_warnings(score: SyncScore, *, vshift: int) -> list[Reason]:
+    """Return the reasons why a ``SyncScore`` is not reliable; arguments as in ``score_record``."""
     found = []
     if abs(score.offset) == vshift:
         found.append(reasons.edge_offset(offset=score.offset))
@@ -56,14 +74,20 @@ def doubts(score, *, vshift):
     return found
 
 
-def empty_record(reason):
-    """In place of ``score_record`` for a track that cannot be scored."""
+def empty_record(reason: Reason) -> dict[str, Any]:
+    """Return what replaces ``score_record`` for a track that cannot be scored."""
     names = ("offset", "offset_ms", "confidence", "lse_c", "min_dist", "lse_d")
     return {**dict.fromkeys(names), "windows": 0, "reasons": [asdict(reason)]}
 
 
-def track_record(index, first_frame, last_frame, mean_face_size):
-    """Where and when a track is."""
+def track_record(index: int, first_frame: int, last_frame: int, mean_face_size: float | None) -> dict[str, Any]:
+    """Return the position of a track in the video.
+
+    Args:
+        index: index of the track.
+        first_frame, last_frame: indices of its first and last frame.
+        mean_face_size: ``Track.size``, in pixels; None if unknown.
+    """
     return {
         "track": index,
         "first_frame": first_frame,
@@ -74,25 +98,32 @@ def track_record(index, first_frame, last_frame, mean_face_size):
     }
 
 
-def span_record(span):
-    """A ``speakers.Span`` in seconds."""
+def span_record(span: Span) -> dict[str, Any]:
+    """Return a ``speakers.Span`` with times in seconds."""
     return {"start": seconds(span.first), "end": seconds(span.last + 1), "track": span.track}
 
 
-def seconds(frame):
-    """When a frame begins."""
+def seconds(frame: int) -> float:
+    """Return the start time of a frame, in seconds."""
     return round(frame / FRAME_RATE, SECONDS_DIGITS)
 
 
-def scores_report(pipeline, *, reference, tracks, speakers, recipe):
-    """scores.json.
+def scores_report(
+    pipeline: dict[str, Any] | None,
+    *,
+    reference: str | None,
+    tracks: list[dict[str, Any]],
+    speakers: list[dict[str, Any]],
+    recipe: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Return the content of scores.json.
 
     Args:
-        pipeline: what ``pipeline_report`` returned; None where the crops were made by another program.
-        reference: name of the video; None of a clip that has none.
-        tracks: per track a ``track_record`` and a ``score_record``, merged.
-        speakers: list of ``span_record``.
-        recipe: run_syncnet's part; None where nothing was scored.
+        pipeline: from ``pipeline_report``; None if another program made the crops.
+        reference: name of the video; None if it has no name.
+        tracks: one dict per track, ``track_record`` and ``score_record`` merged.
+        speakers: results of ``span_record``.
+        recipe: recipe of run_syncnet; None if nothing was scored.
     """
     pipeline = pipeline or {"videofile": None, "faces": None, "reasons": [], "recipe": None}
     return {

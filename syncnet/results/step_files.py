@@ -1,19 +1,27 @@
-"""The files between the steps: the pickles that other people's scripts read, and JSON for everything new."""
+"""Files that one step writes and another reads: the pickles of the published suite, and JSON for everything else."""
+
+from __future__ import annotations
 
 import io
 import json
 import pickle
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from syncnet.errors import SyncNetError
 from syncnet.results.layout import new_file
 
-PIPELINE, SYNC = "run_pipeline.py", "run_syncnet.py"  # what writes them
-PICKLE_PROTOCOL = 4  # the newest that every Python 3 in use can read
-# What the suite's pickles are made of, by module and name; a pickle that asks for anything else is not read.
+if TYPE_CHECKING:
+    from syncnet.results.protocols import Face, Path2D, Track
+
+PIPELINE, SYNC = "run_pipeline.py", "run_syncnet.py"  # the scripts that write the files
+PICKLE_PROTOCOL = 4  # the newest that every supported version of Python reads
+# Module and name of every class and function in the suite's pickles; pickles with any other are refused.
 ADMITTED = {
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
@@ -30,77 +38,88 @@ ADMITTED = {
     ("scenedetect.common", "_Seconds"),
     ("scenedetect.frame_timecode", "FrameTimecode"),
 }
-
-
 PIPELINE_KEYS = ("videofile", "reference", "faces", "recipe")
 TRACK_KEYS = ("first_frame", "last_frame", "mean_face_size")
 
 
 class PlainUnpickler(pickle.Unpickler):
-    """Reads numbers, arrays and timecodes, and runs nothing."""
+    """Unpickler of numbers, arrays and timecodes that cannot run other code."""
 
-    def find_class(self, module, name):
+    def find_class(self, module: str, name: str) -> Any:
+        """Return a class or function of ``ADMITTED``."""
         if (module, name) not in ADMITTED:
-            raise pickle.UnpicklingError(f"{module}.{name} is not of the suite")
+            raise pickle.UnpicklingError(f"{module}.{name} does not occur in files of this suite")
         return super().find_class(module, name)
 
 
-def save_pickle(value, path):
+def save_pickle(value: object, path: Path) -> None:
+    """Write a pickle atomically."""
     data = pickle.dumps(value, protocol=PICKLE_PROTOCOL)
-    with new_file(path) as aside:
-        aside.write_bytes(data)
+    with new_file(path) as temporary:
+        temporary.write_bytes(data)
 
 
-def load_pickle(path, *, made_by):
-    """What ``save_pickle`` wrote.
+def load_pickle(path: Path, *, made_by: str) -> Any:
+    """Read a pickle written by ``save_pickle``.
 
     Args:
-        made_by: the script that writes it, for the error.
+        path: path of the file.
+        made_by: script that writes the file, for the error message.
 
     Raises:
-        SyncNetError: missing, damaged or with something in it that the suite does not write.
+        SyncNetError: the file is missing, damaged or contains types that the suite does not write.
     """
     try:
         return PlainUnpickler(io.BytesIO(path.read_bytes())).load()
     except FileNotFoundError as error:
-        raise SyncNetError(f"{path}: not there: run {made_by} first") from error
+        raise SyncNetError(f"{path}: does not exist: run {made_by} first") from error
     except OSError as error:
         raise SyncNetError(f"{path}: cannot read it ({error.strerror})") from error
     except Exception as error:  # a damaged pickle can raise anything
         raise SyncNetError(f"{path}: not written by this suite, or damaged ({error}): run {made_by} again") from error
 
 
-def save_json(value, path):
+def save_json(value: object, path: Path) -> None:
+    """Write a JSON file atomically; numpy numbers are converted."""
     text = json.dumps(value, indent=1, default=plain, ensure_ascii=False) + "\n"
-    with new_file(path) as aside:
-        # a file name that is no Unicode becomes a JSON escape
-        aside.write_text(text, encoding="utf-8", errors="backslashreplace")
+    with new_file(path) as temporary:
+        # in file names that are not valid Unicode, the invalid bytes become JSON escapes
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def plain(value):
-    """A numpy number as Python's own."""
+def plain(value: object) -> object:
+    """Convert a numpy number to a Python number."""
     if isinstance(value, np.generic):
         return value.item()
-    raise TypeError(f"{type(value)} does not go into JSON")
+    raise TypeError(f"{type(value)} cannot be written as JSON")
 
 
-def load_json(path, *, made_by):
-    """What ``save_json`` wrote; errors as ``load_pickle``."""
+def load_json(path: Path, *, made_by: str) -> Any:
+    """Read a file written by ``save_json``; arguments and errors as in ``load_pickle``."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise SyncNetError(f"{path}: not there: run {made_by} first") from error
+        raise SyncNetError(f"{path}: does not exist: run {made_by} first") from error
     except (OSError, ValueError) as error:
         raise SyncNetError(f"{path}: damaged: run {made_by} again") from error
 
 
-def faces_record(faces):
-    """Per-frame lists of ``Face`` as faces.pckl has them."""
+def faces_record(faces: Iterable[Iterable[Face]]) -> list[list[dict[str, Any]]]:
+    """Return the content of faces.pckl.
+
+    Args:
+        faces: per frame a list of ``Face``.
+    """
     return [[{"frame": f.frame, "bbox": list(f.bbox), "conf": f.conf} for f in of_frame] for of_frame in faces]
 
 
-def tracks_record(tracks, paths):
-    """Tracks and their ``Path2D`` as tracks.pckl has them."""
+def tracks_record(tracks: Iterable[Track], paths: Iterable[Path2D]) -> list[dict[str, dict[str, np.ndarray]]]:
+    """Return the content of tracks.pckl.
+
+    Args:
+        tracks: list of ``Track``.
+        paths: their crops' ``Path2D``.
+    """
     return [
         {"track": {"frame": track.frame, "bbox": track.bbox}, "proc_track": {"s": path.s, "x": path.x, "y": path.y}}
         for track, path in zip(tracks, paths)
@@ -108,19 +127,27 @@ def tracks_record(tracks, paths):
 
 
 @contextmanager
-def well_formed(path, *, made_by):
-    """Make the error of a block that reads a value of another form one that names the file."""
+def well_formed(path: Path, *, made_by: str) -> Iterator[None]:
+    """Convert errors of a block that reads a value of unexpected form.
+
+    Args:
+        path: file that the value comes from, for the error message.
+        made_by: script that writes the file.
+
+    Raises:
+        SyncNetError: the value does not have the expected form.
+    """
     try:
         yield
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise SyncNetError(f"{path}: not what {made_by} writes ({error!r}): run it again") from error
+        raise SyncNetError(f"{path}: not in the format that {made_by} writes ({error!r}): run it again") from error
 
 
-def load_pipeline(path):
-    """pipeline.json as ``scores_json.pipeline_report`` has it.
+def load_pipeline(path: Path) -> dict[str, Any]:
+    """Read pipeline.json, the result of ``scores_json.pipeline_report``.
 
     Raises:
-        SyncNetError: missing, damaged or something else.
+        SyncNetError: the file is missing, damaged or of another form.
     """
     pipeline = load_json(path, made_by=PIPELINE)
     with well_formed(path, made_by=PIPELINE):
@@ -128,20 +155,17 @@ def load_pipeline(path):
             pipeline[key]
         for track in pipeline["tracks"]:
             first, last, _ = (track[key] for key in TRACK_KEYS)
-            last - first  # numbers
+            last - first  # raises TypeError unless both are numbers
         for reason in pipeline["reasons"]:
             reason["code"], reason["text"]
     return pipeline
 
 
-def load_tracks(path):
-    """What ``tracks_record`` describes, as far as it is drawn.
-
-    Returns:
-        List of ``SavedTrack``.
+def load_tracks(path: Path) -> list[SavedTrack]:
+    """Read tracks.pckl, as far as run_visualise needs it.
 
     Raises:
-        SyncNetError: missing, damaged or something else.
+        SyncNetError: the file is missing, damaged or of another form.
     """
     found = load_pickle(path, made_by=PIPELINE)
     with well_formed(path, made_by=PIPELINE):
@@ -150,11 +174,12 @@ def load_tracks(path):
 
 @dataclass(frozen=True)
 class SavedTrack:
-    """A track as far as it is drawn.
+    """The part of a track that run_visualise draws.
 
     Attributes:
         frame: N frame indices, int.
-        s, x, y: half-size and centre of the face in each, in pixels, float.
+        s: N half-sizes of the face, in pixels, float.
+        x, y: N coordinates of its centre, in pixels, float.
     """
 
     frame: np.ndarray
@@ -163,28 +188,31 @@ class SavedTrack:
     y: np.ndarray
 
 
-def saved_track(record):
-    """Read a track of tracks.pckl.
+def saved_track(record: dict[str, Any]) -> SavedTrack:
+    """Convert an entry of tracks.pckl.
 
     Raises:
-        ValueError: it is of two lengths, or of none.
+        ValueError: the arrays are empty or differ in length.
     """
     frame = np.array(record["track"]["frame"], int)
     path = {name: np.array(record["proc_track"][name], float) for name in ("s", "x", "y")}
     if not len(frame) or any(values.shape != frame.shape for values in path.values()):
-        raise ValueError("a track of two lengths, or of none")
+        raise ValueError("the arrays of a track are empty or differ in length")
     return SavedTrack(frame, **path)
 
 
-def load_distances(path):
-    """activesd.pckl: per track a windows x shifts array.
+def load_distances(path: Path) -> list[np.ndarray]:
+    """Read activesd.pckl.
+
+    Returns:
+        Per track a windows x shifts array, float32.
 
     Raises:
-        SyncNetError: missing, damaged or something else.
+        SyncNetError: the file is missing, damaged or of another form.
     """
     found = load_pickle(path, made_by=SYNC)
     with well_formed(path, made_by=SYNC):
         arrays = [np.asarray(dists, np.float32) for dists in found]
         if any(dists.ndim != 2 or not dists.shape[1] for dists in arrays):
-            raise ValueError("no tables of distances")
+            raise ValueError("an array of distances does not have two dimensions")
     return arrays

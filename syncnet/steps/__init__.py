@@ -1,1 +1,1 @@
-"""The steps of the published suite: each from files to files."""
+"""The steps of the published suite, each of which reads and writes files."""

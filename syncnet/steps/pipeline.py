@@ -1,100 +1,124 @@
-"""run_pipeline's work: from any video to face tracks with sound."""
+"""The step run_pipeline: from any video to clips of face tracks with audio."""
+
+from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from syncnet import defaults, reasons
 from syncnet.constants import FRAME_RATE, MIN_FRAMES, SAMPLES_PER_FRAME
 from syncnet.errors import MediaError
 from syncnet.faces.crops import write_crops
-from syncnet.faces.detect import Summary, detect_faces, summarise
-from syncnet.faces.scenes import detect_scenes, frame_numbers, new_manager
-from syncnet.faces.tracks import track_faces
+from syncnet.faces.detect import Detector, Summary, detect_faces, summarise
+from syncnet.faces.scenes import Scene, detect_scenes, frame_numbers, new_manager
+from syncnet.faces.tracks import Face, Path2D, Track, Tracking, track_faces
 from syncnet.media import conversions
-from syncnet.media.containers import check_streams
+from syncnet.media.containers import Streams, check_streams
 from syncnet.media.ffmpeg import reading_output_of
 from syncnet.media.fingerprint import behaviour
 from syncnet.media.frames import growing_files
-from syncnet.progress import silent
-from syncnet.results.layout import check_input, discard, make_folder, new_file, new_folder
+from syncnet.progress import Progress, silent
+from syncnet.reasons import Reason
+from syncnet.results.layout import Layout, check_input, discard, make_folder, new_file, new_folder
 from syncnet.results.scores_json import pipeline_report, scores_report, weights_record
 from syncnet.results.step_files import faces_record, save_json, save_pickle, tracks_record
 from syncnet.steps.versions import versions
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from scenedetect import FrameTimecode
+
+    from syncnet.results.protocols import Weights
 
 logger = logging.getLogger("syncnet")
 
 
 @dataclass(frozen=True)
-class PipelineResult:
-    """What ``run`` found.
+class PipelineSettings:
+    """Settings of run_pipeline, named like the flags; their fields are also keys of the recipe.
 
     Attributes:
-        recipe: every parameter that the tracks depend on.
-        faces: ``Summary`` of the faces; None where nothing was looked at.
-        scenes: list of ``Scene``.
-        tracks: list of ``Track``.
-        paths: list of ``Path2D``, where each track's crops lie.
-        reasons: list of ``Reason``: why there is no track, or why not to trust the tracks' scores.
-    """
-
-    recipe: dict
-    faces: Summary | None = None
-    scenes: list = field(default_factory=list)
-    tracks: list = field(default_factory=list)
-    paths: list = field(default_factory=list)
-    reasons: list = field(default_factory=list)
-
-
-def run(
-    videofile,
-    layout,
-    *,
-    load_detector,
-    find_weights=lambda: None,
-    facedet_scale=defaults.FACEDET_SCALE,
-    crop_scale=defaults.CROP_SCALE,
-    min_track=defaults.MIN_TRACK,
-    frame_rate=FRAME_RATE,
-    num_failed_det=defaults.NUM_FAILED_DET,
-    min_face_size=defaults.MIN_FACE_SIZE,
-    scene_threshold=defaults.SCENE_THRESHOLD,
-    progress=silent,
-    on_faces=lambda index, faces: None,
-):
-    """Find the face tracks of a video and write them, with everything that later steps need, to ``layout``.
-
-    Args:
-        videofile: path of the input.
-        layout: ``Layout``; its folders are replaced.
-        load_detector: returns the ``faces.detect.Detector``; called while ffmpeg works.
-        find_weights: returns its ``Weights``, or None; called for the recipe of a video that it does not get to see.
         facedet_scale: as in ``detect_faces``.
         crop_scale, frame_rate: as in ``write_crops``.
         min_track, num_failed_det, min_face_size: as in ``track_faces``.
         scene_threshold: as in ``scenes.new_manager``.
-        progress: as in ``syncnet.progress``.
-        on_faces: called with every frame's index and its list of faces.
+    """
 
-    Returns:
-        ``PipelineResult``. Also in pipeline.json; and where there is no track, which is no error, in scores.json.
+    facedet_scale: float = defaults.FACEDET_SCALE
+    crop_scale: float = defaults.CROP_SCALE
+    min_track: int = defaults.MIN_TRACK
+    frame_rate: int = FRAME_RATE
+    num_failed_det: int = defaults.NUM_FAILED_DET
+    min_face_size: int = defaults.MIN_FACE_SIZE
+    scene_threshold: float = defaults.SCENE_THRESHOLD
+
+    @classmethod
+    def from_flags(cls, args: Namespace) -> PipelineSettings:
+        """Return the settings given by parsed flags."""
+        return cls(**{setting.name: getattr(args, setting.name) for setting in fields(cls)})
+
+
+DEFAULT_SETTINGS = PipelineSettings()
+
+
+@dataclass(frozen=True)
+class PipelineResult:
+    """Result of ``run``.
+
+    Attributes:
+        recipe: everything that the tracks depend on.
+        faces: statistics of the faces; None if no frame was analysed.
+        scenes: scenes of the video.
+        tracks: face tracks.
+        paths: crop positions of the tracks.
+        reasons: why there is no track, or why the tracks' scores are not reliable.
+    """
+
+    recipe: dict[str, Any]
+    faces: Summary | None = None
+    scenes: list[Scene] = field(default_factory=list)
+    tracks: list[Track] = field(default_factory=list)
+    paths: list[Path2D] = field(default_factory=list)
+    reasons: list[Reason] = field(default_factory=list)
+
+
+def run(
+    videofile: str | Path,
+    layout: Layout,
+    settings: PipelineSettings = DEFAULT_SETTINGS,
+    *,
+    load_detector: Callable[[], Detector],
+    find_weights: Callable[[], Weights | None] = lambda: None,
+    progress: Progress = silent,
+    on_faces: Callable[[int, list[Face]], None] = lambda index, faces: None,
+) -> PipelineResult:
+    """Find the face tracks of a video, and write them and everything that later steps need.
+
+    The result is also written to pipeline.json. A video without a track is not an error: scores.json then gives the
+    reason.
+
+    Args:
+        videofile: path of the input.
+        layout: ``Layout``; its folders are replaced.
+        settings: ``PipelineSettings``.
+        load_detector: returns the ``Detector``; called while ffmpeg converts the video.
+        find_weights: returns the detector's ``Weights`` or None; called for the recipe if the detector is not used.
+        progress: as in ``syncnet.progress``.
+        on_faces: called with the index and the list of faces of every frame.
 
     Raises:
-        MediaError: the input is no video. Where its content is to blame, scores.json says so too.
+        MediaError: the input cannot be used; if the reason is its content, scores.json gives the reason.
+        UsageError: the input is missing, or is in a folder that would be replaced.
     """
-    parameters = {
-        "facedet_scale": facedet_scale,
-        "crop_scale": crop_scale,
-        "min_track": min_track,
-        "frame_rate": frame_rate,
-        "num_failed_det": num_failed_det,
-        "min_face_size": min_face_size,
-        "scene_threshold": scene_threshold,
-    }
 
-    def without_tracks(reason):
-        return PipelineResult(recipe=make_recipe(parameters, weights=find_weights()), reasons=[reason])
+    def without_tracks(reason: Reason) -> PipelineResult:
+        return PipelineResult(recipe=make_recipe(settings, weights=find_weights()), reasons=[reason])
 
     layout.check_outside(videofile)
     try:
@@ -105,25 +129,22 @@ def run(
             make_folder(layout.crops)
             return save(without_tracks(reasons.no_audio()), videofile, layout)
         detector = convert(videofile, layout, streams=streams, load_detector=load_detector)
-        faces, timecodes = look(
-            layout,
-            detector=detector,
-            facedet_scale=facedet_scale,
-            scene_threshold=scene_threshold,
-            progress=progress,
-            on_faces=on_faces,
-        )
+        faces, timecodes = analyse(layout, settings, detector=detector, progress=progress, on_faces=on_faces)
     except MediaError as error:
         if error.code:
             layout.clear()
-            save(without_tracks(reasons.Reason(error.code, str(error))), videofile, layout)
+            save(without_tracks(Reason(error.code, str(error))), videofile, layout)
         raise
     finally:
         discard(layout.tmp)
 
     scenes = frame_numbers(timecodes)
     tracking = track_faces(
-        faces, scenes, min_track=min_track, num_failed_det=num_failed_det, min_face_size=min_face_size
+        faces,
+        scenes,
+        min_track=settings.min_track,
+        num_failed_det=settings.num_failed_det,
+        min_face_size=settings.min_face_size,
     )
     with new_folder(layout.crops) as folder:
         paths = write_crops(
@@ -131,14 +152,14 @@ def run(
             frames=layout.frames,
             audio=layout.audio,
             folder=folder,
-            crop_scale=crop_scale,
-            frame_rate=frame_rate,
+            crop_scale=settings.crop_scale,
+            frame_rate=settings.frame_rate,
             progress=progress,
         )
         save_pickle(tracks_record(tracking.tracks, paths), layout.tracks)
     summary = summarise(faces)
     result = PipelineResult(
-        recipe={**make_recipe(parameters, weights=detector.weights), "device": str(detector.device)},
+        recipe={**make_recipe(settings, weights=detector.weights), "device": str(detector.device)},
         faces=summary,
         scenes=scenes,
         tracks=tracking.tracks,
@@ -148,23 +169,21 @@ def run(
             summary,
             scenes=scenes,
             audio_frames=conversions.wav_length(layout.audio) // SAMPLES_PER_FRAME,
-            min_track=min_track,
-            min_face_size=min_face_size,
-            facedet_scale=facedet_scale,
+            settings=settings,
         ),
     )
     return save(result, videofile, layout)
 
 
-def make_recipe(parameters, *, weights):
-    """Everything on run_pipeline's side that a score depends on."""
-    return {**parameters, "s3fd_weights": weights and weights_record(weights), "versions": versions()}
+def make_recipe(settings: PipelineSettings, *, weights: Weights | None) -> dict[str, Any]:
+    """Return the recipe of run_pipeline: everything in this step that a score depends on."""
+    return {**asdict(settings), "s3fd_weights": weights_record(weights), "versions": versions()}
 
 
-def convert(videofile, layout, *, streams, load_detector):
-    """Convert the input and load the detector meanwhile: the detector.
+def convert(videofile: Path, layout: Layout, *, streams: Streams, load_detector: Callable[[], Detector]) -> Detector:
+    """Convert the input with ffmpeg, load the detector at the same time, and return the detector.
 
-    An earlier run's results give way when both have worked, not before.
+    The results of an earlier run are removed only after both have succeeded.
     """
     make_folder(layout.tmp)
     with conversions.start_conversion(
@@ -177,14 +196,25 @@ def convert(videofile, layout, *, streams, load_detector):
         detector = load_detector()
         conversion.finish(code=reasons.NOT_MEDIA)
     if conversion.complaint:
-        logger.warning("%s: damaged? what can be read of it is used (ffmpeg: %s)", videofile, conversion.complaint)
+        logger.warning("%s: damaged? using what can be read of it (ffmpeg: %s)", videofile, conversion.complaint)
     layout.clear()
     layout.unfinished_video.replace(layout.video)
     return detector
 
 
-def look(layout, *, detector, facedet_scale, scene_threshold, progress, on_faces):
-    """Find faces and cuts in the converted video: per-frame lists of ``Face``, and the timecodes of the scenes."""
+def analyse(
+    layout: Layout,
+    settings: PipelineSettings,
+    *,
+    detector: Detector,
+    progress: Progress,
+    on_faces: Callable[[int, list[Face]], None],
+) -> tuple[list[list[Face]], list[tuple[FrameTimecode, FrameTimecode]]]:
+    """Unpack the converted video and detect its faces and scenes.
+
+    Returns:
+        Per frame a list of ``Face``; start and end of every scene.
+    """
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(new_folder(layout.frames))
         audio = stack.enter_context(new_file(layout.audio))
@@ -192,33 +222,49 @@ def look(layout, *, detector, facedet_scale, scene_threshold, progress, on_faces
             conversions.start_unpacking(layout.video, folder, audio, quality=conversions.PIPELINE_QUALITY)
         )
         pool = stack.enter_context(ThreadPoolExecutor(1))
-        manager = new_manager(threshold=scene_threshold)
-        stack.callback(manager.stop)  # when the faces fail, nobody waits for the cuts
+        manager = new_manager(threshold=settings.scene_threshold)
+        stack.callback(manager.stop)  # if face detection fails, do not wait for scene detection
         cuts = pool.submit(detect_scenes, layout.video, manager)
         files = growing_files(folder, unpacking)
-        faces = []
-        found = detect_faces(files, detector, facedet_scale=facedet_scale)
+        faces: list[list[Face]] = []
+        found = detect_faces(files, detector, facedet_scale=settings.facedet_scale)
         with reading_output_of(unpacking):
             for of_frame in progress(found, total=conversions.frame_count(layout.video), desc="faces"):
                 on_faces(len(faces), of_frame)
                 faces.append(of_frame)
         unpacking.finish()
         if not faces:
-            raise MediaError(f"{layout.video}: no picture in it can be decoded", code=reasons.NOT_MEDIA)
+            raise MediaError(f"{layout.video}: no frame of it can be decoded", code=reasons.NOT_MEDIA)
         timecodes = cuts.result()
     save_pickle(faces_record(faces), layout.faces)
     save_pickle(timecodes, layout.scenes)
     return faces, timecodes
 
 
-def explain(tracking, summary, *, scenes, audio_frames, min_track, min_face_size, facedet_scale):
-    """Reasons why there is no track, or not to trust the tracks there are."""
+def explain(
+    tracking: Tracking,
+    summary: Summary,
+    *,
+    scenes: Sequence[Scene],
+    audio_frames: int,
+    settings: PipelineSettings,
+) -> list[Reason]:
+    """Return the reasons why there is no track, or why the tracks' scores are not reliable.
+
+    Args:
+        tracking: result of ``track_faces``.
+        summary: statistics of the faces.
+        scenes: scenes of the video.
+        audio_frames: length of the audio, in frames.
+        settings: settings of the run.
+    """
+    min_track, min_face_size = settings.min_track, settings.min_face_size
     found = []
     if not tracking.tracks:
         if min(summary.frames, audio_frames) < MIN_FRAMES:
             found.append(reasons.too_short(frames=min(summary.frames, audio_frames), needed=MIN_FRAMES))
-        if not summary.frames_with_faces:
-            found.append(reasons.no_face(facedet_scale=facedet_scale))
+        if summary.largest is None:
+            found.append(reasons.no_face(facedet_scale=settings.facedet_scale))
         elif tracking.largest is not None and summary.largest > min_face_size:
             found.append(
                 reasons.long_tracks_too_small(
@@ -231,16 +277,16 @@ def explain(tracking, summary, *, scenes, audio_frames, min_track, min_face_size
             if summary.largest <= min_face_size:
                 found.append(reasons.faces_too_small(largest=summary.largest, min_face_size=min_face_size))
             found.append(reasons.tracks_too_short(longest=tracking.longest, min_track=min_track))
-    left_out = summary.frames - scenes[-1].end
-    if left_out > reasons.SCENE_TOLERANCE:
-        found.append(reasons.scene_cut_short(frames=left_out, length=summary.frames - scenes[-1].start))
+    ignored = summary.frames - scenes[-1].end
+    if ignored > reasons.SCENE_TOLERANCE:
+        found.append(reasons.scene_cut_short(frames=ignored, length=summary.frames - scenes[-1].start))
     if summary.frames - audio_frames > reasons.AUDIO_TOLERANCE:
         found.append(reasons.audio_short(video_frames=summary.frames, audio_frames=audio_frames))
     return found
 
 
-def save(result, videofile, layout):
-    """Write pipeline.json and, where nothing is left to score, scores.json."""
+def save(result: PipelineResult, videofile: str | Path, layout: Layout) -> PipelineResult:
+    """Write pipeline.json and, if there is no track, scores.json; return ``result``."""
     report = pipeline_report(result, videofile=videofile, reference=layout.reference)
     save_json(report, layout.pipeline)
     if not result.tracks:

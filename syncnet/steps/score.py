@@ -1,16 +1,22 @@
-"""run_syncnet's work: score every face track of a video, and say who speaks."""
+"""The step run_syncnet: score the face tracks of a video and find the speaking face."""
+
+from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from syncnet import reasons
 from syncnet.defaults import BATCH_SIZE, SPEAKER_THRESHOLD, VSHIFT
 from syncnet.errors import MediaError, SyncNetError
-from syncnet.progress import silent
-from syncnet.results.layout import crop_number, discard, make_folder, new_file
+from syncnet.progress import Progress, silent
+from syncnet.reasons import Reason
+from syncnet.results.layout import Layout, crop_number, discard, make_folder, new_file
 from syncnet.results.scores_json import (
     empty_record,
     score_record,
@@ -23,73 +29,103 @@ from syncnet.results.step_files import load_pipeline, save_json, save_pickle
 from syncnet.steps.versions import versions
 from syncnet.sync.framewise import speaking_confidence
 from syncnet.sync.scoring import SyncScore
-from syncnet.sync.speakers import spans, speaking_tracks
+from syncnet.sync.speakers import Span, spans, speaking_tracks
+
+if TYPE_CHECKING:
+    import torch
+
+    from syncnet.results.protocols import Weights
 
 logger = logging.getLogger("syncnet")
 
 UNSCORABLE = (reasons.TOO_SHORT, reasons.NO_AUDIO)
 
 
-@dataclass(frozen=True)
-class SyncResult:
-    """What ``run`` found.
+class Net(Protocol):
+    """Interface of ``SyncNetInstance``, which steps may not import.
 
     Attributes:
-        scores: per track its ``SyncScore``, or the ``Reason`` why there is none.
-        speakers: list of ``Span``.
-        report: what scores.json holds.
+        device: torch device that runs the network.
+        weights: weights in use.
     """
 
-    scores: list
-    speakers: list
-    report: dict
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def weights(self) -> Weights | None: ...
+
+    def score_all(
+        self,
+        videofiles: Iterable[str | Path],
+        *,
+        folder: Path,
+        batch_size: int = BATCH_SIZE,
+        vshift: int = VSHIFT,
+        print_line: Callable[[str], object] = print,
+    ) -> Generator[SyncScore | MediaError, None, None]:
+        """Score several clips."""
+
+
+@dataclass(frozen=True)
+class SyncResult:
+    """Result of ``run``.
+
+    Attributes:
+        scores: per track its ``SyncScore``, or the ``Reason`` why it has none.
+        speakers: when each track's face speaks.
+        report: content of scores.json.
+    """
+
+    scores: list[SyncScore | Reason]
+    speakers: list[Span]
+    report: dict[str, Any]
 
 
 def run(
-    layout,
-    net,
+    layout: Layout,
+    net: Net,
     *,
-    batch_size=BATCH_SIZE,
-    vshift=VSHIFT,
-    speaker_threshold=SPEAKER_THRESHOLD,
-    print_line=print,
-    progress=silent,
-):
-    """Score the face tracks that run_pipeline cut out; write activesd.pckl, offsets.txt and scores.json.
+    batch_size: int = BATCH_SIZE,
+    vshift: int = VSHIFT,
+    speaker_threshold: float = SPEAKER_THRESHOLD,
+    print_line: Callable[[str], object] = print,
+    progress: Progress = silent,
+) -> SyncResult:
+    """Score the face tracks from run_pipeline, and write activesd.pckl, offsets.txt and scores.json.
+
+    A video without a track is not an error.
 
     Args:
         layout: ``Layout``.
-        net: ``SyncNetInstance`` with its parameters loaded.
+        net: ``SyncNetInstance`` with loaded weights.
         batch_size, vshift: as in ``SyncNetInstance.score``.
-        speaker_threshold: confidence that a speaking face is above.
-        print_line: takes the lines that the published suite prints.
+        speaker_threshold: the framewise confidence of a speaking face is above this.
+        print_line: called with the lines that the published suite prints.
         progress: as in ``syncnet.progress``.
 
-    Returns:
-        ``SyncResult``; no track is no error.
-
     Raises:
-        SyncNetError: there is nothing from run_pipeline, or a crop is damaged.
+        SyncNetError: results of run_pipeline are missing or damaged.
     """
     if not layout.crops.is_dir():
         raise SyncNetError(
-            f"{layout.crops}: not there: run run_pipeline.py with the same --data_dir and --reference first"
+            f"{layout.crops}: does not exist: run run_pipeline.py with the same --data_dir and --reference first"
         )
     pipeline = load_pipeline(layout.pipeline) if layout.pipeline.exists() else None
     files = layout.crop_files()
     if pipeline and len(files) < len(pipeline["tracks"]):
-        there = f"{len(files)} of {len(pipeline['tracks'])} face tracks are there"
-        raise SyncNetError(f"{layout.crops}: {there}: run run_pipeline.py again")
+        count = f"only {len(files)} of {len(pipeline['tracks'])} face tracks found"
+        raise SyncNetError(f"{layout.crops}: {count}: run run_pipeline.py again")
     if not (pipeline or files):
         raise SyncNetError(f"{layout.crops}: no face tracks in it: run run_pipeline.py first")
-    if not layout.distances.parent.exists():  # crops from elsewhere
+    if not layout.distances.parent.exists():  # another program made the crops
         make_folder(layout.distances.parent)
     for old in (layout.distances, layout.offsets, layout.scores):
         old.unlink(missing_ok=True)
     try:
-        options = {"batch_size": batch_size, "vshift": vshift, "print_line": print_line}
-        with contextlib.closing(net.score_all(files, folder=layout.tmp, **options)) as found:
-            bar = progress(found, total=len(files), desc="tracks")
+        found = net.score_all(files, folder=layout.tmp, batch_size=batch_size, vshift=vshift, print_line=print_line)
+        with contextlib.closing(found) as results:
+            bar = progress(results, total=len(files), desc="tracks")
             scores = [score_or_reason(score, file) for score, file in zip(bar, files)]
     finally:
         discard(layout.tmp)
@@ -97,19 +133,23 @@ def run(
         {**describe(pipeline, index, crop_number(file), score), **numbers(score, vshift=vshift)}
         for index, (file, score) in enumerate(zip(files, scores))
     ]
-    found = speakers(scores, [record["first_frame"] for record in records], threshold=speaker_threshold)
+    speaking = speakers(scores, [record["first_frame"] for record in records], threshold=speaker_threshold)
     recipe = {**scoring_recipe(net, batch_size=batch_size, vshift=vshift), "speaker_threshold": speaker_threshold}
-    spans_found = list(map(span_record, found))
-    report = scores_report(pipeline, reference=layout.reference, tracks=records, speakers=spans_found, recipe=recipe)
+    span_records = list(map(span_record, speaking))
+    report = scores_report(pipeline, reference=layout.reference, tracks=records, speakers=span_records, recipe=recipe)
     save_pickle([distances(score, vshift=vshift) for score in scores], layout.distances)
-    with new_file(layout.offsets) as aside:
-        aside.write_text("".join(offset_lines(scores)), encoding="utf-8")
+    with new_file(layout.offsets) as temporary:
+        temporary.write_text("".join(offset_lines(scores)), encoding="utf-8")
     save_json(report, layout.scores)
-    return SyncResult(scores=scores, speakers=found, report=report)
+    return SyncResult(scores=scores, speakers=speaking, report=report)
 
 
-def score_or_reason(found, file):
-    """The ``SyncScore`` of a clip, or the ``Reason`` why it has none, which does not name the file.
+def score_or_reason(found: SyncScore | MediaError, file: Path) -> SyncScore | Reason:
+    """Return the score of a clip, or the ``Reason`` why it has none, whose text does not name the file.
+
+    Args:
+        found: ``SyncScore`` or ``MediaError``, from ``SyncNetInstance.score_all``.
+        file: path of the clip.
 
     Raises:
         MediaError: the clip is damaged.
@@ -118,15 +158,25 @@ def score_or_reason(found, file):
         return found
     if found.code not in UNSCORABLE:
         raise found
-    return reasons.Reason(found.code, str(found).removeprefix(f"{file}: "))
+    return Reason(found.code, str(found).removeprefix(f"{file}: "))
 
 
-def numbers(score, *, vshift):
+def numbers(score: SyncScore | Reason, *, vshift: int) -> dict[str, Any]:
+    """Return the ``score_record`` of a ``SyncScore``, or the ``empty_record`` of a ``Reason``."""
     return score_record(score, vshift=vshift) if isinstance(score, SyncScore) else empty_record(score)
 
 
-def describe(pipeline, index, number, score):
-    """The ``track_record`` of a clip; without run_pipeline's word on it, times count from the clip's start."""
+def describe(
+    pipeline: dict[str, Any] | None, index: int, number: int | None, score: SyncScore | Reason
+) -> dict[str, Any]:
+    """Return the ``track_record`` of a clip; if pipeline.json does not describe it, times start at the clip's start.
+
+    Args:
+        pipeline: content of pipeline.json, or None.
+        index: index of the clip among the scored ones.
+        number: number of the track in run_pipeline, from the clip's file name; None if it has another name.
+        score: ``SyncScore`` or ``Reason`` of the clip.
+    """
     tracks = pipeline["tracks"] if pipeline else []
     if number is not None and number < len(tracks):
         track = tracks[number]
@@ -135,25 +185,37 @@ def describe(pipeline, index, number, score):
     return track_record(index, 0, frames - 1, None)
 
 
-def speakers(scores, starts, *, threshold):
-    """Spans of one speaker; a track without a score never speaks."""
+def speakers(scores: Sequence[SyncScore | Reason], starts: Sequence[int], *, threshold: float) -> list[Span]:
+    """Find when each track's face speaks; a track without a score never does.
+
+    Args:
+        scores: per track its ``SyncScore`` or ``Reason``.
+        starts: index of every track's first frame.
+        threshold: the framewise confidence of a speaking face is above this.
+    """
     confidences = [speaking_confidence(s.dists) if isinstance(s, SyncScore) else np.zeros(0) for s in scores]
     return spans(speaking_tracks(starts, confidences, threshold=threshold))
 
 
-def distances(score, *, vshift):
-    """The distances of a clip, none without a score: activesd.pckl keeps the tracks' order."""
+def distances(score: SyncScore | Reason, *, vshift: int) -> np.ndarray:
+    """Return the distances of a clip, windows x shifts; without a score, 0 rows, so that activesd.pckl stays in order.
+
+    Args:
+        score: ``SyncScore`` or ``Reason`` of the clip.
+        vshift: largest offset that was tried, in frames.
+    """
     return score.dists if isinstance(score, SyncScore) else np.zeros((0, 2 * vshift + 1), np.float32)
 
 
-def offset_lines(scores):
+def offset_lines(scores: Sequence[SyncScore | Reason]) -> Iterator[str]:
+    """Yield the lines of offsets.txt."""
     for index, score in enumerate(scores):
         if isinstance(score, SyncScore):
             yield f"TRACK {index}: OFFSET {score.offset}, CONF {score.confidence:.3f}\n"
 
 
-def scoring_recipe(net, *, batch_size, vshift):
-    """Everything on this side of run_pipeline that a score depends on."""
+def scoring_recipe(net: Net, *, batch_size: int, vshift: int) -> dict[str, Any]:
+    """Return the recipe of run_syncnet: everything in this step that a score depends on."""
     return {
         "initial_model": weights_record(net.weights),
         "batch_size": batch_size,
@@ -163,16 +225,23 @@ def scoring_recipe(net, *, batch_size, vshift):
     }
 
 
-def single_report(score, net, *, videofile, batch_size, vshift):
-    """What scores.json would hold of one clip that did not come from run_pipeline."""
+def single_report(score: SyncScore, net: Net, *, videofile: str | Path, batch_size: int, vshift: int) -> dict[str, Any]:
+    """Return the report of a single clip, in the form of scores.json.
+
+    Args:
+        score: ``SyncScore`` of the clip.
+        net: ``SyncNetInstance`` that computed it.
+        videofile: path of the clip.
+        batch_size, vshift: as in ``SyncNetInstance.score``.
+    """
     record = {**describe(None, 0, 0, score), **numbers(score, vshift=vshift)}
     recipe = scoring_recipe(net, batch_size=batch_size, vshift=vshift)
     report = scores_report(None, reference=None, tracks=[record], speakers=[], recipe=recipe)
     return {**report, "videofile": str(videofile)}
 
 
-def warnings(result):
-    """Lines on what is doubtful: of the whole video and of every track."""
+def warnings(result: SyncResult) -> Iterator[str]:
+    """Yield the texts of all reasons in a ``SyncResult``, of the video and then of every track."""
     for reason in result.report["reasons"]:
         yield reason["text"]
     for record in result.report["tracks"]:

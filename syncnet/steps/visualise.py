@@ -1,7 +1,9 @@
-"""run_visualise's work: the video with every face track, its confidence and the speaking face drawn in."""
+"""The step run_visualise: draw the face tracks, their confidence and the speaking face into the video."""
 
 import contextlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,9 +13,9 @@ from syncnet.errors import SyncNetError
 from syncnet.faces.crops import video_writer
 from syncnet.media import conversions
 from syncnet.media.frames import read_ahead, read_frame
-from syncnet.progress import silent
-from syncnet.results.layout import frame_files, new_file
-from syncnet.results.step_files import load_distances, load_pipeline, load_tracks
+from syncnet.progress import Progress, silent
+from syncnet.results.layout import Layout, frame_files, new_file
+from syncnet.results.step_files import SavedTrack, load_distances, load_pipeline, load_tracks
 from syncnet.sync.framewise import frame_confidence, speaking_confidence
 from syncnet.sync.speakers import speaking_tracks
 
@@ -24,7 +26,7 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 TEXT_COLOUR = (255, 255, 255)
 TEXT_SCALE, SPEAKING_SCALE = 0.5, 0.6
 TEXT_WIDTH = 2
-UNKNOWN_COLOUR = (128, 128, 128)  # of a frame without sound
+UNKNOWN_COLOUR = (128, 128, 128)  # of frames without audio
 SPEAKING = "speaking"
 SPEAKING_COLOUR = (0, 160, 0)
 TEXT_MARGIN = 8
@@ -32,11 +34,13 @@ TEXT_MARGIN = 8
 
 @dataclass(frozen=True)
 class DrawnFace:
-    """A track's face on one frame.
+    """The face of a track in one frame.
 
     Attributes:
-        conf: confidence; None without sound.
-        s, x, y: half-size and centre, in pixels.
+        track: index of the track.
+        conf: framewise confidence; None if the frame has no audio.
+        s: half of the face's size, in pixels.
+        x, y: centre of the face, in pixels.
     """
 
     track: int
@@ -47,24 +51,27 @@ class DrawnFace:
 
 
 def run(
-    layout,
+    layout: Layout,
     *,
-    frame_rate,
-    speaker_threshold=SPEAKER_THRESHOLD,
-    progress=silent,
-    on_frame=lambda index: None,
-):
-    """Draw the results of run_pipeline and run_syncnet into the video: video_only.avi, and video_out.avi with sound.
+    frame_rate: int,
+    speaker_threshold: float = SPEAKER_THRESHOLD,
+    progress: Progress = silent,
+    on_frame: Callable[[int], None] = lambda index: None,
+) -> Path:
+    """Draw the results into the video, and write video_only.avi and, with audio, video_out.avi.
 
     Args:
-        layout: ``Layout``.
-        frame_rate: frames a second of the result.
-        speaker_threshold: confidence that a speaking face is above.
+        layout: ``Layout`` with the results of run_pipeline and run_syncnet.
+        frame_rate: frames per second of the videos to write.
+        speaker_threshold: the framewise confidence of a speaking face is above this.
         progress: as in ``syncnet.progress``.
         on_frame: called with the index of every frame.
 
     Returns:
         Path of video_out.avi.
+
+    Raises:
+        SyncNetError: results of an earlier step are missing or damaged.
     """
     if layout.pipeline.exists() and not layout.tracks.exists():
         found = load_pipeline(layout.pipeline)
@@ -73,10 +80,12 @@ def run(
     tracks = load_tracks(layout.tracks)
     dists = load_distances(layout.distances)
     if len(tracks) != len(dists):
-        raise SyncNetError(f"{layout.distances}: {len(dists)} scores of {len(tracks)} tracks: run run_syncnet.py again")
+        raise SyncNetError(
+            f"{layout.distances}: {len(dists)} scores for {len(tracks)} tracks: run run_syncnet.py again"
+        )
     files = frame_files(layout.frames)
     if not files:
-        raise SyncNetError(f"{layout.frames}: no pictures: run run_pipeline.py first")
+        raise SyncNetError(f"{layout.frames}: no frames in it: run run_pipeline.py first")
     confidences = [frame_confidence(d) if len(d) else np.zeros(0) for d in dists]
     faces = faces_by_frame(tracks, confidences, count=len(files))
     speaker = speaking_tracks(
@@ -86,9 +95,9 @@ def run(
     )
     height, width = read_frame(files[0]).shape[:2]
     layout.video_out.unlink(missing_ok=True)
-    with new_file(layout.video_only) as aside:
+    with new_file(layout.video_only) as temporary:
         with (
-            video_writer(aside, frame_rate=frame_rate, width=width, height=height) as writer,
+            video_writer(temporary, frame_rate=frame_rate, width=width, height=height) as writer,
             contextlib.closing(read_ahead(files, read_frame)) as images,
         ):
             for index, image in enumerate(progress(images, total=len(files), desc="frames")):
@@ -96,18 +105,24 @@ def run(
                 for face in faces[index]:
                     draw_face(image, face, speaks=index < len(speaker) and speaker[index] == face.track)
                 writer.write(image)
-        conversions.mux(aside, layout.audio, layout.video_out, frames=len(files))
+        conversions.mux(temporary, layout.audio, layout.video_out, frames=len(files))
     return layout.video_out
 
 
-def faces_by_frame(tracks, confidences, *, count):
-    """What is to be drawn on each of ``count`` frames: lists of ``DrawnFace``.
+def faces_by_frame(
+    tracks: Sequence[SavedTrack], confidences: Sequence[np.ndarray], *, count: int
+) -> list[list[DrawnFace]]:
+    """Group the faces of all tracks by frame.
 
     Args:
         tracks: list of ``SavedTrack``.
-        confidences: per track those of its frames, as far as there is sound.
+        confidences: per track the confidence of its frames; shorter than the track if the audio is.
+        count: number of frames.
+
+    Returns:
+        Per frame a list of ``DrawnFace``.
     """
-    faces = [[] for _ in range(count)]
+    faces: list[list[DrawnFace]] = [[] for _ in range(count)]
     for number, (track, values) in enumerate(zip(tracks, confidences)):
         for at, frame in enumerate(track.frame.tolist()):
             if 0 <= frame < count:
@@ -116,11 +131,18 @@ def faces_by_frame(tracks, confidences, *, count):
     return faces
 
 
-def draw_face(image, face, *, speaks):
-    """Draw a square around a face, from red (unsure) to green, its track and confidence, and whether it speaks."""
+def draw_face(image: np.ndarray, face: DrawnFace, *, speaks: bool) -> None:
+    """Draw a square around a face, with its track, its confidence and, if it speaks, a label.
+
+    Args:
+        image: H x W x 3 array, uint8, BGR; modified in place.
+        face: ``DrawnFace``; the colour of the square goes from red (low confidence) to green.
+        speaks: True if the face is speaking.
+    """
     s, x, y = face.s, face.x, face.y
     corner = int(x - s), int(y - s)
-    colour, text = UNKNOWN_COLOUR, f"Track {face.track}"
+    colour: tuple[float, float, float] = UNKNOWN_COLOUR
+    text = f"Track {face.track}"
     if face.conf is not None:
         green = max(0, min(face.conf * COLOUR_PER_CONFIDENCE, FULL_COLOUR))
         colour, text = (0, green, FULL_COLOUR - green), f"{text}, Conf {face.conf:.3f}"
@@ -135,8 +157,17 @@ def draw_face(image, face, *, speaks):
         cv2.putText(image, SPEAKING, place, FONT, SPEAKING_SCALE, TEXT_COLOUR, TEXT_WIDTH)
 
 
-def label_place(corner, text, shape):
-    """Where a track's label begins, at its lower left: the face's top left corner, moved into the frame."""
+def label_place(corner: tuple[int, int], text: str, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return the position of a track's label: the top left corner of the face, moved so that the label is visible.
+
+    Args:
+        corner: x and y of the face's top left corner.
+        text: the label.
+        shape: shape of the image.
+
+    Returns:
+        x and y of the label's lower left corner.
+    """
     (width, height), below = cv2.getTextSize(text, FONT, TEXT_SCALE, TEXT_WIDTH)
     x, y = corner
     return max(0, min(x, shape[1] - width)), max(height, min(y, shape[0] - below))

@@ -1,1 +1,1 @@
-"""From distances to results: offset, confidence, min dist, and who speaks."""
+"""From distances to results: offset, confidence, min dist and the speaking face."""

@@ -1,4 +1,7 @@
-"""Confidence through time: how well lips and sound fit at each moment, at the offset of the whole track."""
+"""Framewise confidence: how well lips and audio match over time, at the offset of the whole track.
+
+In all functions, ``dists`` is an array of distances, windows x shifts.
+"""
 
 import numpy as np
 
@@ -6,39 +9,51 @@ from syncnet.constants import WINDOW_FRAMES
 from syncnet.median import median_filter
 
 CONFIDENCE_FILTER = 9  # frames of the median filter over the framewise confidence
-EDGE_FRAMES = 3  # frames at either end of a track that no window is centred on
-EDGE_DISTANCE = 10.0  # stands in for their distance
+EDGE_FRAMES = 3  # values that frame_confidence adds at both ends
+EDGE_DISTANCE = 10.0  # distance that those values stand for
 
 
-def at_offset(dists):
-    """Windows x shifts -> every window's distance at the track's offset, and the median of all shifts' mean ones."""
+def at_offset(dists: np.ndarray) -> tuple[np.ndarray, np.floating]:
+    """Return every window's distance at the offset of the track, and the median over shifts of the mean distance."""
     mean = dists.mean(axis=0)
     return dists[:, mean.argmin()], np.median(mean)
 
 
-def window_confidence(dists):
-    """Smoothed confidence of every window: windows x shifts -> windows."""
-    nearest, usual = at_offset(dists)
-    return median_filter(usual - nearest, CONFIDENCE_FILTER)
+def window_confidence(dists: np.ndarray) -> np.ndarray:
+    """Return the smoothed confidence of every window, as run_syncnet prints it.
 
-
-def frame_confidence(dists):
-    """Smoothed confidence of every frame of a track: windows x shifts -> windows + 6.
-
-    Unlike ``window_confidence`` this is centred, and padded where no window is: what run_visualise draws.
+    Returns:
+        One value per window, float64.
     """
-    nearest, usual = at_offset(dists)
+    nearest, median = at_offset(dists)
+    return median_filter(median - nearest, CONFIDENCE_FILTER)
+
+
+def frame_confidence(dists: np.ndarray) -> np.ndarray:
+    """Return the smoothed confidence of every frame, as run_visualise draws it.
+
+    Window i covers the frames i to i + 4, so its centre is its third frame, i + 2. The published suite pads three
+    values at both ends, which assigns the window to frame i + 3. This is kept for comparability.
+
+    Returns:
+        Windows + 6 values, float64.
+    """
+    nearest, median = at_offset(dists)
     padded = np.pad(nearest, EDGE_FRAMES, constant_values=EDGE_DISTANCE)
-    return median_filter(usual - padded, CONFIDENCE_FILTER)
+    return median_filter(median - padded, CONFIDENCE_FILTER)
 
 
-def speaking_confidence(dists):
-    """Smoothed confidence of every frame that was scored, for telling who speaks: windows x shifts -> windows + 5.
+def speaking_confidence(dists: np.ndarray) -> np.ndarray:
+    """Return the smoothed confidence of every scored frame, for finding the speaking face.
 
-    Frames at either end of a track that no window is centred on take after the nearest one.
+    Every window is assigned to its centre, its third frame. The frames at both ends of a track, on which no window is
+    centred, get the value of the nearest window.
+
+    Returns:
+        Windows + 5 values, float64.
     """
-    nearest, usual = at_offset(dists)
+    nearest, median = at_offset(dists)
     before, beyond = WINDOW_FRAMES // 2, CONFIDENCE_FILTER // 2
     ends = (before + beyond, WINDOW_FRAMES - before + beyond)
-    padded = np.pad(usual - nearest, ends, mode="edge")
+    padded = np.pad(median - nearest, ends, mode="edge")
     return median_filter(padded, CONFIDENCE_FILTER)[beyond:-beyond]

@@ -1,6 +1,7 @@
-"""Who is speaking: the face whose lips fit the sound best at the time."""
+"""Active speaker detection: the speaking face is the one whose lips match the audio best."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,23 +13,30 @@ NOBODY = -1
 
 @dataclass(frozen=True)
 class Span:
-    """Frames ``first`` to ``last`` (inclusive) in which one track's face speaks."""
+    """Frames in which the face of one track speaks.
+
+    Attributes:
+        first, last: indices of the first and the last frame, inclusive.
+        track: index of the track.
+    """
 
     first: int
     last: int
     track: int
 
 
-def speaking_tracks(starts, confidences, *, threshold=SPEAKER_THRESHOLD):
-    """Which track speaks in every frame.
+def speaking_tracks(
+    starts: Sequence[int], confidences: Sequence[np.ndarray], *, threshold: float = SPEAKER_THRESHOLD
+) -> np.ndarray:
+    """Find the track that speaks in each frame.
 
     Args:
-        starts: first frame of every track.
-        confidences: per track an array of its frames' confidences (``framewise.speaking_confidence``).
-        threshold: a speaking face's confidence is above.
+        starts: index of every track's first frame.
+        confidences: per track the confidence of its frames, from ``framewise.speaking_confidence``.
+        threshold: the confidence of a speaking face is above this.
 
     Returns:
-        Array with the index of the most confident track of each frame, or ``NOBODY``.
+        Per frame the index of the track with the highest confidence, or ``NOBODY``; int.
     """
     length = max((start + len(values) for start, values in zip(starts, confidences)), default=0)
     best = np.full(length, float(threshold))
@@ -41,8 +49,8 @@ def speaking_tracks(starts, confidences, *, threshold=SPEAKER_THRESHOLD):
     return speaker
 
 
-def spans(speaker):
-    """Runs of one speaker in what ``speaking_tracks`` returns, as a list of ``Span``."""
+def spans(speaker: np.ndarray) -> list[Span]:
+    """Convert the result of ``speaking_tracks`` to spans of consecutive frames with the same speaker."""
     changes = np.flatnonzero(np.diff(speaker, prepend=NOBODY, append=NOBODY))
     return [
         Span(first=int(first), last=int(end) - 1, track=int(speaker[first]))

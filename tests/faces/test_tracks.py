@@ -1,4 +1,4 @@
-"""Tracker and cropper against straightforward versions of the same rules."""
+"""Tracking and cropping against straightforward implementations."""
 
 import wave
 
@@ -16,7 +16,7 @@ from syncnet.media.ffmpeg import Ffmpeg
 
 
 def plain_chains(faces, num_failed_det):
-    """The rules word by word: lists from which faces are removed while they are gone through."""
+    """The published algorithm, which removes faces from the lists that it iterates over."""
     left = [list(of_frame) for of_frame in faces]
     chains = []
     while True:
@@ -25,7 +25,7 @@ def plain_chains(faces, num_failed_det):
             for face in of_frame:
                 if not chain:
                     chain.append(face)
-                    of_frame.remove(face)  # on purpose: the loop then passes over the next face
+                    of_frame.remove(face)  # on purpose: the loop then skips the next face
                 elif face.frame - chain[-1].frame <= num_failed_det:
                     if iou(face.bbox, chain[-1].bbox) > 0.5:
                         chain.append(face)
@@ -38,7 +38,7 @@ def plain_chains(faces, num_failed_det):
 
 
 def random_faces(seed, frames=60, people=4):
-    """People who drift, come close to each other, and are lost now and then."""
+    """Faces of people who move, come close to each other and are sometimes not detected."""
     random = np.random.default_rng(seed)
     centres = random.uniform(50, 250, (people, 2))
     faces = []
@@ -60,7 +60,7 @@ def test_chains(seed, num_failed_det):
     assert link_faces(faces, num_failed_det=num_failed_det) == plain_chains(faces, num_failed_det)
 
 
-def test_face_after_a_taken_one_is_passed_over():
+def test_face_after_a_taken_one_is_skipped():
     here, near = (0, 0, 10, 10), (0, 0, 10, 11)
     faces = [[Face(0, here, 1.0)], [Face(1, here, 1.0), Face(1, near, 0.9)]]
     assert [len(chain) for chain in link_faces(faces, num_failed_det=5)] == [2, 1]
@@ -103,7 +103,7 @@ def test_cut_ends_tracks_and_a_scene_may_end_late():
     assert [t.frame.tolist() for t in tracking.tracks] == [list(range(8)), list(range(8, 16))]
 
 
-def test_longest_is_told_of_short_tracks():
+def test_longest_counts_tracks_that_are_too_short():
     tracking = track(still(9, missing=(3,)), [Scene(0, 9)], min_track=50)
     assert (tracking.tracks, tracking.longest, tracking.largest) == ([], 8, None)
 
@@ -166,7 +166,7 @@ def sound(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 49), (7, 31), (13, 13), (30, 80), (60, 70)])
-def test_cut_sound_is_ffmpegs(sound, tmp_path, first, last):
+def test_cut_audio_equals_ffmpegs(sound, tmp_path, first, last):
     cut_audio(sound, tmp_path / "ours.wav", first=first, last=last, frame_rate=25)
     times = ["-ss", f"{first / 25:.3f}", "-to", f"{(last + 1) / 25:.3f}"]
     convert(sound, tmp_path / "ffmpegs.wav", *times)
@@ -174,7 +174,7 @@ def test_cut_sound_is_ffmpegs(sound, tmp_path, first, last):
     np.testing.assert_array_equal(ours, ffmpegs)
 
 
-def test_crops_have_pictures_and_sound(sound, tmp_path):
+def test_crops_have_video_and_audio(sound, tmp_path):
     frames, folder = tmp_path / "frames", tmp_path / "crops"
     frames.mkdir()
     folder.mkdir()
@@ -193,7 +193,7 @@ def test_crops_have_pictures_and_sound(sound, tmp_path):
     np.testing.assert_array_equal(conversions.read_wav(tmp_path / "out.wav"), conversions.read_wav(sound)[start:end])
 
 
-def test_sound_ends_before_the_track(sound, tmp_path):
+def test_audio_ends_before_the_track(sound, tmp_path):
     cut_audio(sound, tmp_path / "cut.wav", first=60, last=70, frame_rate=25)
     with wave.open(str(tmp_path / "cut.wav")) as cut:
         assert cut.getnframes() == 0

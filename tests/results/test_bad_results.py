@@ -1,4 +1,4 @@
-"""Steps out of order, results that are damaged or of another form, clips that are no face crops."""
+"""Steps in the wrong order, results that are damaged or of another form, clips that are not face crops."""
 
 import pickle
 import shutil
@@ -55,7 +55,7 @@ def test_damaged_results(run, results, content):
     ],
 )
 def test_results_of_another_form(run, results, content):
-    """A pickle or JSON that can be read and holds something else."""
+    """A valid pickle with unexpected content."""
     flags = ("--data_dir", results.data_dir, "--reference", "me")
     save_pickle(content, results.tracks)
     one_error(run("run_visualise", *flags), results.tracks, "run_pipeline.py")

@@ -1,4 +1,4 @@
-"""Files between the steps: nothing is run when they are read, and nothing half-written is ever there."""
+"""Files between the steps: reading them runs no code, and they are written atomically."""
 
 import pickle
 from fractions import Fraction
@@ -77,12 +77,12 @@ def test_json_of_numpy_numbers(tmp_path):
 def test_new_file_is_all_or_nothing(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("before")
-    with pytest.raises(RuntimeError), new_file(path) as aside:
-        aside.write_text("half")
+    with pytest.raises(RuntimeError), new_file(path) as temporary:
+        temporary.write_text("half")
         raise RuntimeError
     assert path.read_text() == "before"
-    with new_file(path) as aside:
-        aside.write_text("whole")
+    with new_file(path) as temporary:
+        temporary.write_text("whole")
         assert path.read_text() == "before"
     assert path.read_text() == "whole"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
@@ -92,12 +92,12 @@ def test_new_folder_is_all_or_nothing(tmp_path):
     folder = tmp_path / "crops"
     folder.mkdir()
     (folder / "old").touch()
-    with pytest.raises(RuntimeError), new_folder(folder) as aside:
-        (aside / "half").touch()
+    with pytest.raises(RuntimeError), new_folder(folder) as temporary:
+        (temporary / "half").touch()
         raise RuntimeError
     assert [p.name for p in folder.iterdir()] == ["old"]
-    with new_folder(folder) as aside:
-        (aside / "new").touch()
+    with new_folder(folder) as temporary:
+        (temporary / "new").touch()
     assert [p.name for p in folder.iterdir()] == ["new"]
     assert [p.name for p in tmp_path.iterdir()] == ["crops"]
 

@@ -1,4 +1,4 @@
-"""Inputs that are no video, or none that can be scored."""
+"""Inputs that are not a video or cannot be scored."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from syncnet.faces.scenes import Scene
 from syncnet.faces.tracks import Tracking
 from syncnet.media import conversions
 from syncnet.media.fingerprint import behaviour
-from syncnet.steps.pipeline import explain
+from syncnet.steps.pipeline import PipelineSettings, explain
 
 pytestmark = pytest.mark.usefixtures("nothing_left_running")
 
@@ -101,7 +101,7 @@ def test_truncated_with_its_index_in_front(pipeline, face_clip, tmp_path):
     assert 0 < json.loads(layout.pipeline.read_text())["faces"]["frames"] < 36
 
 
-def test_header_without_a_picture(pipeline, face_clip, tmp_path):
+def test_header_without_a_frame(pipeline, face_clip, tmp_path):
     whole = tmp_path / "whole.mp4"
     clips.Ffmpeg(["-i", face_clip, *KEEP, "-movflags", "+faststart", whole], source=whole).finish()
     data = whole.read_bytes()
@@ -120,7 +120,7 @@ def test_audio_only(pipeline, tmp_path):
     nothing_to_use(layout, "no_video")
 
 
-def test_audio_with_a_cover_picture(pipeline, tmp_path):
+def test_audio_with_a_cover_image(pipeline, tmp_path):
     clip = tmp_path / "a.mp3"
     cover = ("-frames:v", "1", "-c:v", "mjpeg", "-disposition:v", "attached_pic")
     clips.make(clip, clips.tone(seconds=1), clips.canvas(seconds=1), flags=cover)
@@ -159,19 +159,20 @@ def test_faces_too_small(pipeline, face_clip):
 
 
 def test_large_face_for_a_short_time_and_a_small_one_for_long():
-    """What the long track measures is not what the largest face does."""
-    seen = Summary(frames=50, frames_with_faces=50, most_faces=2, smallest=93.0, median=98.0, largest=192.0)
-    limits = {"scenes": [Scene(0, 50)], "min_track": 20, "min_face_size": 100, "facedet_scale": 0.25}
-    [reason] = explain(Tracking(tracks=[], longest=50, largest=97.4), seen, audio_frames=50, **limits)
+    """The reason names the size of the long track, not that of the largest face."""
+    summary = Summary(frames=50, frames_with_faces=50, most_faces=2, smallest=93.0, median=98.0, largest=192.0)
+    settings = PipelineSettings(min_track=20, min_face_size=100, facedet_scale=0.25)
+    limits = {"scenes": [Scene(0, 50)], "settings": settings}
+    [reason] = explain(Tracking(tracks=[], longest=50, largest=97.4), summary, audio_frames=50, **limits)
     assert reason.code == "faces_too_small"
-    assert "those for more than --min_track 20 frames" in reason.text and "97.4 pixels" in reason.text
-    seen = replace(seen, largest=99.8)
-    [reason] = explain(Tracking(tracks=[], longest=50, largest=99.8), seen, audio_frames=50, **limits)
+    assert "those in tracks of more than --min_track 20 frames" in reason.text and "97.4 pixels" in reason.text
+    summary = replace(summary, largest=99.8)
+    [reason] = explain(Tracking(tracks=[], longest=50, largest=99.8), summary, audio_frames=50, **limits)
     assert "all at most --min_face_size 100: the largest measures 99.8 pixels" in reason.text
 
 
 def test_damaged_input_leaves_a_reason_and_nothing_old(pipeline, face_clip, monkeypatch):
-    """ffmpeg knows what it is, and can make nothing of it."""
+    """The input is recognised as media, but ffmpeg cannot convert it."""
     pipeline(face_clip)
     monkeypatch.setattr(conversions, "rate_flags", lambda *_, **__: ("-r", "x"))
     ran, layout = pipeline(face_clip)
@@ -209,13 +210,13 @@ def test_a_few_frames(pipeline, run, tmp_path, frames):
 
 
 @pytest.mark.parametrize("size", ["64x64", "16x16", "2x2", "322x1000"])
-def test_small_and_narrow_pictures(pipeline, tmp_path, size):
+def test_small_and_narrow_frames(pipeline, tmp_path, size):
     clip = clips.make(tmp_path / "a.mp4", clips.canvas(seconds=0.6, size=size), clips.tone(seconds=0.6))
     ran, layout = pipeline(clip, "--facedet_scale", "0.25")
     scored_without_track(ran, layout, "no_face")
 
 
 @pytest.mark.parametrize("size", [(1, 1), (20, 400), (27, 27)])
-def test_detector_on_pictures_too_small_for_it(weights, size):
+def test_detector_on_images_too_small_for_it(weights, size):
     image = np.zeros((*size, 3), np.uint8)
     assert S3FD("cpu", weights=weights["--s3fd_weights"]).detect_faces(image, scales=[1, 0.3]).shape == (0, 5)

@@ -1,4 +1,4 @@
-"""Odd names, folders that cannot be written, a full disk, and what must not be overwritten."""
+"""Unusual names, folders that are not writable, full disks, and files that must not be overwritten."""
 
 import contextlib
 import json
@@ -58,10 +58,10 @@ def test_name_that_is_no_text(pipeline, run, face_clip, tmp_path):
 
 
 def test_results_with_names_that_are_no_text(pipeline, run, face_clip, tmp_path):
-    """OpenCV would end the process on them."""
+    """OpenCV would crash on them."""
     name = os.fsdecode(b"r\xff")
     where = ("--data_dir", tmp_path / name, "--reference", "me")
-    one_error(run("run_pipeline", "--videofile", face_clip, *where), "--data_dir", "no Unicode", code=2)
+    one_error(run("run_pipeline", "--videofile", face_clip, *where), "--data_dir", "not valid Unicode", code=2)
     assert not (tmp_path / name).exists()
     _, layout = pipeline(face_clip)
     one_error(run("run_syncnet", "--data_dir", layout.data_dir, "--reference", name), "--reference", code=2)
@@ -87,7 +87,7 @@ def test_json_into_what_is_no_plain_file(pipeline, run, face_clip, tmp_path):
 
 
 def test_input_among_what_a_run_replaces(pipeline, run, face_clip, tmp_path):
-    """It is refused before anything is removed, wherever links lead."""
+    """The input is refused before anything is removed, also if it is reached through links."""
     data = tmp_path / "data"
     unfinished = data / "pyavi" / "me.part" / "in.mp4"
     unfinished.parent.mkdir(parents=True)
@@ -106,18 +106,18 @@ def test_input_among_what_a_run_replaces(pipeline, run, face_clip, tmp_path):
     assert (scratch / "audio.wav").is_file()
 
 
-def test_crops_that_have_gone(pipeline, run, face_clip):
+def test_missing_crops(pipeline, run, face_clip):
     _, layout = pipeline(face_clip)
     flags = ("--data_dir", layout.data_dir, "--reference", "me")
     assert run("run_syncnet", *flags).code == 0
     before = layout.offsets.read_bytes()
     layout.crop_files()[0].unlink()
-    one_error(run("run_syncnet", *flags), "0 of 1 face tracks are there: run run_pipeline.py again")
+    one_error(run("run_syncnet", *flags), "0 of 1 face tracks found: run run_pipeline.py again")
     assert layout.offsets.read_bytes() == before
 
 
 def test_reader_of_the_lines_that_goes_away(face_clip, weights, tmp_path):
-    """As `| head -1` does: not a word about it."""
+    """As with `| head -1`: no message."""
     command = [sys.executable, ROOT / "run_pipeline.py", "--videofile", face_clip, "--data_dir", tmp_path / "data"]
     command += ["--reference", "me", "--verbose", *DETECT, "--s3fd_weights", weights["--s3fd_weights"]]
     read, write = os.pipe()
@@ -149,7 +149,7 @@ def test_reference_stays_inside(run, face_clip, tmp_path, script, reference):
 
 @pytest.mark.parametrize("reference", ["x" * 300, "x" * 253, "ü" * 126])
 def test_reference_too_long(run, tmp_path, reference):
-    """Also of one that fits, while its folder's unfinished name does not."""
+    """Also refuse a name that fits if the temporary name of its folder does not."""
     ran = run("run_pipeline", "--data_dir", tmp_path, "--reference", reference, "--videofile", "a.mp4")
     one_error(ran, reference, "choose a shorter one", code=2)
 
@@ -207,7 +207,7 @@ def used(folder):
 
 @pytest.mark.parametrize("share", [0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9])
 def test_disk_full_in_run_pipeline(pipeline, tmp_path, share):
-    """Wherever the disk becomes full: one line, and no clip or picture that looks finished."""
+    """Wherever the disk becomes full: one line, and no clip or frame that looks complete."""
     clip = clips.make(
         tmp_path / "a.mp4",
         f"testsrc2=s=320x240:r=25:d=1.4{clips.square(100, 60)}",

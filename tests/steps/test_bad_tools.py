@@ -1,4 +1,4 @@
-"""ffmpeg missing or killed, devices that are not there, too little memory, weights without numbers."""
+"""ffmpeg missing or killed, devices that do not exist, too little memory, weights that produce NaN."""
 
 import json
 import sys
@@ -53,7 +53,7 @@ exec "{ffmpeg}" "$@"
 
 @pytest.fixture
 def dying_ffmpeg(tmp_path, monkeypatch, forget_ffmpeg):
-    """Have the suite use an ffmpeg that is killed in the run that has a given argument."""
+    """Replace ffmpeg by one that is killed in the call that has a given argument."""
 
     def make(argument, delay=0.05):
         found = behaviour()
@@ -119,15 +119,15 @@ def test_too_little_memory(run, results, monkeypatch):
     nothing_half_finished(results)
 
 
-def test_weights_that_give_no_numbers(run, results, weights, tmp_path):
+def test_weights_that_produce_nan(run, results, weights, tmp_path):
     state = torch.load(weights["--initial_model"], weights_only=True)
     state["netfclip.3.bias"][0] = float("nan")
     torch.save(state, tmp_path / "nan.pt")
     clip = results.crop_files()[0]
     flags = ("--initial_model", tmp_path / "nan.pt")
     ran = run("run_syncnet", "--data_dir", results.data_dir, "--reference", "me", *flags)
-    one_error(ran, tmp_path / "nan.pt", "gives no numbers", "--initial_model")
+    one_error(ran, tmp_path / "nan.pt", "produces NaN or infinite values", "--initial_model")
     assert not results.scores.exists()
     argv = ("--videofile", clip, "--tmp_dir", tmp_path / "tmp", "--json", tmp_path / "out.json")
-    one_error(run("demo_syncnet", *argv, *flags), tmp_path / "nan.pt", "gives no numbers")
+    one_error(run("demo_syncnet", *argv, *flags), tmp_path / "nan.pt", "produces NaN or infinite values")
     assert not (tmp_path / "out.json").exists()

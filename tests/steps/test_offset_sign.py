@@ -1,4 +1,4 @@
-"""The sign of an offset, and the README's way to put a video right, by sound and pictures whose places are known."""
+"""The sign of an offset and the README's correction of a video, with audio and frames whose timing is known."""
 
 import json
 import re
@@ -20,14 +20,14 @@ from training.face.make_sample import delay, write_video
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 SECONDS = 4
-MARK = 32  # pixels of the square that carries a frame's number
+MARK = 32  # pixels, side of a frame
 LEVELS, LEVEL_STEP, LOWEST_LEVEL = 8, 25, 40  # of brightness
 SAMPLES_PER_MS = SAMPLE_RATE // 1000
 TOLERANCE = 3  # ms
 
 
 def material():
-    """Frames whose brightness tells their number modulo 8, and noise in bursts."""
+    """Frames whose brightness encodes their number modulo 8, and noise in bursts."""
     count = SECONDS * FRAME_RATE
     levels = LEVEL_STEP * (np.arange(count) % LEVELS) + LOWEST_LEVEL
     frames = np.repeat(levels.astype(np.uint8), MARK * MARK * 3).reshape(count, MARK, MARK, 3)
@@ -36,28 +36,28 @@ def material():
     return frames, (rng.standard_normal(len(loudness)) * loudness).clip(-30000, 30000).astype(np.int16)
 
 
-def lag(heard, made):
-    """Milliseconds by which one sound comes after the other."""
-    size = 2 ** int(np.ceil(np.log2(len(heard) + len(made))))
-    match = np.fft.irfft(np.fft.rfft(heard, size) * np.conj(np.fft.rfft(made, size)))
+def lag(audio, original):
+    """Milliseconds by which ``audio`` is later than ``original``."""
+    size = 2 ** int(np.ceil(np.log2(len(audio) + len(original))))
+    match = np.fft.irfft(np.fft.rfft(audio, size) * np.conj(np.fft.rfft(original, size)))
     best = int(np.argmax(match))
     return (best - size if best > size // 2 else best) / SAMPLES_PER_MS
 
 
-def sound_after_picture(video, audio, folder):
-    """Milliseconds by which the sound of a video, converted as run_pipeline does, comes after its pictures."""
-    converted, wav, pictures = folder / "converted.avi", folder / "audio.wav", folder / f"{video.stem} pictures"
-    pictures.mkdir()
+def audio_delay(video, audio, folder):
+    """Milliseconds by which the audio of a video, converted as in run_pipeline, is later than its frames."""
+    converted, wav, frames = folder / "converted.avi", folder / "audio.wav", folder / f"{video.stem} frames"
+    frames.mkdir()
     streams = check_streams(video)
     conversions.start_conversion(
         video, converted, script=folder / "rate.txt", streams=streams, behaviour=behaviour()
     ).finish()
     conversions.start_audio(converted, wav).finish()
-    conversions.start_frames(converted, pictures).finish()
-    seen = np.array([cv2.imread(str(path)).mean() for path in sorted(pictures.iterdir())])
-    numbers = np.round((seen - LOWEST_LEVEL) / LEVEL_STEP).astype(int)
-    late = (np.arange(len(seen)) - numbers)[LEVELS:-LEVELS] % LEVELS
-    assert np.ptp(late) == 0  # no frame is lost or comes twice
+    conversions.start_frames(converted, frames).finish()
+    levels = np.array([cv2.imread(str(path)).mean() for path in sorted(frames.iterdir())])
+    numbers = np.round((levels - LOWEST_LEVEL) / LEVEL_STEP).astype(int)
+    late = (np.arange(len(levels)) - numbers)[LEVELS:-LEVELS] % LEVELS
+    assert np.ptp(late) == 0  # no frame is lost or duplicated
     return lag(wavfile.read(wav)[1].astype(float), audio.astype(float)) - late[0] * MILLISECONDS_PER_FRAME
 
 
@@ -69,14 +69,14 @@ def ffmpeg_on_path(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("offset", [3, -3])
-def test_the_readmes_correction_puts_the_sound_in_its_place(offset, tmp_path, monkeypatch, ffmpeg_on_path):
+def test_the_readmes_correction_synchronises_the_audio(offset, tmp_path, monkeypatch, ffmpeg_on_path):
     monkeypatch.chdir(tmp_path)
     frames, audio = material()
     write_video(Path("in_step.mp4"), frames, audio)
-    # the codecs of the conversion delay both a little, so only differences count
-    in_step = sound_after_picture(Path("in_step.mp4"), audio, tmp_path)
+    # the codecs of the conversion delay both a little, so only differences are compared
+    in_step = audio_delay(Path("in_step.mp4"), audio, tmp_path)
     write_video(Path("early.mp4"), frames, delay(audio, -offset))
-    wrong = sound_after_picture(Path("early.mp4"), audio, tmp_path) - in_step
+    wrong = audio_delay(Path("early.mp4"), audio, tmp_path) - in_step
     assert wrong == pytest.approx(-offset * MILLISECONDS_PER_FRAME, abs=TOLERANCE)
     scores = Path("output/pywork/early/scores.json")
     scores.parent.mkdir(parents=True)
@@ -89,13 +89,13 @@ def test_the_readmes_correction_puts_the_sound_in_its_place(offset, tmp_path, mo
     blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     (correction,) = [block for block in blocks if "-itsoffset" in block]
     exec(compile(correction, "README.md", "exec"), {})
-    assert sound_after_picture(Path("right.mp4"), audio, tmp_path) == pytest.approx(in_step, abs=TOLERANCE)
+    assert audio_delay(Path("right.mp4"), audio, tmp_path) == pytest.approx(in_step, abs=TOLERANCE)
 
 
 @pytest.mark.parametrize("offset", [-4, 0, 3])
-def test_a_positive_offset_is_sound_before_picture(offset):
-    """Features stand for moments; the sound's are moved to an earlier place."""
+def test_a_positive_offset_is_audio_before_video(offset):
+    """Features identify moments; those of the audio are moved to an earlier position."""
     moments = torch.randn(60, 8, generator=torch.Generator().manual_seed(0))
-    audio = torch.roll(moments, -offset, dims=0)  # what is seen at i is heard at i - offset
+    audio = torch.roll(moments, -offset, dims=0)  # audio feature i - offset matches video feature i
     dists = scoring.distances(moments, audio, vshift=15)
     assert scoring.score(dists, video_frames=60, audio_frames=60).offset == offset

@@ -1,4 +1,4 @@
-"""The reference's own numbers, with its stand-in weights: scripts from end to end."""
+"""The scripts end to end against results of the reference implementation with stand-in weights."""
 
 import json
 import subprocess
@@ -21,14 +21,14 @@ from SyncNetInstance import SyncNetInstance
 
 PIXELS = 0.05
 EXACT = 0.003
-OTHER_DECODER = 0.03  # AAC from ffmpeg 7 on: other rounding, which the MP3 encoder magnifies
-OTHER_ENCODER = 0.3  # of ffmpegs whose fingerprint is another one
+OTHER_DECODER = 0.03  # the AAC decoder rounds differently since ffmpeg 7, and the MP3 encoder amplifies that
+OTHER_ENCODER = 0.3  # for ffmpeg builds with another fingerprint
 SURE = 3.0  # confidence above which offsets agree whatever the encoder
 GREY = 0.05
 
 
 def tolerance(codec):
-    """How far distances and confidences may be from the figures, with the ffmpeg in use and audio of a codec."""
+    """Allowed deviation of distances and confidences, for the ffmpeg in use and the codec of the audio."""
     if behaviour().fingerprint != PUBLISHED_FINGERPRINT:
         return OTHER_ENCODER
     return OTHER_DECODER if codec == "aac" and not behaviour().keeps_gaps else EXACT
@@ -40,7 +40,7 @@ def golden(shared, name):
 
 @pytest.fixture(scope="module")
 def seeded(shared, tmp_path_factory):
-    """Folder with the stand-in weights."""
+    """Folder with stand-in weights."""
     folder = tmp_path_factory.mktemp("seeded")
     subprocess.run([sys.executable, shared / "reference/seeded_weights.py", folder], check=True, capture_output=True)
     return folder
@@ -113,13 +113,13 @@ def test_pipeline(shared, doctor):
             assert track["proc_track"][name].mean() == pytest.approx(other[name], abs=PIXELS)
     assert len(doctor.crop_files()) == len(expected["crops"])
     for file, other in zip(doctor.crop_files(), expected["crops"]):
-        pictures = list(decoded(file))
-        assert (file.name, len(pictures)) == (other["file"], other["frames"])
-        assert np.mean(pictures) == pytest.approx(other["mean_pixel"], abs=GREY)
+        means = list(decoded(file))
+        assert (file.name, len(means)) == (other["file"], other["frames"])
+        assert np.mean(means) == pytest.approx(other["mean_pixel"], abs=GREY)
 
 
 def decoded(file):
-    """Mean pixel of every frame."""
+    """Mean pixel value of every frame."""
     capture = cv2.VideoCapture(str(file))
     while True:
         there, image = capture.read()
@@ -153,7 +153,7 @@ def test_scores(shared, doctor):
 
 @pytest.mark.published
 def test_published_weights(tmp_path):
-    """What the published files give on the published clip."""
+    """Scores of the published clip with the published weights."""
     clip, model = (weights_module.ROOT / name for name in ("data/example.avi", weights_module.SYNCNET.published))
     if not (clip.exists() and model.exists()):
         pytest.skip("the published weights and clip are not there: sh download_model.sh")

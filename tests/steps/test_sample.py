@@ -1,4 +1,4 @@
-"""data/sample.mp4 through the scripts with the starter weights: the right offset and the right speaker, always."""
+"""The scripts on data/sample.mp4 with the starter weights: the right offset and the right speaker."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """Layout of a run of run_pipeline and run_syncnet on the sample."""
+    """``Layout`` after run_pipeline and run_syncnet on the sample."""
     folder = tmp_path_factory.mktemp("sample")
     flags = ["--videofile", str(SAMPLE), "--reference", "sample", "--data_dir", str(folder), "--device", "cpu"]
     assert run_pipeline.main([*flags, "--s3fd_weights", str(STARTER / "s3fd.pt")]) == 0
@@ -47,7 +47,7 @@ def tracks(results):
 
 @pytest.fixture(scope="module")
 def guest(results, tracks, tmp_path_factory):
-    """SyncNet, the features of the guest's picture, and her sound."""
+    """SyncNet, the video features of the guest, and her audio."""
     crop = results.crop_files()[tracks[GUEST]["track"]]
     folder = tmp_path_factory.mktemp("guest")
     net = SyncNetInstance("cpu")
@@ -79,18 +79,18 @@ def test_the_right_one_is_named_as_the_speaker(results, tracks):
     assert abs(spans[1]["start"] - CUT / FRAME_RATE) < 0.1
 
 
-def test_the_listener_is_told_from_the_speaker(tracks):
+def test_the_listener_has_a_lower_confidence_than_the_speaker(tracks):
     assert tracks[LISTENER]["confidence"] < 0.3 * tracks[GUEST]["confidence"]
 
 
 @pytest.mark.parametrize("frames", range(-MOST_FRAMES, MOST_FRAMES + 1))
-def test_the_offset_follows_the_sound(guest, frames):
+def test_the_offset_follows_the_audio(guest, frames):
     moved = score(guest, delay(guest[2], frames))
     assert moved.offset == -frames
     assert moved.confidence > 3
 
 
-def test_another_sound_has_low_confidence(guest):
+def test_other_audio_has_low_confidence(guest):
     own = score(guest, guest[2])
     seconds = len(guest[2]) / SAMPLE_RATE
     for seed in range(3):

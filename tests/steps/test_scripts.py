@@ -1,4 +1,4 @@
-"""The scripts end to end, in this process and as commands: what they print, write and find."""
+"""The scripts end to end, in this process and as commands: their output, files and results."""
 
 import json
 import os
@@ -41,7 +41,7 @@ CONFIDENCES = re.compile(r"Framewise conf: \n\[([-0-9. \n]+)\]")
 
 
 def test_published_lines_and_files(pipeline, run, face_clip, tmp_path):
-    """Only the lines of the published suite on stdout, and the files that other people's scripts read."""
+    """Stdout has only the lines of the published suite, and all files that other programs read exist."""
     ran, layout = pipeline(face_clip)
     crop = layout.crops / "00000"
     assert ran.out == [f"{layout.video} - scenes detected 1", f"Written {crop}", "Mean pos: x 144.00 y 80.00 s 64.00"]
@@ -137,7 +137,7 @@ def test_flags_that_cannot_work(pipeline, face_clip, argv):
     ran, layout = pipeline(face_clip, *argv)
     assert ran.code == 2
     assert argv[0] in ran.err[-1]
-    assert "_int" not in ran.err[-1]  # our function's name says nothing to a user
+    assert "_int" not in ran.err[-1]  # the name of the parsing function means nothing to a user
     assert not layout.data_dir.exists()
 
 
@@ -147,7 +147,7 @@ def test_vshift_that_no_video_is_as_long_as(run, tmp_path):
 
 
 def test_stderr_that_is_closed(weights, face_clip, tmp_path):
-    """The work is done all the same, and no file that is opened gets what would have been printed."""
+    """The scripts succeed, and their messages are not written into files that are opened later."""
     names = ("--data_dir", tmp_path, "--reference", "me")
     detector, model = (("--device", "cpu", flag, path) for flag, path in weights.items())
     steps = (
@@ -168,7 +168,7 @@ def test_stderr_that_is_closed(weights, face_clip, tmp_path):
 
 
 def test_commands(weights, face_clip, tmp_path):
-    """Each script once as a command, from another folder than the suite's."""
+    """Each script runs as a command from a folder other than the suite's."""
     names = ("--data_dir", "out put", "--reference", "me")
     clip = ("--videofile", face_clip)
     detector, model = (("--device", "cpu", flag, path) for flag, path in weights.items())
@@ -195,7 +195,7 @@ def test_commands(weights, face_clip, tmp_path):
         assert command(script, "--help")[0].startswith(f"usage: {script}")
 
 
-def test_recipe_names_the_weights_of_a_video_that_they_never_saw(pipeline, weights, tmp_path):
+def test_recipe_names_the_weights_even_if_they_were_not_used(pipeline, weights, tmp_path):
     mute = clips.make(tmp_path / "mute.mp4", "testsrc2=s=64x64:r=25:d=1")
     ran, layout = pipeline(mute)
     assert ran.code == 0
@@ -203,7 +203,7 @@ def test_recipe_names_the_weights_of_a_video_that_they_never_saw(pipeline, weigh
     assert recipe["s3fd_weights"]["name"] == weights["--s3fd_weights"].name
 
 
-def test_recipe_tells_what_scores_depend_on(finished, weights):
+def test_recipe_lists_what_scores_depend_on(finished, weights):
     recipe = json.loads(Layout(finished, "me").scores.read_text())["recipe"]
     assert recipe["pipeline"]["min_track"] == 10
     assert recipe["pipeline"]["facedet_scale"] == 0.5
@@ -219,7 +219,7 @@ FRAMES = 110
 
 
 def flashing_clip(folder, shift, *, others=()):
-    """A face that flashes with the sound, which comes ``shift`` frames early; others flash on their own."""
+    """A face that flashes with the audio, which is ``shift`` frames early; other faces flash independently."""
     light = clips.flashes(FRAMES)
     rows = [light, *others]
     corners = [(20 + 160 * index, 60) for index in range(len(rows))]
@@ -231,7 +231,7 @@ def flashing_clip(folder, shift, *, others=()):
 
 @pytest.mark.parametrize("shift", [0, 4, -5])
 def test_offset_of_a_known_shift(pipeline, run, tmp_path, shift):
-    """Sound that comes before its picture has a positive offset, through all scripts."""
+    """Audio that is ahead of the video has a positive offset in the results of all scripts."""
     ran, layout = pipeline(flashing_clip(tmp_path, shift))
     assert ran.code == 0, ran
     run("run_syncnet", "--data_dir", layout.data_dir, "--reference", "me")
@@ -252,8 +252,8 @@ def test_offset_at_the_edge_is_not_trusted(pipeline, run, tmp_path):
     assert [reason["code"] for reason in track["reasons"]] == ["edge_offset"]
 
 
-def test_the_face_that_fits_the_sound_speaks(pipeline, run, tmp_path):
-    """Of two faces the one that flashes with the sound speaks, in the table, in scores.json and in the picture."""
+def test_the_face_that_matches_the_audio_speaks(pipeline, run, tmp_path):
+    """Of two faces the one that flashes with the audio speaks: in the log, in scores.json and in the drawn video."""
     clip = flashing_clip(tmp_path, 0, others=[clips.flashes(FRAMES, seed=5)])
     ran, layout = pipeline(clip)
     assert len(layout.crop_files()) == 2, ran
@@ -279,7 +279,7 @@ def test_the_face_that_fits_the_sound_speaks(pipeline, run, tmp_path):
 
 
 def test_square_colour_follows_confidence(results, run):
-    """Red of no confidence, green of 10.2 and more; every frame has its own value."""
+    """The square is red at confidence 0 and green from 10.2 on; every frame has its own value."""
     dists = np.full((31, 31), 12.0, np.float32)
     dists[:15, 10], dists[15:, 10] = 12.0, 0.0
     save_pickle([dists], results.distances)
@@ -298,7 +298,7 @@ def test_square_colour_follows_confidence(results, run):
     assert confidence[30] == 12
 
 
-def test_picture_has_the_sound_of_the_video(results, run):
+def test_drawn_video_has_the_audio_of_the_video(results, run):
     run("run_visualise", "--data_dir", results.data_dir, "--reference", "me")
     capture = cv2.VideoCapture(str(results.video_out), cv2.CAP_FFMPEG)
     assert capture.get(cv2.CAP_PROP_FPS) == 25
@@ -331,8 +331,8 @@ def test_scores_without_run_pipelines_word(results, run):
     assert report["recipe"]["pipeline"] is None
 
 
-def test_crops_that_somebody_else_named(results, run, tmp_path):
-    """Whatever is called 0*.avi, as published; not what is unfinished."""
+def test_crops_of_other_programs(results, run, tmp_path):
+    """All clips named 0*.avi are scored, as in the published suite, but not incomplete ones."""
     layout = Layout(tmp_path, "mine")
     layout.crops.mkdir(parents=True)
     for name in ("0_speaker.avi", "00000.avi", "0_other.part.avi", "speaker.avi"):

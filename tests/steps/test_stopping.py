@@ -1,4 +1,4 @@
-"""Runs that end early: a failure in any thread, Ctrl-C, SIGTERM, a reader that goes away."""
+"""Runs that end early: a failure in any thread, Ctrl-C, SIGTERM, a reader of stdout that ends."""
 
 import signal
 import subprocess
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left_running")
 
 @pytest.mark.parametrize("fails", ["detect_faces", "detect_scenes", "read_frame"])
 def test_failure_in_any_thread_is_one_line(pipeline, long_clip, monkeypatch, fails):
-    """Whichever part fails, nobody waits for the others, and nothing is left."""
+    """If one part fails, the others are not waited for, and no file is left."""
 
     def fail(*_, **__):
         raise OSError(28, "No space left on device", "/some/file")
@@ -81,7 +81,7 @@ def test_interrupted(pipeline, face_clip, monkeypatch, moment):
 
 @pytest.mark.parametrize("seconds", [0.4, 2.0, 3.5, 5.0])
 def test_ctrl_c_on_the_command(long_clip, weights, tmp_path, seconds):
-    """A real SIGINT at some moment: one line at most, soon."""
+    """A real SIGINT at some time: the script ends soon, with at most one line."""
     command = [sys.executable, ROOT / "run_pipeline.py", "--videofile", long_clip, "--data_dir", tmp_path / "data"]
     command += ["--reference", "me", "--device", "cpu", "--s3fd_weights", weights["--s3fd_weights"]]
     command += ["--facedet_scale", "1", "--min_track", "10"]
@@ -103,7 +103,7 @@ def test_ctrl_c_on_the_command(long_clip, weights, tmp_path, seconds):
 
 
 def test_end_of_a_batch_job(long_clip, weights, tmp_path):
-    """SIGTERM while ffmpeg and the detector are at work: as Ctrl-C, and ffmpeg ends, too."""
+    """SIGTERM while ffmpeg and the detector are running has the effect of Ctrl-C, and ffmpeg ends too."""
     layout = Layout(tmp_path / "data", "me")
     command = [sys.executable, ROOT / "run_pipeline.py", "--videofile", long_clip, "--data_dir", layout.data_dir]
     command += ["--reference", "me", "--device", "cpu", "--s3fd_weights", weights["--s3fd_weights"]]

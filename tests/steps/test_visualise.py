@@ -1,4 +1,4 @@
-"""The drawn video: what is on which frame, in which colour."""
+"""The drawn video: what is drawn on each frame, and in which colour."""
 
 import cv2
 import numpy as np
@@ -39,15 +39,15 @@ def test_confidence_belongs_to_its_frame():
     track = SavedTrack(np.arange(2, 6), s=np.arange(4.0), x=np.arange(4.0), y=np.arange(4.0))
     faces = visualise.faces_by_frame([track], [np.array([1.0, 2, 3])], count=5)
     assert [[f.conf for f in of_frame] for of_frame in faces] == [[], [], [1.0], [2.0], [3.0]]
-    faces = visualise.faces_by_frame([track], [np.array([1.0])], count=7)  # the sound is shorter than the track
+    faces = visualise.faces_by_frame([track], [np.array([1.0])], count=7)  # the audio is shorter than the track
     assert [[f.conf for f in of_frame] for of_frame in faces] == [[], [], [1.0], [None], [None], [None], []]
 
 
 def test_video(results, run):
     ran = run("run_visualise", "--data_dir", results.data_dir, "--reference", results.reference)
     assert (ran.code, ran.out) == (0, [])
-    pictures = len(list(results.frames.iterdir()))
-    assert frame_count(results.video_out) == frame_count(results.video_only) == pictures
+    frames = len(list(results.frames.iterdir()))
+    assert frame_count(results.video_out) == frame_count(results.video_only) == frames
     capture = cv2.VideoCapture(str(results.video_out))
     there, drawn = capture.read()
     plain = cv2.imread(str(results.frames / "000001.jpg"))
@@ -55,7 +55,7 @@ def test_video(results, run):
     assert np.abs(drawn.astype(int) - plain).max() > 60
 
 
-def test_sound_shorter_than_the_track(results, run):
+def test_audio_shorter_than_the_track(results, run):
     dists = load_pickle(results.distances, made_by="run_syncnet.py")
     save_pickle([d[:1] for d in dists], results.distances)
     assert run("run_visualise", "--data_dir", results.data_dir, "--reference", results.reference).code == 0
@@ -69,7 +69,7 @@ def test_scores_of_other_tracks(results):
 
 @pytest.mark.parametrize(("x", "y"), [(100, 100), (10, 5), (195, 100), (5, 198), (-30, -30), (230, 230)])
 def test_label_can_be_read_wherever_the_face_is(x, y):
-    """As many of its pixels are drawn as in the middle of the frame."""
+    """As many pixels of the label are drawn as in the middle of the frame."""
 
     def label(x, y):
         image = np.zeros((300, 400, 3), np.uint8)

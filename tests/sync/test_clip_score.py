@@ -1,4 +1,4 @@
-"""A whole clip scored against one window at a time: plain network, plain MFCC, distances in loops."""
+"""Scores of whole clips against a plain implementation: one window at a time, plain MFCC, distances in loops."""
 
 from types import SimpleNamespace
 
@@ -22,7 +22,7 @@ TOLERANCE = 1e-4  # of the largest value
 
 @pytest.fixture(scope="module")
 def noisy(tmp_path_factory):
-    """``SyncNetInstance`` with weights at random, and the plain network with them."""
+    """``SyncNetInstance`` with random weights, and the plain network with the same weights."""
     path = tmp_path_factory.mktemp("noise") / "syncnet.pt"
     state = standins.noise(S(32, width=1 / 12), seed=2)
     state["netcnnlip.1.running_var"] *= 1e4
@@ -35,7 +35,7 @@ def noisy(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    """31 frames of coloured blocks, 30 frames of sound."""
+    """31 frames of coloured blocks, 30 frames of audio."""
     folder = tmp_path_factory.mktemp("blocks")
     rng = np.random.default_rng(7)
     frames = [np.kron(rng.integers(0, 256, (14, 14, 3), np.uint8), np.ones((16, 16, 1), np.uint8)) for _ in range(31)]
@@ -75,7 +75,7 @@ def test_score(noisy, clip, tmp_path, batch_size):
     assert score.dists.shape == expected.shape == (25, 13)
     np.testing.assert_allclose(score.dists, expected, rtol=0, atol=TOLERANCE * expected.max())
     mean = expected.mean(axis=0)
-    assert expected.std(axis=0).min() > 0.05 and np.diff(np.sort(mean)[:2]) > 0.01  # there is something to tell apart
+    assert expected.std(axis=0).min() > 0.05 and np.diff(np.sort(mean)[:2]) > 0.01  # the distances differ clearly
     assert score.offset == 6 - mean.argmin()
     assert score.min_dist == pytest.approx(mean.min(), rel=TOLERANCE)
     assert score.confidence == pytest.approx(np.median(mean) - mean.min(), abs=TOLERANCE * mean.max())
@@ -96,7 +96,7 @@ def test_extract_feature(noisy, clip, batch_size):
 
 @pytest.mark.parametrize(("frames", "windows"), [(6, 1), (7, 2)])
 def test_shortest_clips(noisy, clip, tmp_path, frames, windows):
-    """One frame more than a window has is the shortest that is scored."""
+    """The shortest clip with a score has one frame more than a window."""
     clips.write_pictures(tmp_path / "pictures", clips.decode(clip)[:frames])
     clips.write_sound(tmp_path / "sound.wav", np.ones(frames))
     short = clips.encode(tmp_path / "short.avi", tmp_path / "pictures", tmp_path / "sound.wav")
@@ -106,7 +106,7 @@ def test_shortest_clips(noisy, clip, tmp_path, frames, windows):
 
 @pytest.mark.usefixtures("nothing_left_running")
 def test_clips_one_after_the_other(noisy, clip, tmp_path):
-    """As if each were scored alone; one that cannot be scored, or is not there, does not stop the others."""
+    """Clips score as if each were alone; one that is missing or cannot be scored does not stop the others."""
     net, _ = noisy
     missing, empty = tmp_path / "missing.avi", tmp_path / "empty.avi"
     empty.touch()

@@ -1,4 +1,4 @@
-"""Scores, confidences and speakers against straightforward computations."""
+"""Scores, confidences and speakers against straightforward implementations."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ def test_median_filter(length, size):
 
 
 def piece(extra):
-    """Samples that end ``extra`` after the first piece of MFCCs."""
+    """Number of samples of the first piece of MFCCs, plus ``extra``."""
     return (scoring.MFCC_PIECE - 1) * scoring.STEP_SAMPLES + scoring.MFCC_WINDOW_SAMPLES + extra
 
 
@@ -50,7 +50,7 @@ def test_audio_windows():
         np.testing.assert_allclose(window[0], coefficients[:, 4 * i : 4 * i + 20], rtol=1e-6)
 
 
-def test_sound_shorter_than_a_window():
+def test_audio_shorter_than_a_window():
     assert scoring.audio_windows(np.zeros(100, np.int16)).shape == (0, 1, 13, 20)
 
 
@@ -105,10 +105,10 @@ print(peak_megabytes(os.getpid()) - before)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("call", ["scoring.distances(features, features, vshift=15)", "scoring.audio_windows(samples)"])
 def test_ten_minutes_take_little_memory(call):
-    """Beside sound and features themselves; these are 18 MB and 59 MB."""
+    """Not counting the audio and the features themselves, 18 MB and 59 MB."""
     program = [sys.executable, "-c", TEN_MINUTES.format(call=call)]
     done = subprocess.run(program, env=environment(), capture_output=True, text=True, check=True)
     assert float(done.stdout) < 120
@@ -116,7 +116,7 @@ def test_ten_minutes_take_little_memory(call):
 
 @pytest.mark.parametrize("shift", [-3, 0, 2])
 def test_offset_sign(shift):
-    """Audio feature i + shift belongs to video feature i: the sound comes later, so the offset is -shift."""
+    """Audio feature i + shift matches video feature i: the audio is late, so the offset is -shift."""
     torch.manual_seed(0)
     video = torch.randn(60, 8)
     audio = torch.roll(video, shift, dims=0)
@@ -143,7 +143,7 @@ def test_confidences():
 
 
 def test_speaking_confidence_is_of_the_frames_that_were_scored():
-    """A frame for each, the ends after the nearest window: no constant of the drawing can make somebody speak."""
+    """One value per frame, the ends copied from the nearest window: no padding constant can make a face speak."""
     dists = np.full((20, 7), 25.0, np.float32)
     dists[:, 2] = 25 - np.arange(20) / 10
     own = np.median(dists.mean(axis=0)) - dists[:, 2]
