@@ -33,7 +33,14 @@ def number_of(image: np.ndarray) -> int:
 
 
 def write(
-    path: Path, times: Sequence[int], *, time_base: Fraction, rate: Fraction, b_frames: int = 0, codec: str = "libx264"
+    path: Path,
+    times: Sequence[int],
+    *,
+    time_base: Fraction,
+    rate: Fraction,
+    b_frames: int = 0,
+    codec: str = "libx264",
+    fragmented: bool = False,
 ) -> Path:
     """Write a video with audio.
 
@@ -44,12 +51,14 @@ def write(
         rate: Frames per second that the stream declares.
         b_frames: Number of consecutive frames that are stored out of order.
         codec: ffmpeg's name of the video encoder.
+        fragmented: Store an MP4 file in fragments, as browsers record.
 
     Returns:
         ``path``.
     """
     options = {"bf": str(b_frames), "qp": "10"} if codec == "libx264" else {"bf": str(b_frames), "q": "2"}
-    with av.open(str(path), "w") as container:
+    container_options = {"movflags": "frag_keyframe+empty_moov"} if fragmented else {}
+    with av.open(str(path), "w", container_options=container_options) as container:
         video = container.add_stream(codec, rate=rate, width=WIDTH, height=HEIGHT, pix_fmt="yuv420p", options=options)
         video.time_base = video.codec_context.time_base = time_base
         audio = container.add_stream("aac" if path.suffix != ".avi" else "libmp3lame", rate=AUDIO_RATE, layout="mono")
@@ -152,4 +161,6 @@ def cases() -> dict[str, tuple[str, dict]]:
                 continue  # MP4 cannot store them
             arguments = {"times": times, "time_base": time_base, "rate": Fraction(30), "b_frames": b_frames}
             found[f"{name}, b{b_frames}{suffix}"] = suffix, arguments
+            if suffix == ".mp4" and "variable" in name:
+                found[f"{name}, fragments, b{b_frames}{suffix}"] = suffix, {**arguments, "fragmented": True}
     return found

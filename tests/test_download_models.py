@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import test_download as shell
-from test_download import CONTENT, CUT, hangs_up, serves_nothing_more, whole, without_ranges, wrong
+from test_download import CONTENT, CUT, closes_early, fails_on_resume, whole, without_ranges, wrong
 
 from syncnet import download
 from syncnet.models import weights
@@ -84,7 +84,7 @@ def test_a_complete_file_is_not_requested(server, suite, run):
 
 
 def test_an_interrupted_download_is_resumed(server, suite, run):
-    server.behaviour = {"/a": hangs_up}
+    server.behaviour = {"/a": closes_early}
     done = run(file("a.bin", server.url + "/a"))
     assert done.code == 0
     assert f"interrupted at byte {CUT} of {len(CONTENT)}" in done.err
@@ -93,7 +93,7 @@ def test_an_interrupted_download_is_resumed(server, suite, run):
 
 
 def test_a_second_run_resumes_the_first(server, suite, run):
-    server.behaviour = {"/a": serves_nothing_more}
+    server.behaviour = {"/a": fails_on_resume}
     done = run(file("a.bin", server.url + "/a"))
     assert done.code == 1
     assert "a.bin: not downloaded" in done.err
@@ -150,7 +150,7 @@ def longer(handler, first):
     handler.answer(CONTENT + CONTENT, first=first)
 
 
-@pytest.mark.parametrize("behaviour", [wrong, shell.a_page, longer])
+@pytest.mark.parametrize("behaviour", [wrong, shell.login_page, longer])
 def test_wrong_content_never_gets_the_name(server, suite, run, behaviour):
     server.behaviour = {"/a": behaviour}
     done = run(file("a.bin", server.url + "/a"))
