@@ -124,16 +124,15 @@ def write_results(
         # names that are not valid Unicode keep their bytes
         table.open("w", encoding="utf-8", errors="surrogateescape", newline="") as rows,
     ):
-        writer = csv.writer(rows)
-        writer.writerow(COLUMNS)
+        writer = csv.DictWriter(rows, COLUMNS)
+        writer.writeheader()
         lines.write('{\n"results": [')
         for index, record in enumerate(records):
             verdict = judge(record, thresholds)
             found.add(record, verdict)
             verdicts.append((scored_video(record), verdict.passes if verdict.track else None))
             lines.write(("," if index else "") + "\n" + json.dumps(result(record, verdict)))
-            of_video = row(record, verdict)
-            writer.writerow([of_video[column] for column in COLUMNS])
+            writer.writerow(row(record, verdict))
         lines.write("\n],\n")
         end = {
             "filter_settings": {**settings, **detection_settings(found, recipes)},

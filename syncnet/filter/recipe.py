@@ -11,6 +11,7 @@ import re
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from syncnet.defaults import SPEAKER_THRESHOLD
 from syncnet.filter.inputs import absolute
 from syncnet.media.ffmpeg import PUBLISHED_FINGERPRINT
 from syncnet.models import weights
@@ -20,8 +21,9 @@ from syncnet.steps.versions import versions
 Recipe = dict[str, Any]  # record with the keys of ``make_recipe``
 
 DIGEST_LENGTH = 16
-# These change a score by about 1e-5: they are recorded, but a change of them is no reason to score all videos again.
-UNIMPORTANT = ("device", "batch_size")
+# These change a score by about 1e-5 or not at all: they are recorded, but a change of them is no reason to score all
+# videos again.
+UNIMPORTANT = ("device", "batch_size", "speaker_threshold")
 UNIMPORTANT_VERSIONS = ("torch", "numpy", "scipy", "ffmpeg_source")
 # Versions of ffmpeg with the published fingerprint: recipes of earlier scores contain only the version.
 PUBLISHED_FFMPEG = re.compile(r"[nN]?(4\.[2-9]|[56]\.)")
@@ -67,6 +69,7 @@ def make_recipe(parameters: Parameters) -> Recipe:
         **asdict(parameters),
         "initial_model": weights_record(syncnet),
         "s3fd_weights": weights_record(s3fd),
+        "speaker_threshold": SPEAKER_THRESHOLD,
         "versions": versions(),
     }
 

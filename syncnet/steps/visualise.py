@@ -137,7 +137,8 @@ def draw_face(image: np.ndarray, face: DrawnFace, *, speaks: bool) -> None:
     Args:
         image: H x W x 3 array, uint8, BGR; modified in place.
         face: ``DrawnFace``; the colour of the square goes from red (low confidence) to green.
-        speaks: True if the face is speaking.
+        speaks: True if the face is speaking: by ``speaking_confidence``, which is shifted against the framewise
+            confidence of the label, so the two can disagree for a frame.
     """
     s, x, y = face.s, face.x, face.y
     corner = int(x - s), int(y - s)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from filter_fixtures import by_name, folder, run_filter, stub, weights_files  # noqa: F401
 
+from syncnet import defaults
 from syncnet.filter import recipe
 from syncnet.filter.journal import Journal, with_checksum
 from syncnet.media.ffmpeg import PUBLISHED_FINGERPRINT
@@ -99,6 +100,15 @@ def test_two_ffmpegs_of_one_fingerprint_are_one_recipe():
     assert digest() != digest(ffmpeg_fingerprint="29656e88ec44ffd7")
     assert digest(ffmpeg="9", ffmpeg_fingerprint="a") == digest(ffmpeg="10", ffmpeg_fingerprint="a")
     assert digest() != digest(opencv="4.0")
+
+
+def test_the_speaker_threshold_is_recorded_and_no_reason_to_score_again(run_filter, folder):
+    """The spans of speakers that kept outputs show depend on it, no score does."""
+    results, _ = run_filter(folder("g.c7.2.o1.mp4"))
+    [used] = results["recipes"]
+    parameters = used["parameters"]
+    assert parameters["speaker_threshold"] == defaults.SPEAKER_THRESHOLD
+    assert recipe.digest({**parameters, "speaker_threshold": 9}) == recipe.digest(parameters) == used["recipe"]
 
 
 @pytest.mark.parametrize("damage", [{"8e08043ab58e63ad": []}, {"8e08043ab58e63ad": {"versions": 1}}, {}])
