@@ -31,7 +31,7 @@ from syncnet.media import conversions
 from syncnet.media.containers import check_streams
 from syncnet.media.ffmpeg import reading_output_of
 from syncnet.media.frames import batches, decode_frames, growing_files, read_ahead, read_frame
-from syncnet.models.devices import in_lanes, select_device
+from syncnet.models.devices import in_parallel, select_device
 from syncnet.models.fast import FastSyncNet
 from syncnet.models.weights import Weights, load_syncnet
 from syncnet.results.layout import check_input, check_unicode, clear_scratch, frame_files, scratch_audio, scratch_folder
@@ -178,7 +178,7 @@ class SyncNetInstance:
             parts = stack.enter_context(
                 contextlib.closing(self._parts(videofiles, folder=folder, batch_size=batch_size))
             )
-            for clip, found in stack.enter_context(contextlib.closing(in_lanes(features, parts, self.device))):
+            for clip, found in stack.enter_context(contextlib.closing(in_parallel(features, parts, self.device))):
                 if found is None:
                     yield self._conclude(clip, batch_size=batch_size, vshift=vshift, print_line=print_line)
                 else:
@@ -270,7 +270,7 @@ class SyncNetInstance:
         decoded = decode_frames(videofile)
         with contextlib.closing(read_ahead(decoded, lambda image: checked_frame(image, videofile))) as frames:
             windows = self._frame_batches(frames, batch_size=opt.batch_size)
-            features = [found.cpu() for found in in_lanes(net.lip_features, windows, self.device)]
+            features = [found.cpu() for found in in_parallel(net.lip_features, windows, self.device)]
         if not features:
             raise MediaError(f"{videofile}: fewer than {WINDOW_FRAMES} frames", code=reasons.TOO_SHORT)
         return torch.cat(features)
@@ -297,7 +297,7 @@ class SyncNetInstance:
             windows = scoring.audio_windows(samples)[:count]
             parts = (windows[i : i + batch_size] for i in range(0, count, batch_size))
             rows = scoring.Rows(count)
-            for part in in_lanes(self._loaded().audio_features, parts, self.device):
+            for part in in_parallel(self._loaded().audio_features, parts, self.device):
                 rows.append(part)
             self._last_audio = key, rows.tensor()
         return self._last_audio[1]

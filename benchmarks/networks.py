@@ -20,7 +20,7 @@ from detectors.s3fd import Detector
 from detectors.s3fd.nets import S3FDNet
 from syncnet.defaults import FACEDET_SCALE
 from syncnet.faces.detect import CONFIDENCE, batch_size
-from syncnet.models.devices import in_lanes, select_device
+from syncnet.models.devices import in_parallel, select_device
 from syncnet.models.fast import FastS3FD, FastSyncNet
 from SyncNetModel import LIP_WINDOW, S
 
@@ -78,8 +78,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             net.forward_lip(windows), net.forward_aud(torch.from_numpy(audio_windows[: len(windows)]).to(device))
 
     def our_score():
-        list(in_lanes(fast.video_features, [clip] * BATCHES, device))
-        list(in_lanes(fast.audio_features, [audio_windows[:batch]] * BATCHES, device))
+        list(in_parallel(fast.video_features, [clip] * BATCHES, device))
+        list(in_parallel(fast.audio_features, [audio_windows[:batch]] * BATCHES, device))
 
     plain, ours = time_in_turns(plain_score, our_score, rounds=args.rounds, device=device)
     report("scoring", "windows", plain / len(windows), ours / batch / BATCHES)
@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         plain, ours = time_in_turns(
             lambda frame=frame, net=plain_net: detect(net, frame, device),
-            lambda images=images, detect=our_detect: list(in_lanes(detect, [images] * BATCHES, device)),
+            lambda images=images, detect=our_detect: list(in_parallel(detect, [images] * BATCHES, device)),
             rounds=args.rounds,
             device=device,
         )

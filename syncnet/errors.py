@@ -56,10 +56,10 @@ def no_space(error: OSError) -> bool:
 
     The text is checked too, because ``shutil.Error`` on a folder has no errno.
     """
-    return error.errno in NO_SPACE_ERRORS or tells_no_space(str(error))
+    return error.errno in NO_SPACE_ERRORS or reports_no_space(str(error))
 
 
-def tells_no_space(text: str) -> bool:
+def reports_no_space(text: str) -> bool:
     """Return True if the output of a program contains an error message about a full disk."""
     return any(words in text for words in NO_SPACE_TEXTS)
 

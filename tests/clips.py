@@ -45,7 +45,7 @@ def face_clip(
     x: int = 100,
     y: int = 60,
     side: int = FACE,
-    sound: str | None = None,
+    audio: str | None = None,
     flags: Sequence = (),
 ) -> Path:
     """Write a clip of a still red square with a white stripe, on grey, with a tone of the same length.
@@ -58,7 +58,7 @@ def face_clip(
         x: Left side of the square.
         y: Top of the square.
         side: Side of the square.
-        sound: lavfi source of the audio; "" for none.
+        audio: lavfi source of the audio; "" for none.
         flags: Further options of ffmpeg.
 
     Returns:
@@ -66,8 +66,8 @@ def face_clip(
     """
     face = square(x, y, side=side) + f",drawbox=x={x}:y={y + side // 2}:w={side}:h={side // 5}:color={WHITE}:t=fill"
     sources = [canvas(seconds=seconds, rate=rate, size=size) + face]
-    if sound != "":
-        sources.append(sound or tone(seconds=seconds))
+    if audio != "":
+        sources.append(audio or tone(seconds=seconds))
     return make(path, *sources, flags=flags)
 
 
@@ -102,7 +102,7 @@ def flashing_face(
     return frames
 
 
-def write_pictures(folder: Path, frames: Iterable[np.ndarray]) -> Path:
+def write_frames(folder: Path, frames: Iterable[np.ndarray]) -> Path:
     """Write frames as numbered PNG files into a new folder, and return it."""
     folder.mkdir()
     for index, frame in enumerate(frames):
@@ -110,7 +110,7 @@ def write_pictures(folder: Path, frames: Iterable[np.ndarray]) -> Path:
     return folder
 
 
-def write_sound(path: Path, loud: np.ndarray, *, seed: int = 0) -> Path:
+def write_audio(path: Path, loud: np.ndarray, *, seed: int = 0) -> Path:
     """Write a WAV file of noise, 32 dB louder in the frames where ``loud`` is True, and return its path."""
     samples = np.random.default_rng(seed).integers(-8000, 8000, (len(loud), 640))
     wavfile.write(path, 16000, (samples * np.where(loud, 1, 0.025)[:, None]).astype(np.int16).ravel())
@@ -119,13 +119,13 @@ def write_sound(path: Path, loud: np.ndarray, *, seed: int = 0) -> Path:
 
 def encode(
     path: Path,
-    pictures: Path,
-    sound: Path,
+    frames_folder: Path,
+    audio: Path,
     *,
     flags: Sequence[str] = ("-c:v", "mpeg4", "-q:v", "2", "-c:a", "pcm_s16le"),
 ) -> Path:
     """Encode a folder of PNG files and a WAV file into a video, and return its path."""
-    inputs = ["-framerate", "25", "-i", pictures / "%06d.png", "-i", sound]
+    inputs = ["-framerate", "25", "-i", frames_folder / "%06d.png", "-i", audio]
     Ffmpeg([*inputs, *flags, path], source=path).finish()
     return path
 

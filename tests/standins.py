@@ -14,7 +14,7 @@ REDNESS = 150.0  # threshold
 TAPS = 9  # taps of a 3x3 kernel
 SURE = 10.0  # log odds per tap
 MIN_LIGHT = 0.34  # brighter than red
-MIN_LOUDNESS = 19.0  # log energy (MFCC 0), between the two levels of clips.write_sound
+MIN_LOUDNESS = 19.0  # log energy (MFCC 0), between the two levels of clips.write_audio
 LIGHT_GAIN = 2.9  # maps the flashes of clips.flashing_face to 1
 
 

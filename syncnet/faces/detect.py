@@ -62,7 +62,7 @@ def detect_faces(files: Iterable[Path], detector: Detector, *, facedet_scale: fl
         Per frame a list of ``Face``, highest score first.
     """
     # imported here because this loads torch, which takes a second, while ffmpeg is already running
-    from syncnet.models.devices import in_lanes
+    from syncnet.models.devices import in_parallel
 
     images = read_ahead(files, lambda path: cv2.cvtColor(read_frame(path), cv2.COLOR_BGR2RGB))
     index = 0
@@ -71,7 +71,7 @@ def detect_faces(files: Iterable[Path], detector: Detector, *, facedet_scale: fl
         return detector.detect_batch(batch, conf_th=CONFIDENCE, scales=[facedet_scale])
 
     with contextlib.closing(images):
-        for found in in_lanes(detect, sized_batches(images, facedet_scale), detector.device):
+        for found in in_parallel(detect, sized_batches(images, facedet_scale), detector.device):
             for rows in found:
                 yield [Face(frame=index, bbox=tuple(map(float, row[:4])), conf=float(row[4])) for row in rows]
                 index += 1

@@ -19,7 +19,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from syncnet.errors import DiskFullError, MediaError, ToolError, tells_no_space
+from syncnet.errors import DiskFullError, MediaError, ToolError, reports_no_space
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -213,7 +213,7 @@ class Ffmpeg:
         finally:
             self.kill()
         status = self.process.returncode
-        if tells_no_space(stderr):
+        if reports_no_space(stderr):
             raise DiskFullError(
                 f"{self.source}: no space for the output of ffmpeg ({last_line(stderr)}): free some and run the "
                 "command again"

@@ -75,7 +75,7 @@ def keep_freed_memory() -> None:
     mallopt(M_TRIM_THRESHOLD, TRIM_BYTES)
 
 
-def in_lanes(
+def in_parallel(
     function: Callable[[Item], Result], items: Iterable[Item], device: torch.device
 ) -> Generator[Result, None, None]:
     """Apply a network to batches, on a CPU in parallel streams.

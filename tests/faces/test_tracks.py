@@ -159,22 +159,22 @@ def convert(source, output, *flags):
 
 
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory):
+def audio_file(tmp_path_factory):
     """Two seconds of noise."""
-    path = tmp_path_factory.mktemp("sound") / "audio.wav"
+    path = tmp_path_factory.mktemp("audio_file") / "audio.wav"
     return clips.make(path, "anoisesrc=d=2:r=16000:seed=1", flags=conversions.WAV_FLAGS)
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 49), (7, 31), (13, 13), (30, 80), (60, 70)])
-def test_cut_audio_equals_ffmpegs(sound, tmp_path, first, last):
-    cut_audio(sound, tmp_path / "ours.wav", first=first, last=last, frame_rate=25)
+def test_cut_audio_equals_ffmpegs(audio_file, tmp_path, first, last):
+    cut_audio(audio_file, tmp_path / "ours.wav", first=first, last=last, frame_rate=25)
     times = ["-ss", f"{first / 25:.3f}", "-to", f"{(last + 1) / 25:.3f}"]
-    convert(sound, tmp_path / "ffmpegs.wav", *times)
+    convert(audio_file, tmp_path / "ffmpegs.wav", *times)
     ours, ffmpegs = (conversions.read_wav(tmp_path / name) for name in ("ours.wav", "ffmpegs.wav"))
     np.testing.assert_array_equal(ours, ffmpegs)
 
 
-def test_crops_have_video_and_audio(sound, tmp_path):
+def test_crops_have_video_and_audio(audio_file, tmp_path):
     frames, folder = tmp_path / "frames", tmp_path / "crops"
     frames.mkdir()
     folder.mkdir()
@@ -185,16 +185,18 @@ def test_crops_have_video_and_audio(sound, tmp_path):
         Track(frame=np.arange(20), bbox=boxes[:20], found=20),
         Track(frame=np.arange(10, 50), bbox=boxes[:40], found=40),
     ]
-    write_crops(tracks, frames=frames, audio=sound, folder=folder, crop_scale=0.4, frame_rate=25)
+    write_crops(tracks, frames=frames, audio=audio_file, folder=folder, crop_scale=0.4, frame_rate=25)
     assert sorted(path.name for path in folder.iterdir()) == ["00000.avi", "00001.avi"]
     assert [conversions.frame_count(path) for path in sorted(folder.iterdir())] == [20, 40]
     convert(folder / "00001.avi", tmp_path / "out.wav", *conversions.WAV_FLAGS)
     start, end = 10 * 640, 50 * 640
-    np.testing.assert_array_equal(conversions.read_wav(tmp_path / "out.wav"), conversions.read_wav(sound)[start:end])
+    np.testing.assert_array_equal(
+        conversions.read_wav(tmp_path / "out.wav"), conversions.read_wav(audio_file)[start:end]
+    )
 
 
-def test_audio_ends_before_the_track(sound, tmp_path):
-    cut_audio(sound, tmp_path / "cut.wav", first=60, last=70, frame_rate=25)
+def test_audio_ends_before_the_track(audio_file, tmp_path):
+    cut_audio(audio_file, tmp_path / "cut.wav", first=60, last=70, frame_rate=25)
     with wave.open(str(tmp_path / "cut.wav")) as cut:
         assert cut.getnframes() == 0
 

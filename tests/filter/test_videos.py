@@ -38,8 +38,8 @@ def flashing_face(path, folder, *, late=0, other_audio=False, side=clips.FACE, f
         images.append(image)
     folder = folder / path.name
     folder.mkdir()
-    pattern = clips.write_pictures(folder / "pictures", images)
-    audio = clips.write_sound(folder / "sound.wav", audio_frames[OFFSET - late :][:frames])
+    pattern = clips.write_frames(folder / "frames", images)
+    audio = clips.write_audio(folder / "audio.wav", audio_frames[OFFSET - late :][:frames])
     return clips.encode(path, pattern, audio)
 
 

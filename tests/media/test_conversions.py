@@ -100,7 +100,7 @@ def test_audio_formats(pipeline, sources, audio):
     rate = audio if audio.isdigit() else "48000"
     layout_name = audio if not audio.isdigit() else "stereo"
     source = f"{clips.tone(seconds=1.4, rate=rate)},aformat=channel_layouts={layout_name}"
-    clip = sources(f"{audio}.mkv", lambda path: clips.face_clip(path, sound=source, flags=("-c:a", "pcm_s16le")))
+    clip = sources(f"{audio}.mkv", lambda path: clips.face_clip(path, audio=source, flags=("-c:a", "pcm_s16le")))
     ran, layout = pipeline(clip)
     assert ran.code == 0, ran
     rate, samples = wavfile.read(layout.audio)
@@ -130,7 +130,7 @@ def test_several_audio_streams(pipeline, tmp_path):
 
 
 def test_audio_longer_than_video(pipeline, run, sources):
-    clip = sources("longer.mkv", lambda path: clips.face_clip(path, seconds=1, sound=clips.tone(seconds=3)))
+    clip = sources("longer.mkv", lambda path: clips.face_clip(path, seconds=1, audio=clips.tone(seconds=3)))
     ran, layout = pipeline(clip)
     assert ran.code == 0, ran
     assert run("run_syncnet", "--data_dir", layout.data_dir, "--reference", "me").code == 0
@@ -139,7 +139,7 @@ def test_audio_longer_than_video(pipeline, run, sources):
 
 
 def test_audio_shorter_than_video(pipeline, run, sources):
-    clip = sources("shorter.mkv", lambda path: clips.face_clip(path, seconds=2.4, sound=clips.tone(seconds=1.2)))
+    clip = sources("shorter.mkv", lambda path: clips.face_clip(path, seconds=2.4, audio=clips.tone(seconds=1.2)))
     ran, layout = pipeline(clip)
     assert ran.code == 0, ran
     assert "the audio ends" in ran.err[-1]
@@ -209,7 +209,7 @@ def test_async_filter_equals_the_flag(start, tmp_path, sources):
 @pytest.mark.parametrize(("first", "last"), [(0, 9), (3, 17), (7, 24), (11, 11), (20, 60), (40, 60)])
 @pytest.mark.parametrize("frame_rate", [25, 30])
 def test_cut_audio_equals_ffmpeg(tmp_path, first, last, frame_rate):
-    clips.write_sound(tmp_path / "all.wav", np.ones(30))
+    clips.write_audio(tmp_path / "all.wav", np.ones(30))
     cut_audio(tmp_path / "all.wav", tmp_path / "ours.wav", first=first, last=last, frame_rate=frame_rate)
     times = ["-ss", f"{first / frame_rate:.3f}", "-to", f"{(last + 1) / frame_rate:.3f}"]
     Ffmpeg(["-i", tmp_path / "all.wav", *times, tmp_path / "theirs.wav"], source="all.wav").finish()
@@ -221,7 +221,7 @@ def test_cut_audio_equals_ffmpeg(tmp_path, first, last, frame_rate):
 @pytest.mark.parametrize("frames", [1, 2, 30])
 def test_mux_checks_the_frames(tmp_path, frames):
     video = clips.make(tmp_path / "a.avi", clips.canvas(seconds=frames / 25))
-    clips.write_sound(tmp_path / "a.wav", np.ones(frames))
+    clips.write_audio(tmp_path / "a.wav", np.ones(frames))
     conversions.mux(video, tmp_path / "a.wav", tmp_path / "out.avi", frames=frames)
     assert len(clips.decode(tmp_path / "out.avi")) == frames
     (tmp_path / "out.avi").unlink()

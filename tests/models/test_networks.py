@@ -11,7 +11,7 @@ from torch import nn
 
 from detectors.s3fd.nets import S3FDNet
 from syncnet.constants import WINDOW_FRAMES
-from syncnet.models.devices import MAX_WORKERS, in_lanes
+from syncnet.models.devices import MAX_WORKERS, in_parallel
 from syncnet.models.fast import FastS3FD, FastSyncNet, StackedConvolution, folded
 from syncnet.models.winograd import (
     TIME_OUTPUTS,
@@ -150,7 +150,7 @@ def test_parallel_streams_keep_order(threads):
 
     try:
         torch.set_num_threads(threads)
-        found = list(in_lanes(work, iter(range(10)), CPU))
+        found = list(in_parallel(work, iter(range(10)), CPU))
         assert [item for item, _ in found] == list(range(10))
         assert {share for _, share in found} == {max(1, threads // MAX_WORKERS)}
         assert torch.get_num_threads() == threads
@@ -164,7 +164,7 @@ def test_parallel_streams_raise_errors():
             raise OSError(28, "No space left on device")
         return item
 
-    found = in_lanes(work, itertools.count(), CPU)
+    found = in_parallel(work, itertools.count(), CPU)
     with pytest.raises(OSError, match="No space left"):
         list(found)
 

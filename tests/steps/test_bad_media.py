@@ -130,7 +130,7 @@ def test_audio_with_a_cover_image(pipeline, tmp_path):
 
 
 def test_without_audio(pipeline, run, tmp_path):
-    clip = clips.face_clip(tmp_path / "a.mp4", sound="")
+    clip = clips.face_clip(tmp_path / "a.mp4", audio="")
     ran, layout = pipeline(clip)
     scored_without_track(ran, layout, "no_audio")
     assert ran.out == []

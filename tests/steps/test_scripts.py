@@ -223,10 +223,10 @@ def flashing_clip(folder, shift, *, others=()):
     light = clips.flashes(FRAMES)
     rows = [light, *others]
     corners = [(20 + 160 * index, 60) for index in range(len(rows))]
-    pictures = clips.flashing_face(rows, corners=corners, size=(160 * len(rows), 240))
-    clips.write_pictures(folder / "pictures", pictures)
-    clips.write_sound(folder / "sound.wav", np.roll(light, -shift))
-    return clips.encode(folder / "clip.avi", folder / "pictures", folder / "sound.wav")
+    images = clips.flashing_face(rows, corners=corners, size=(160 * len(rows), 240))
+    clips.write_frames(folder / "frames", images)
+    clips.write_audio(folder / "audio.wav", np.roll(light, -shift))
+    return clips.encode(folder / "clip.avi", folder / "frames", folder / "audio.wav")
 
 
 @pytest.mark.parametrize("shift", [0, 4, -5])

@@ -39,9 +39,9 @@ def clip(tmp_path_factory):
     folder = tmp_path_factory.mktemp("blocks")
     rng = np.random.default_rng(7)
     frames = [np.kron(rng.integers(0, 256, (14, 14, 3), np.uint8), np.ones((16, 16, 1), np.uint8)) for _ in range(31)]
-    clips.write_pictures(folder / "pictures", frames)
-    clips.write_sound(folder / "sound.wav", rng.random(30) > 0.3)
-    return clips.encode(folder / "clip.avi", folder / "pictures", folder / "sound.wav")
+    clips.write_frames(folder / "frames", frames)
+    clips.write_audio(folder / "audio.wav", rng.random(30) > 0.3)
+    return clips.encode(folder / "clip.avi", folder / "frames", folder / "audio.wav")
 
 
 def lip_window(frames, first):
@@ -97,9 +97,9 @@ def test_extract_feature(noisy, clip, batch_size):
 @pytest.mark.parametrize(("frames", "windows"), [(6, 1), (7, 2)])
 def test_shortest_clips(noisy, clip, tmp_path, frames, windows):
     """The shortest clip with a score has one frame more than a window."""
-    clips.write_pictures(tmp_path / "pictures", clips.decode(clip)[:frames])
-    clips.write_sound(tmp_path / "sound.wav", np.ones(frames))
-    short = clips.encode(tmp_path / "short.avi", tmp_path / "pictures", tmp_path / "sound.wav")
+    clips.write_frames(tmp_path / "frames", clips.decode(clip)[:frames])
+    clips.write_audio(tmp_path / "audio.wav", np.ones(frames))
+    short = clips.encode(tmp_path / "short.avi", tmp_path / "frames", tmp_path / "audio.wav")
     score = noisy[0].score(short, folder=tmp_path / "clip", print_line=lambda line: None)
     assert len(score.dists) == windows
 
