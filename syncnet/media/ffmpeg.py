@@ -34,7 +34,7 @@ ON_PATH = "PATH"
 PROGRAM = "ffmpeg"
 
 # ``Behaviour.fingerprint`` of ffmpeg 4.2 to 7.0 with LAME 3.100, on which published scores depend.
-PUBLISHED_FINGERPRINT = "ab54d07542f79239"
+PUBLISHED_FINGERPRINT = "b264c9c9cc319289"
 GLOBAL_FLAGS = ("-nostdin", "-hide_banner", "-y")
 ERRORS_ONLY = ("-loglevel", "error")
 DETAIL_LENGTH = 200

@@ -31,6 +31,7 @@ DIGITS = 16
 FRAMES, SOURCE_RATE = 25, Fraction(25, 2)  # 2 s at half of FRAME_RATE, so that every other output frame is a duplicate
 WIDTH, HEIGHT = 96, 64
 SAMPLE_RATE, SAMPLES = 44100, 88200
+LATE_SAMPLES = 4410  # by which the audio starts after the video
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Behaviour:
         fingerprint: hash of the decoded frames and MP3 packets that it produces, in hexadecimal.
         keeps_gaps: True if its ``-r`` leaves gaps between frames, as in versions up to 6, and False if it fills them
             with duplicates.
-        has_async: True if it has the flag ``-async``, as versions up to 5 have.
+        has_async: True if its flag ``-async`` works, as in versions up to 5.
     """
 
     version: str
@@ -104,24 +105,28 @@ def examine() -> Behaviour:
     with tempfile.TemporaryDirectory() as folder:
         source, video, frames = (Path(folder) / name for name in ("test.nut", "test.avi", "frames"))
         write_test_video(source)
-        for keeps_gaps, has_async in ((True, True), (True, False), (False, False)):
-            found = Behaviour(version=ffmpeg_version(), fingerprint="", keeps_gaps=keeps_gaps, has_async=has_async)
-            if convert(source, video, found):
-                break
-        else:
-            raise ToolError(
-                f"{find_ffmpeg().path}: converts a test video to other frames than any known ffmpeg: choose another "
-                "one (unset SYNCNET_FFMPEG for the packaged one)"
-            )
+        found = Behaviour(version=ffmpeg_version(), fingerprint="", keeps_gaps=True, has_async=False)
+        if not convert(source, video, found):
+            found = replace(found, keeps_gaps=False)
+            if not convert(source, video, found):
+                raise ToolError(
+                    f"{find_ffmpeg().path}: converts a test video to other frames than any known ffmpeg: choose "
+                    "another one (unset SYNCNET_FFMPEG for the packaged one)"
+                )
+        audio = audio_packets(video)
         frames.mkdir()
         conversions.start_frames(video, frames).finish()
-        content = hashlib.sha256()
-        for file in frame_files(frames):
-            content.update(read_frame(file).tobytes())
-        with open_container(video) as container:
-            for packet in container.demux(audio=0):
-                content.update(bytes(packet))
-        return replace(found, fingerprint=content.hexdigest()[:DIGITS])
+        content = hashlib.sha256(b"".join(read_frame(file).tobytes() for file in frame_files(frames)) + audio)
+        # ffmpeg 7 accepts the flag and ignores it
+        with_flag = replace(found, has_async=True)
+        has_async = found.keeps_gaps and convert(source, video, with_flag) and audio_packets(video) == audio
+        return replace(found, fingerprint=content.hexdigest()[:DIGITS], has_async=has_async)
+
+
+def audio_packets(video: Path) -> bytes:
+    """Return the audio packets of a video, one after the other."""
+    with open_container(video) as container:
+        return b"".join(bytes(packet) for packet in container.demux(audio=0))
 
 
 def convert(source: Path, video: Path, behaviour: Behaviour) -> bool:
@@ -147,7 +152,7 @@ def write_test_video(path: Path) -> None:
             planes = np.concatenate([luma, luma[::2] // 2 + 64]).astype(np.uint8)  # chroma has half as many rows
             container.mux(video.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
         frame = av.AudioFrame.from_ndarray(tone.astype(np.int16)[None], format="s16", layout="mono")
-        frame.sample_rate = SAMPLE_RATE
+        frame.sample_rate, frame.pts, frame.time_base = SAMPLE_RATE, LATE_SAMPLES, Fraction(1, SAMPLE_RATE)
         container.mux(audio.encode(frame))
         for stream in (video, audio):
             container.mux(stream.encode(None))

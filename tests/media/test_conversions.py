@@ -196,11 +196,9 @@ def test_async_filter_equals_the_flag(start, tmp_path, sources):
     clip = sources("late.mkv", late_audio) if start == "late" else sources("face.mkv", clips.face_clip)
     conversions.start_audio(clip, tmp_path / "filter.wav", streams=probe(clip)).finish()
     old = ["-i", clip, "-async", "1", *conversions.WAV_FLAGS, tmp_path / "flag.wav"]
-    try:
-        Ffmpeg(old, source=clip).finish()
-    except MediaError:
-        assert not behaviour().keeps_gaps, "only newer versions lack the flag"
-        return
+    if not behaviour().has_async:
+        pytest.skip("this ffmpeg has no such flag, or ignores it")
+    Ffmpeg(old, source=clip).finish()
     filtered, flagged = (conversions.read_wav(tmp_path / f"{name}.wav") for name in ("filter", "flag"))
     assert len(flagged) > 16000
     np.testing.assert_array_equal(filtered, flagged)

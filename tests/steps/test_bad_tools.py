@@ -17,6 +17,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left_running")
 @pytest.mark.parametrize("script", ["run_pipeline", "run_syncnet", "run_visualise", "demo_syncnet"])
 def test_ffmpeg_missing(run, results, face_clip, tmp_path, monkeypatch, forget_ffmpeg, script):
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("SYNCNET_FFMPEG", raising=False)
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     clip = face_clip if script == "run_pipeline" else results.crop_files()[0]
     place = ("--tmp_dir", tmp_path / "tmp") if script == "demo_syncnet" else ("--data_dir", results.data_dir)
