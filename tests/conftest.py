@@ -94,7 +94,9 @@ def pipeline(run, tmp_path):
 @pytest.fixture(scope="session")
 def face_clip(tmp_path_factory) -> Path:
     """Return a clip of one face, 1.4 s long."""
-    return clips.face_clip(tmp_path_factory.mktemp("clips") / "face.mp4")
+    # ffmpeg 9 ends AAC where the encoder's input ended: with a margin every version has audio for every frame
+    path = tmp_path_factory.mktemp("clips") / "face.mp4"
+    return clips.face_clip(path, audio=clips.tone(seconds=1.6))
 
 
 @pytest.fixture(scope="session")
