@@ -93,7 +93,7 @@ def results(output):
 @pytest.fixture(scope="module")
 def thresholds():
     """Thresholds for the tests' network, whose distances are small."""
-    return ("--min_confidence", "0.25")
+    return ("--min_confidence", "0.22")
 
 
 def test_every_kind_of_video(start, folder, tmp_path, thresholds, run):
