@@ -19,11 +19,10 @@ import cv2
 import numpy as np
 import platformdirs
 
-from syncnet import __version__
 from syncnet.errors import MediaError, SyncNetError, ToolError
 from syncnet.media import conversions
 from syncnet.media.containers import check_streams, indexed_frames, open_container
-from syncnet.media.ffmpeg import ffmpeg_version, find_ffmpeg
+from syncnet.media.ffmpeg import PUBLISHED_FINGERPRINT, ffmpeg_version, find_ffmpeg
 from syncnet.media.frames import read_frame
 from syncnet.results.layout import frame_files, new_file
 
@@ -84,14 +83,14 @@ def read_cache(path: Path) -> Behaviour:
 
 
 def cache_file() -> Path:
-    """Return the cache file for the ffmpeg in use. Its name changes when ffmpeg, OpenCV, PyAV or the suite is updated.
+    """Return the cache file for the ffmpeg in use. Its name changes with ffmpeg, OpenCV, PyAV and the test video.
 
     Raises:
         RuntimeError: the user has no home folder.
     """
     program = Path(find_ffmpeg().path).resolve()
     state = program.stat()
-    key = (str(program), state.st_size, state.st_mtime_ns, cv2.__version__, av.__version__, __version__)
+    key = (str(program), state.st_size, state.st_mtime_ns, cv2.__version__, av.__version__, PUBLISHED_FINGERPRINT)
     name = hashlib.sha256(repr(key).encode(errors="surrogateescape")).hexdigest()[:DIGITS]
     return Path(platformdirs.user_cache_dir("syncnet", appauthor=False)) / f"ffmpeg-{name}.json"
 
