@@ -180,12 +180,16 @@ def sample_format(audio: AudioStream | None) -> str:
     return audio.format.name if audio is not None and audio.format is not None else ""
 
 
-def read_timing(path: str | os.PathLike[str]) -> Timing:
+def read_timing(path: str | os.PathLike[str], *, only_disputed: bool = False) -> Timing:
     """Read the time stamps of a file's main video stream.
 
     Durations are those of ffmpeg 5.1, because published scores depend on its frame rate conversion: if an MP4 or MOV
     file stores frames out of order or in fragments, each frame has the nominal duration, otherwise the duration in the
     file.
+
+    Args:
+        path: the media file.
+        only_disputed: read packets only of formats that can be ``disputed``; the ``Timing`` of others has no frames.
     """
     frames: list[tuple[int, int]] = []
     starts: dict[object, Fraction] = {}
@@ -193,8 +197,9 @@ def read_timing(path: str | os.PathLike[str]) -> Timing:
         stream, audio = main_video(container), main_audio(container)
         assert stream.time_base is not None, "an input stream has one"
         is_mov = "mov" in container.format.name
+        tracks = [] if only_disputed and not is_mov else [stream] if audio is None else [stream, audio]
         with contextlib.suppress(av.FFmpegError, OSError):  # use the readable part of a damaged file
-            for packet in container.demux([stream] if audio is None else [stream, audio]):
+            for packet in container.demux(tracks) if tracks else ():
                 if not packet.size or packet.pts is None:
                     continue
                 starts.setdefault(packet.stream, packet.pts * packet.time_base)
@@ -217,7 +222,7 @@ def read_timing(path: str | os.PathLike[str]) -> Timing:
             audible_start=audible_start,
             rate=Fraction(stream.guessed_rate or 0),
             duration=counts.most_common(1)[0][0] if counts else nominal,
-            disputed=is_fragmented or (not counts and nominal != nominal_duration(stream, stream.base_rate)),
+            disputed=is_fragmented or (is_mov and not counts and nominal != nominal_duration(stream, stream.base_rate)),
             frames=sorted(frames),
         )
 

@@ -85,7 +85,8 @@ def start_conversion(
         streams: streams of the input video.
         behaviour: ``fingerprint.behaviour()``, the properties of the ffmpeg in use.
     """
-    timing = read_timing(source)
+    # with its own flags ffmpeg 4 and 5 need no time stamps: a long file is not read twice
+    timing = read_timing(source, only_disputed=behaviour.keeps_gaps and behaviour.has_async)
     flags = (
         *PIPELINE_QUALITY,
         *async_flags(streams, before=audio_start_filter(timing), has_async=behaviour.has_async),
