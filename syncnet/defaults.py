@@ -13,3 +13,9 @@ SPEAKER_THRESHOLD = 2.0  # confidence
 # The filter keeps shorter tracks and smaller faces than run_pipeline.
 FILTER_MIN_TRACK = 50  # frames
 FILTER_MIN_FACE_SIZE = 50  # pixels
+
+PUBLISHED, DIRECT = "published", "direct"
+MODES = (PUBLISHED, DIRECT)
+DETECT_EVERY = 5  # frames between two that direct mode looks for faces in
+FLOAT32, BFLOAT16 = "float32", "bfloat16"
+PRECISIONS = (FLOAT32, BFLOAT16)

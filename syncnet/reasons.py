@@ -14,9 +14,15 @@ TOO_SHORT = "too_short"
 EDGE_OFFSET = "edge_offset"
 AUDIO_SHORT = "audio_short"
 SCENE_CUT_SHORT = "scene_cut_short"
+LOW_CONFIDENCE = "low_confidence"
+TRACKS_DISAGREE = "tracks_disagree"
+NO_CONFIDENT_TRACK = "no_confident_track"
 
 AUDIO_TOLERANCE = 5  # frames by which the audio may end before the video without a warning
 SCENE_TOLERANCE = 5  # frames of the last scene that may be ignored without a warning
+LEAST_CONFIDENCE = 2.0  # confidence below which the offset of a track means nothing
+SURE_CONFIDENCE = 3.0  # confidence from which a track counts for the lag of its video
+AGREEMENT_MS = 60  # milliseconds within which the lags of a video's tracks must lie
 
 
 @dataclass(frozen=True)
@@ -113,3 +119,30 @@ def scene_cut_short(*, frames: int, length: int) -> Reason:
         f"(ffmpeg -i IN -vf fps={FRAME_RATE} OUT)"
     )
     return Reason(SCENE_CUT_SHORT, text)
+
+
+def low_confidence(*, confidence: float) -> Reason:
+    """Return the reason of a track whose confidence is too low for its offset to mean anything."""
+    text = (
+        f"confidence {confidence:.3f} is below {LEAST_CONFIDENCE:g}: lips and audio do not match at any offset, so the "
+        "offset means nothing"
+    )
+    return Reason(LOW_CONFIDENCE, text)
+
+
+def tracks_disagree(*, earliest: float, latest: float) -> Reason:
+    """Return the reason of a video without a lag of its own, because its tracks' lags differ.
+
+    Args:
+        earliest, latest: smallest and largest lag of the confident tracks, in milliseconds.
+    """
+    text = (
+        f"the tracks of confidence {SURE_CONFIDENCE:g} or more have lags from {earliest:.0f} to {latest:.0f} ms, more "
+        f"than {AGREEMENT_MS} ms apart: the video has no single lag"
+    )
+    return Reason(TRACKS_DISAGREE, text)
+
+
+def no_confident_track() -> Reason:
+    """Return the reason of a video without a lag, because none of its tracks is confident."""
+    return Reason(NO_CONFIDENT_TRACK, f"no track has a confidence of {SURE_CONFIDENCE:g} or more: the lag is unknown")
