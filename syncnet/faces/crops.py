@@ -2,7 +2,7 @@
 
 import contextlib
 import wave
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -49,6 +49,30 @@ def crop_face(image: np.ndarray, *, s: float, x: float, y: float, crop_scale: fl
         224 x 224 x 3 array, uint8, BGR.
     """
     height, width = image.shape[:2]
+
+    def region(top: int, bottom: int, left: int, right: int) -> np.ndarray:
+        return image[top:bottom, left:right]
+
+    return crop_region(region, height=height, width=width, s=s, x=x, y=y, crop_scale=crop_scale)
+
+
+def crop_region(
+    region: Callable[[int, int, int, int], np.ndarray],
+    *,
+    height: int,
+    width: int,
+    s: float,
+    x: float,
+    y: float,
+    crop_scale: float,
+) -> np.ndarray:
+    """Cut the face out of a frame of which only the needed part is converted; otherwise as ``crop_face``.
+
+    Args:
+        region: returns a part of the frame, given its top, bottom, left and right edge.
+        height, width: size of the frame, in pixels.
+        s, x, y, crop_scale: as in ``crop_face``.
+    """
     border = int(s * (1 + 2 * crop_scale))
     top, bottom = int(y + border - s), int(y + border + s * (1 + 2 * crop_scale))
     left, right = int(x + border - s * (1 + crop_scale)), int(x + border + s * (1 + crop_scale))
@@ -59,8 +83,8 @@ def crop_face(image: np.ndarray, *, s: float, x: float, y: float, crop_scale: fl
     across = [max(columns[0] - border, 0), min(columns[1] - border, width)]
     if inside[0] < inside[1] and across[0] < across[1]:
         y0, x0 = inside[0] + border - rows[0], across[0] + border - columns[0]
-        region = image[inside[0] : inside[1], across[0] : across[1]]
-        cut[y0 : y0 + region.shape[0], x0 : x0 + region.shape[1]] = region
+        part = region(inside[0], inside[1], across[0], across[1])
+        cut[y0 : y0 + part.shape[0], x0 : x0 + part.shape[1]] = part
     return cv2.resize(cut, (CROP_SIZE, CROP_SIZE))
 
 
