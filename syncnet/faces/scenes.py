@@ -71,6 +71,12 @@ def frame_numbers(timecodes: Iterable[tuple[FrameTimecode, FrameTimecode]]) -> l
     return [Scene(start.frame_num, end.frame_num) for start, end in timecodes]
 
 
+def timecodes(scenes: Iterable[Scene]) -> list[tuple[FrameTimecode, FrameTimecode]]:
+    """Convert scenes to the form that ``detect_scenes`` returns, for scene.pckl."""
+    rate = float(FRAME_RATE)
+    return [(FrameTimecode(scene.start, fps=rate), FrameTimecode(scene.end, fps=rate)) for scene in scenes]
+
+
 class Cuts:
     """Scene cuts in a stream of frames, by the same ``ContentDetector``.
 

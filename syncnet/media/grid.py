@@ -14,7 +14,7 @@ import numpy as np
 from syncnet import reasons
 from syncnet.constants import FRAME_RATE
 from syncnet.errors import MediaError
-from syncnet.media.containers import main_video, open_container, video_streams
+from syncnet.media.containers import MICROSECONDS, main_video, open_container, video_streams
 from syncnet.media.pictures import Picture, picture
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ Content = TypeVar("Content")
 
 DECODER_THREADS = 4
 TIME_TOLERANCE = 1e-6  # seconds; time stamps are sums of binary fractions
-MICROSECONDS = 1_000_000
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,10 @@ class Picture:
         """Return the whole picture, H x W x 3 array, uint8, BGR."""
         return cv2.cvtColor(self.planes, cv2.COLOR_YUV2BGR_I420)
 
+    def rgb(self) -> np.ndarray:
+        """Return the whole picture, H x W x 3 array, uint8, RGB."""
+        return cv2.cvtColor(self.planes, cv2.COLOR_YUV2RGB_I420)
+
     def resized(self, width: int, height: int) -> Picture:
         """Return the picture at another size, by linear interpolation as ``cv2.resize`` does.
 
@@ -79,6 +83,44 @@ class Picture:
                 *(cv2.resize(plane, (width // 2, height // 2)) for plane in (u, v)),
             )
         )
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """A picture of which every pixel has its own colour, with the methods of ``Picture``.
+
+    Attributes:
+        pixels: H x W x 3 array, uint8, BGR.
+    """
+
+    pixels: np.ndarray
+
+    @property
+    def height(self) -> int:
+        return self.pixels.shape[0]
+
+    @property
+    def width(self) -> int:
+        return self.pixels.shape[1]
+
+    def region(self, top: int, bottom: int, left: int, right: int) -> np.ndarray:
+        """Return a part of the picture, as ``Picture.region`` does."""
+        return self.pixels[top:bottom, left:right]
+
+    def bgr(self) -> np.ndarray:
+        """Return the whole picture, H x W x 3 array, uint8, BGR."""
+        return self.pixels
+
+    def rgb(self) -> np.ndarray:
+        """Return the whole picture, H x W x 3 array, uint8, RGB."""
+        return cv2.cvtColor(self.pixels, cv2.COLOR_BGR2RGB)
+
+    def resized(self, width: int, height: int) -> Pixels:
+        """Return the picture at another size, by linear interpolation as ``cv2.resize`` does."""
+        return Pixels(cv2.resize(self.pixels, (width, height)))
+
+
+AnyPicture = Picture | Pixels
 
 
 def join(brightness: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ import numpy as np
 from syncnet import reasons
 from syncnet.constants import SAMPLE_RATE
 from syncnet.errors import MediaError
-from syncnet.media.containers import decodable, open_container
+from syncnet.media.containers import MICROSECONDS, decodable, open_container
 from syncnet.media.grid import decoded
 
 if TYPE_CHECKING:
@@ -58,7 +57,8 @@ class Sound:
 
     Args:
         path: the media file.
-        zero: time stamp of sample 0, in seconds; None for the first sample of the sound.
+        zero: time stamp of sample 0, in seconds; None for ``after`` seconds after the file's start.
+        after: as said; sample 0 of a sound that belongs to a video that starts late.
         stream: index among the audio streams; None for the one that a player takes.
         before: samples before sample 0 that are kept, where the sound starts earlier.
 
@@ -72,12 +72,20 @@ class Sound:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, zero: float | None = 0.0, stream: int | None = None, before: int = 0
+        self,
+        path: str | os.PathLike[str],
+        *,
+        zero: float | None = None,
+        after: float = 0.0,
+        stream: int | None = None,
+        before: int = 0,
     ) -> None:
         self.container = open_container(path)
         try:
             self.stream = choose_stream(self.container, path, stream)
             self.exists = self.stream is not None
+            if zero is None:
+                zero = (self.container.start_time or 0) / MICROSECONDS + after
             self.chunks = self._placed(zero, before)
             self.parts: deque[np.ndarray] = deque()
             self.first = self.position = self.kept = 0  # position: after what was read; kept: start of ``parts``
@@ -109,12 +117,6 @@ class Sound:
             at += len(part)
         return samples
 
-    def read_all(self) -> np.ndarray:
-        """Return all samples from sample 0 on, int16."""
-        while self.end is None:
-            self._advance()
-        return self.read(0, max(0, self.end))
-
     def length(self, wanted: int) -> int:
         """Return the number after the last sample, or ``wanted`` if the sound is known to last at least as long."""
         while self.end is None and self.position < wanted:
@@ -140,7 +142,7 @@ class Sound:
         self.parts.append(samples)
         self.position = at + len(samples)
 
-    def _placed(self, zero: float | None, before: int) -> Iterator[tuple[int, np.ndarray]]:
+    def _placed(self, zero: float, before: int) -> Iterator[tuple[int, np.ndarray]]:
         """Yield pieces of sound, each with the number of its first sample, in order and without overlap."""
         done: int | None = None
         for at, samples in self._resampled(zero):
@@ -152,7 +154,7 @@ class Sound:
                 done = at + len(samples)
                 yield at, samples
 
-    def _resampled(self, zero: float | None) -> Iterator[tuple[int, np.ndarray]]:
+    def _resampled(self, zero: float) -> Iterator[tuple[int, np.ndarray]]:
         """Yield pieces of sound at 16 kHz, each with the number of its first sample."""
         resampler: av.AudioResampler | None = None
         kind: tuple[object, ...] = ()
@@ -168,7 +170,6 @@ class Sound:
 
         for frame in decoded(self.container, self.stream, lambda detail: None):
             time = expected if frame.time is None else frame.time
-            zero = time if zero is None else zero
             found = frame.format.name, frame.layout.name, frame.sample_rate
             if resampler is None or found != kind or abs(time - expected) > STEP_TOLERANCE:
                 if resampler is not None:
@@ -180,9 +181,3 @@ class Sound:
             expected += frame.samples / frame.sample_rate
         if resampler is not None:
             yield from pieces(resampler.resample(None))
-
-
-def read_sound(path: str | os.PathLike[str], *, stream: int | None = None) -> np.ndarray:
-    """Return the whole sound of a file from its first sample on, at 16 kHz, mono, int16."""
-    with contextlib.closing(Sound(path, zero=None, stream=stream)) as sound:
-        return sound.read_all()

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from syncnet.constants import WINDOW_FRAMES
-from syncnet.faces.crops import crop_region
+from syncnet.faces.crops import CROP_SIZE, crop_region, smooth
 from syncnet.faces.detect import CONFIDENCE, Detector, batch_size
 from syncnet.faces.follow import Chain, Follower
 from syncnet.faces.scenes import Cuts, small_size
-from syncnet.faces.tracks import Face, Track
-from syncnet.media.pictures import Picture, even
+from syncnet.faces.tracks import Face, Path2D, Track
+from syncnet.media.pictures import AnyPicture, even
 from syncnet.models.devices import MAX_WORKERS
 from syncnet.sync import scoring
 from syncnet.sync.stream import AudioFeatures
@@ -89,11 +89,6 @@ class Windows:
         while self.waiting and (wait or self.waiting[0][1].done()):
             self.done.append(self.waiting.popleft()[1].result())
 
-    def dists(self) -> np.ndarray | None:
-        """Return all distances; None if there are none."""
-        self.settle(wait=True)
-        return np.concatenate(self.done) if self.done else None
-
 
 class Lips:
     """Computes the distances of all faces.
@@ -124,6 +119,11 @@ class Lips:
             windows.first += len(batch) - OVERLAP
             del windows.crops[: len(batch) - OVERLAP]
         windows.settle()
+
+    def dists(self, windows: Windows) -> np.ndarray:
+        """Return all distances of a face, windows x (2 * vshift + 1), once they are computed."""
+        windows.settle(wait=True)
+        return np.concatenate([np.zeros((0, 2 * self.vshift + 1), np.float32), *windows.done])
 
     def _distances(self, crops: np.ndarray, first: int) -> np.ndarray:
         video = self.net.video_features(crops)
@@ -163,6 +163,61 @@ class Seen:
     largest: float | None = None
 
 
+class CropPass:
+    """Scores one face in a stream of pictures, whose place in all of them is known.
+
+    Args:
+        lips: ``Lips``.
+        boxes: N x 4 array, the face's box in every picture, x1 y1 x2 y2 in pixels; None if every picture is a face
+            crop already, which is only resized.
+        crop_scale: as in ``crop_face``.
+
+    Attributes:
+        seen: ``Seen``.
+    """
+
+    def __init__(self, lips: Lips, *, boxes: np.ndarray | None = None, crop_scale: float = 0.0) -> None:
+        self.lips, self.crop_scale = lips, crop_scale
+        self.seen = Seen()
+        self.windows = Windows(0)
+        self.size = (0, 0)
+        self.boxes = boxes
+        self.path = None if boxes is None else smooth(Track(np.arange(len(boxes)), boxes, len(boxes)))
+
+    def add(self, picture: AnyPicture) -> None:
+        """Add the next picture."""
+        self.size = picture.width, picture.height
+        if self.path is None:
+            crop = cv2.resize(picture.bgr(), (CROP_SIZE, CROP_SIZE))
+        else:
+            crop = cut_out(picture, self.path, self.seen.frames, crop_scale=self.crop_scale)
+        self.windows.crops.append(crop)
+        self.seen.frames += 1
+        self.lips.submit(self.windows)
+        self.lips.audio.forget(self.windows.needed - self.lips.vshift)
+
+    def finish(self) -> list[ScoredTrack]:
+        """End the stream, and return the only track; none if there was no picture."""
+        self.lips.submit(self.windows, rest=True)
+        count = self.seen.frames
+        boxes = np.tile([0.0, 0.0, *self.size], (count, 1)) if self.boxes is None else self.boxes
+        track = Track(np.arange(count), boxes, count)
+        return [ScoredTrack(track, self.lips.dists(self.windows))] if count else []
+
+
+def cut_out(picture: AnyPicture, path: Path2D, index: int, *, crop_scale: float) -> np.ndarray:
+    """Return a face's crop, 224 x 224 x 3, uint8, BGR, at a position of its path."""
+    return crop_region(
+        picture.region,
+        height=picture.height,
+        width=picture.width,
+        s=path.s[index],
+        x=path.x[index],
+        y=path.y[index],
+        crop_scale=crop_scale,
+    )
+
+
 class DirectPass:
     """Finds and scores the faces in a stream of pictures.
 
@@ -179,7 +234,7 @@ class DirectPass:
     def __init__(self, detector: Detector, lips: Lips, workers: Workers, settings: Any) -> None:
         self.detector, self.lips, self.workers, self.settings = detector, lips, workers, settings
         self.seen = Seen()
-        self.pictures: dict[int, Picture] = {}
+        self.pictures: dict[int, AnyPicture] = {}
         self.cuts = Cuts(threshold=settings.scene_threshold)
         self.follower = Follower(num_failed_det=settings.num_failed_det)
         self.windows: dict[int, Windows] = {}  # of the chains that are tracks, by their index in the follower
@@ -191,7 +246,7 @@ class DirectPass:
         self.batch: list[int] = []
         self.looks: deque[tuple[list[int], Future[list[list[Face]]]] | None] = deque()  # None: the scene ends
 
-    def add(self, picture: Picture) -> None:
+    def add(self, picture: AnyPicture) -> None:
         """Add the next picture."""
         self.pictures[self.seen.frames] = picture
         self.seen.frames += 1
@@ -210,9 +265,7 @@ class DirectPass:
         found = []
         for index in sorted(self.windows):
             chain, windows = self.follower.chains[index], self.windows[index]
-            dists = windows.dists()
-            columns = 2 * self.lips.vshift + 1
-            found.append(ScoredTrack(chain.track(), np.zeros((0, columns), np.float32) if dists is None else dists))
+            found.append(ScoredTrack(chain.track(), self.lips.dists(windows)))
         return found
 
     def _known(self) -> bool:
@@ -259,12 +312,12 @@ class DirectPass:
     def _detect(self, frames: Sequence[int]) -> Future[list[list[Face]]]:
         return self.workers.run(self._faces, list(frames), [self.pictures[frame] for frame in frames])
 
-    def _faces(self, frames: Sequence[int], pictures: Sequence[Picture]) -> list[list[Face]]:
+    def _faces(self, frames: Sequence[int], pictures: Sequence[AnyPicture]) -> list[list[Face]]:
         """Detect the faces in pictures, at the size given by ``facedet_scale``."""
         scale = self.settings.facedet_scale
         width, height = pictures[0].width, pictures[0].height
         small = even(width * scale), even(height * scale)
-        images = np.stack([cv2.cvtColor(p.resized(*small).planes, cv2.COLOR_YUV2RGB_I420) for p in pictures])
+        images = np.stack([picture.resized(*small).rgb() for picture in pictures])
         factors = np.array([width / small[0], height / small[1]] * 2)
         found = self.detector.detect_batch(images, conf_th=CONFIDENCE, scales=[1.0])
         return [
@@ -322,16 +375,7 @@ class DirectPass:
         if first < last:
             path = chain.path(first, last)
             for at, frame in enumerate(range(first, last)):
-                picture = self.pictures[frame]
-                crop = crop_region(
-                    picture.region,
-                    height=picture.height,
-                    width=picture.width,
-                    s=path.s[at],
-                    x=path.x[at],
-                    y=path.y[at],
-                    crop_scale=self.settings.crop_scale,
-                )
+                crop = cut_out(self.pictures[frame], path, at, crop_scale=self.settings.crop_scale)
                 windows.crops.append(crop)
             chain.cropped = last
         if chain.found > self.settings.min_track or len(windows.crops) > UNCONFIRMED:
