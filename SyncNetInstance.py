@@ -27,13 +27,13 @@ import torch
 
 from syncnet import reasons
 from syncnet.constants import MIN_FRAMES, WINDOW_FRAMES
-from syncnet.defaults import BATCH_SIZE, VSHIFT
+from syncnet.defaults import BATCH_SIZE, FLOAT32, VSHIFT
 from syncnet.errors import MediaError, WeightsError
 from syncnet.media import conversions
 from syncnet.media.containers import check_streams, find_sound
 from syncnet.media.ffmpeg import reading_output_of
 from syncnet.media.frames import batches, decode_frames, growing_files, read_ahead, read_frame
-from syncnet.models.devices import in_parallel, select_device
+from syncnet.models.devices import check_precision, in_parallel, select_device
 from syncnet.models.fast import FastSyncNet
 from syncnet.models.weights import Weights, load_syncnet
 from syncnet.results.layout import check_input, check_unicode, clear_scratch, frame_files, scratch_audio, scratch_folder
@@ -82,15 +82,18 @@ class SyncNetInstance:
 
     Args:
         device: ``auto``, ``cpu``, ``cuda``, ``mps`` or a torch device.
+        precision: one of ``defaults.PRECISIONS``; published numbers are float32.
 
     Attributes:
         device: torch device that runs the network.
+        precision: that of the network.
         net: the network; None before ``loadParameters``.
         weights: ``Weights`` that ``loadParameters`` loaded.
     """
 
-    def __init__(self, device: str | torch.device = "auto") -> None:
+    def __init__(self, device: str | torch.device = "auto", *, precision: str = FLOAT32) -> None:
         self.device: torch.device = select_device(str(device))
+        self.precision = check_precision(precision, self.device)
         self.net: FastSyncNet | None = None
         self.weights: Weights | None = None
         self._last_audio: tuple[tuple[int, bytes], torch.Tensor] | None = None
@@ -105,7 +108,7 @@ class SyncNetInstance:
             WeightsError: the file is missing, damaged or not of SyncNet.
         """
         net, self.weights = load_syncnet(path)
-        self.net = FastSyncNet(net, self.device)
+        self.net = FastSyncNet(net, self.device, precision=self.precision)
         self._last_audio = None
 
     def _loaded(self) -> FastSyncNet:
