@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import av
-import numpy as np
 
 from syncnet import reasons
 from syncnet.constants import FRAME_RATE
@@ -21,12 +20,14 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterable
 
+    import numpy as np
     from av.container import InputContainer
     from av.video.frame import VideoFrame
 
 logger = logging.getLogger("syncnet")
 
 Content = TypeVar("Content")
+Frame = TypeVar("Frame")
 
 DECODER_THREADS = 4
 TIME_TOLERANCE = 1e-6  # seconds; time stamps are sums of binary fractions
@@ -160,7 +161,7 @@ def decoded(container: InputContainer, stream: object, complain: Callable[[str],
 
 
 def nearest(
-    frames: Iterable[tuple[float, float, VideoFrame]], *, start: float, convert: Callable[[VideoFrame], Content]
+    frames: Iterable[tuple[float, float, Frame]], *, start: float, convert: Callable[[Frame], Content]
 ) -> Iterator[tuple[Content, float]]:
     """Yield, at every time of the grid, the frame whose time stamp is nearest.
 
@@ -173,9 +174,9 @@ def nearest(
         The converted frame, and the seconds by which its time stamp is after the grid's time.
     """
     index = 0
-    last: tuple[float, float, VideoFrame] | None = None
+    last: tuple[float, float, Frame] | None = None
 
-    def until(end: float, current: tuple[float, float, VideoFrame]) -> Iterator[tuple[Content, float]]:
+    def until(end: float, current: tuple[float, float, Frame]) -> Iterator[tuple[Content, float]]:
         nonlocal index
         content: Content | None = None
         while (time := start + index / FRAME_RATE) < end:
@@ -191,15 +192,10 @@ def nearest(
         yield from until(max(last[0] + last[1], start + 1 / FRAME_RATE) - TIME_TOLERANCE, last)
 
 
-def resample_pictures(frames: np.ndarray, *, frame_rate: float) -> Iterator[tuple[np.ndarray, float]]:
-    """Yield the frames of an array at the times of the grid, as ``nearest`` does.
-
-    Args:
-        frames: N x H x W x 3 array.
-        frame_rate: its frames per second.
-    """
-    timed = ((index / frame_rate, 1 / frame_rate, index) for index in range(len(frames)))
-    return nearest(timed, start=0.0, convert=lambda index: frames[index])  # type: ignore[arg-type]
+def nearest_indices(count: int, *, frame_rate: float) -> Iterator[tuple[int, float]]:
+    """Yield, at every time of the grid, the index of the nearest of ``count`` frames, as ``nearest`` does."""
+    timed = ((index / frame_rate, 1 / frame_rate, index) for index in range(count))
+    return nearest(timed, start=0.0, convert=lambda index: index)
 
 
 def read_bgr(path: str | os.PathLike[str]) -> Iterator[np.ndarray]:

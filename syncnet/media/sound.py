@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 # Containers round time stamps to a millisecond. A larger step is a hole, or sound that is repeated.
 STEP_TOLERANCE = 0.005  # seconds
+FULL_SCALE = 32768.0  # of 16-bit samples
 
 
 def choose_stream(container: InputContainer, path: str | os.PathLike[str], index: int | None) -> AudioStream | None:
@@ -181,3 +183,48 @@ class Sound:
             expected += frame.samples / frame.sample_rate
         if resampler is not None:
             yield from pieces(resampler.resample(None))
+
+
+class SoundInMemory:
+    """Sound that is in memory already, with the methods of ``Sound``.
+
+    Args:
+        samples: at 16 kHz, mono, int16.
+    """
+
+    first = 0
+
+    def __init__(self, samples: np.ndarray) -> None:
+        self.samples = samples
+
+    def read(self, first: int, last: int) -> np.ndarray:
+        """Return samples ``first`` to ``last`` (exclusive); zeros where there is no sound."""
+        found = np.zeros(max(0, last - first), np.int16)
+        part = self.samples[max(0, first) : max(0, last)]
+        found[max(0, -first) : max(0, -first) + len(part)] = part
+        return found
+
+    def length(self, wanted: int) -> int:
+        """Return the number of samples."""
+        return len(self.samples)
+
+    def forget(self, before: int) -> None:
+        """Do nothing: the samples belong to the caller."""
+
+
+def resample(samples: np.ndarray, *, sample_rate: int) -> np.ndarray:
+    """Convert samples to 16 kHz, mono, int16; the filter delays nothing.
+
+    Args:
+        samples: N samples, or channels x N; int16, or float from -1 to 1.
+        sample_rate: samples per second.
+    """
+    from scipy.signal import resample_poly  # takes a quarter of a second to import
+
+    mono = samples if samples.ndim == 1 else samples.mean(axis=0)
+    scaled = mono.astype(np.float64) if samples.dtype == np.int16 else mono.astype(np.float64) * FULL_SCALE
+    common = math.gcd(sample_rate, SAMPLE_RATE)
+    if sample_rate != SAMPLE_RATE:
+        scaled = resample_poly(scaled, SAMPLE_RATE // common, sample_rate // common)
+    limits = np.iinfo(np.int16)
+    return np.clip(np.round(scaled), limits.min, limits.max).astype(np.int16)

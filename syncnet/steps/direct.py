@@ -24,7 +24,7 @@ from syncnet.faces.follow import size_of
 from syncnet.faces.scenes import Scene, timecodes
 from syncnet.faces.tracks import Face, Track, Tracking
 from syncnet.media.frames import read_ahead
-from syncnet.media.grid import Grid, GridPicture
+from syncnet.media.grid import Grid
 from syncnet.media.sound import Sound
 from syncnet.models.weights import lag_zero
 from syncnet.progress import Progress, silent
@@ -192,17 +192,15 @@ def run(
         if not sound.exists:
             return without_tracks(reasons.no_audio(), videofile=videofile, recipes=recipes)
         pictures = stack.enter_context(contextlib.closing(read_ahead(grid, lambda found: found)))
-        tracks, seen, features = analyse(
-            noting(clock, progress(pictures, total=grid.expected or None, desc="frames")),
-            sound,
-            detector=detector,
-            net=net,
-            settings=settings,
-        )
+        stream = stack.enter_context(open_pass(sound, detector=detector, net=net, settings=settings))
+        for found in progress(pictures, total=grid.expected or None, desc="frames"):
+            clock.late.append(found.late)
+            stream.add(found.picture)
+        tracks, seen = stream.finish(), stream.seen
         if grid.complaint:
             logger.warning("%s: damaged? using what can be read of it (%s)", videofile, grid.complaint)
         audio_frames = min(seen.frames, max(0, sound.length(seen.frames * SAMPLES_PER_FRAME)) // SAMPLES_PER_FRAME)
-        windows = features.windows(seen.frames + settings.vshift)
+        windows = stream.lips.audio.windows(seen.frames + settings.vshift)
     return conclude(
         tracks,
         seen,
@@ -216,36 +214,31 @@ def run(
     )
 
 
-def noting(clock: Clock, pictures: Iterator[GridPicture]) -> Iterator[Any]:
-    """Yield the pictures, and note in the clock where they lie."""
-    for found in pictures:
-        clock.late.append(found.late)
-        yield found.picture
-
-
-def analyse(
-    pictures: Iterator[Any], sound: Samples, *, detector: Detector | None, net: Net, settings: DirectSettings
-) -> tuple[list[ScoredTrack], Seen, AudioFeatures]:
-    """Find and score the faces in a stream of pictures.
+@contextlib.contextmanager
+def open_pass(
+    sound: Samples,
+    *,
+    detector: Detector | None,
+    net: Net,
+    settings: DirectSettings,
+    boxes: np.ndarray | None = None,
+) -> Iterator[DirectPass | CropPass]:
+    """Make the stream that finds and scores the faces, and its threads, which end with the block.
 
     Args:
-        pictures: ``Picture`` or, with ``face_crops``, any with ``bgr()``.
         sound: the sound; sample 0 belongs to the first picture.
         detector, net, settings: as in ``run``.
-
-    Returns:
-        The tracks, what was seen, and the audio features.
+        boxes: as in ``CropPass``.
     """
-    network = net.net
-    if network is None:
+    if net.net is None:
         raise WeightsError("SyncNetInstance: no weights loaded: call loadParameters() first")
-    features = AudioFeatures(sound, network.audio_features)
+    features = AudioFeatures(sound, net.net.audio_features)
     with contextlib.closing(Workers(net.device)) as workers:
-        lips = Lips(network, features, workers, vshift=settings.vshift, batch_size=settings.batch_size)
-        stream = CropPass(lips) if detector is None else DirectPass(detector, lips, workers, settings)
-        for picture in pictures:
-            stream.add(picture)
-        return stream.finish(), stream.seen, features
+        lips = Lips(net.net, features, workers, vshift=settings.vshift, batch_size=settings.batch_size)
+        if detector is None:
+            yield CropPass(lips, boxes=boxes, crop_scale=settings.crop_scale)
+        else:
+            yield DirectPass(detector, lips, workers, settings)
 
 
 def conclude(
