@@ -28,7 +28,7 @@ from training.syncnet.clips import delayed
 MILLISECONDS = 1000
 THUMBNAIL = 96, 54  # width and height of the pictures that are compared
 PICTURES_FOUND = 0.9  # share of a file's pictures that are recognised
-PICTURES_NEAR_MS = 21.0  # of most; further away, a picture was taken for another that looks like it
+PICTURES_NEAR_MS = 20.5  # of most; further away, a picture was taken for another that looks like it
 HOLE = 3.0, 3.4  # seconds between which a file's sound has no packets
 LATE_S, EARLY_S, CUT_S = 0.3, -0.2, 1.5  # seconds by which a stream is late or early, and at which a copy starts
 OTHER_MS = 450  # move of the sound that no player takes

@@ -44,6 +44,7 @@ __all__ = [
 BLINK = (0.35, 0.9, 1.0, 0.75, 0.4, 0.1)  # position of the lids in the frames of a blink, 0 (open) to 1 (shut)
 FACE_HEIGHTS = 0.62, 1.5  # limits of a face's height before cropping, relative to its height in the crop
 GRAIN = 0.5, 4.0  # limits of its standard deviation, in grey levels
+ROUNDING = 1e-6  # of times in frames
 SWAY = 0.035  # amplitude of head movements, in face heights
 
 
@@ -82,8 +83,8 @@ class Behaviour:
     @classmethod
     def random(cls, time: np.ndarray, pose: Pose, rng: np.random.Generator, *, liveliness: float = 1.0) -> Behaviour:
         """Draw the movements around a pose, in frames at the given times in seconds, in ascending order."""
-        nearest = np.round(time * FRAME_RATE).astype(int)  # lids and gaze jump at a rate of FRAME_RATE
-        frames = int(nearest[-1]) + 1
+        step = np.floor(time * FRAME_RATE + ROUNDING).astype(int)  # lids and gaze move at FRAME_RATE
+        frames = int(step[-1]) + 1
         lids, gaze = np.zeros(frames), np.zeros((frames, 2))
         at = int(rng.integers(5, 60))
         while at < frames:
@@ -105,7 +106,7 @@ class Behaviour:
             pose.yaw + 0.16 * lively * wander(time, rng, 0.3),
             pose.pitch + 0.10 * lively * wander(time, rng, 0.5),
         )
-        return cls(lids[nearest], gaze[nearest], smile, [Pose(*map(float, row)) for row in zip(*moves)])
+        return cls(lids[step], gaze[step], smile, [Pose(*map(float, row)) for row in zip(*moves)])
 
 
 def frame_times(count: int) -> np.ndarray:
