@@ -19,7 +19,7 @@ from syncnet.constants import FRAME_RATE, MILLISECONDS_PER_FRAME
 from syncnet.reasons import Reason
 
 REACH = 2  # columns on either side of the minimum in which a resampled curve may have its own
-BLOCK_WINDOWS = 12  # neighbouring windows share frames and phones, so they are resampled in blocks
+BLOCK_WINDOWS = 8  # neighbouring windows share frames and phones, so they are resampled in blocks
 FEWEST_BLOCKS = 3
 MOST_BLOCKS = 200  # longer tracks have longer blocks
 RESAMPLES = 400
@@ -91,30 +91,35 @@ def measure(dists: np.ndarray, *, audio: range | None = None, zero_ms: float = 0
         zero_ms: what these weights measure where sound and picture are in step.
         picture_ms: mean time by which the pictures in the windows lie after the windows' own times.
     """
-    squares = np.square(dists, dtype=np.float64)
-    count, columns = squares.shape
+    count, columns = dists.shape
     vshift = columns // 2
-    window = np.arange(count)[:, None] + np.arange(-vshift, vshift + 1)
-    exists = np.ones(squares.shape, bool) if audio is None else (audio.start <= window) & (window < audio.stop)
+    squares = np.square(dists)
     best = int(dists.mean(axis=0).argmin())  # that of ``scoring.score``, so that lag and offset agree
 
+    def existing(first: int, last: int) -> slice:
+        """Return the windows whose audio exists at all columns from ``first`` to ``last``."""
+        if audio is None:
+            return slice(0, count)
+        start = min(count, max(0, audio.start + vshift - first))
+        return slice(start, max(start, min(count, audio.stop + vshift - last)))
+
     def milliseconds(column: float) -> float:
-        return (vshift - column) * MILLISECONDS_PER_FRAME - zero_ms + picture_ms
+        return float((vshift - column) * MILLISECONDS_PER_FRAME - zero_ms + picture_ms)
 
     near = np.arange(max(0, best - REACH), min(columns, best + REACH + 1))
-    rows = exists[:, near].all(axis=1)
-    if not 0 < best < columns - 1 or not rows.any():
+    curves = squares[existing(near[0], near[-1]), near[0] : near[-1] + 1]
+    if not 0 < best < columns - 1 or not len(curves):
         return Lag(milliseconds(best), float(vshift * MILLISECONDS_PER_FRAME))
-    base = float(np.median(np.where(exists, squares, 0.0).sum(axis=0) / np.maximum(1, exists.sum(axis=0))))
-    complete = exists.all(axis=1)
-    if complete.sum() > DRIFT_SECONDS * FRAME_RATE:
-        blocks = block_means(squares[complete] - base, DRIFT_BLOCK_WINDOWS)
-        times = block_means(np.flatnonzero(complete).astype(float), DRIFT_BLOCK_WINDOWS)
-        line = fit_line(blocks, times - times.mean())
+    complete = squares[existing(0, columns - 1)]
+    if len(complete) > DRIFT_SECONDS * FRAME_RATE:
+        blocks = block_means(complete, DRIFT_BLOCK_WINDOWS)
+        blocks -= np.median(blocks.mean(axis=0))
+        times = np.arange(len(blocks)) * len(complete) / len(blocks)
+        times -= times.mean()
+        line = fit_line(blocks, times)
         if line is not None:
-            moved = (times - times.mean()) * line.slope
             near = round(line.column) + np.arange(-REACH, REACH + 1)
-            aligned = np.stack([interpolate(blocks, moved + column) for column in near], axis=1)
+            aligned = np.stack([interpolate(blocks, column + line.slope * times) for column in near], axis=1)
             place, error = locate(aligned, aligned, 0.0)
             return Lag(
                 milliseconds(near[0] + place),
@@ -122,7 +127,8 @@ def measure(dists: np.ndarray, *, audio: range | None = None, zero_ms: float = 0
                 -line.slope * MINUTE_WINDOWS * MILLISECONDS_PER_FRAME,
                 line.error * MINUTE_WINDOWS * MILLISECONDS_PER_FRAME,
             )
-    curves = squares[rows][:, near]
+    usable = [squares[existing(k, k), k] for k in range(columns)]
+    base = float(np.median([column.mean() for column in usable if len(column)]))
     place, error = locate(curves, block_means(curves, BLOCK_WINDOWS), base)
     return Lag(milliseconds(near[0] + place), error * MILLISECONDS_PER_FRAME)
 
@@ -131,8 +137,7 @@ def block_means(values: np.ndarray, length: int) -> np.ndarray:
     """Return the means of ``MOST_BLOCKS`` consecutive blocks of rows, or of fewer, of at least ``length`` rows each."""
     count = min(MOST_BLOCKS, max(FEWEST_BLOCKS, len(values) // length), len(values))
     edges = np.arange(count + 1) * len(values) // count
-    sums = np.add.reduceat(values, edges[:-1], axis=0)
-    return (sums.T / np.diff(edges)).T
+    return np.add.reduceat(values, edges[:-1], axis=0, dtype=np.float64) / np.diff(edges)[:, None]
 
 
 def resampled(blocks: np.ndarray) -> np.ndarray:
@@ -165,7 +170,7 @@ def locate(curves: np.ndarray, blocks: np.ndarray, base: float) -> tuple[float, 
     Returns:
         Column of the minimum, and half-width of its 95 % interval.
     """
-    [place] = minima(curves.mean(axis=0)[None], base)
+    [place] = minima(curves.mean(axis=0, dtype=np.float64)[None], base)
     error = half_width(minima(resampled(blocks), base), blocks=len(blocks), parameters=1)
     return float(place), error
 
@@ -178,8 +183,9 @@ def minima(curves: np.ndarray, base: float) -> np.ndarray:
     around = base - curves[np.arange(len(curves))[:, None], inner[:, None] + [-1, 0, 1]]
     peaked = (around > 0).all(axis=1, keepdims=True)
     before, peak, after = np.where(peaked, np.log(np.where(peaked, around, 1.0)), around).T
-    bend = np.maximum(2 * peak - before - after, np.finfo(float).tiny)
-    return np.where(inner == best, inner + (after - before) / (2 * bend), best)
+    refined = inner == best
+    bend = np.where(refined, 2 * peak - before - after, 1.0)
+    return np.where(refined, inner + (after - before) / (2 * bend), best)
 
 
 def interpolate(curves: np.ndarray, places: np.ndarray) -> np.ndarray:
