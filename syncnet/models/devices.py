@@ -34,7 +34,7 @@ M_ARENA_MAX = -8
 TRIM_BYTES = 512 * 1024 * 1024
 MAX_WORKERS = 4  # each needs memory for a batch
 GPU_BATCHES = 8  # batches of a CPU that a GPU computes together
-# names in ``torch.cpu.get_capabilities`` of what makes bfloat16 faster than float32: x86 has one of the first two
+# what makes bfloat16 faster than float32 on a CPU: names in ``torch.cpu.get_capabilities``, and in messages
 BFLOAT16_INSTRUCTIONS = {"avx512_bf16": "AVX-512 BF16", "amx_bf16": "AMX", "bf16": "ARM BF16"}
 DTYPES = {FLOAT32: torch.float32, BFLOAT16: torch.bfloat16}
 
@@ -81,10 +81,11 @@ def check_precision(precision: str, device: torch.device) -> str:
     if precision not in PRECISIONS:
         raise UsageError(f"--precision {precision}: not a precision: choose one of {', '.join(PRECISIONS)}")
     if precision == BFLOAT16 and not computes_bfloat16(device):
-        needs = f" ({', '.join(BFLOAT16_INSTRUCTIONS.values())})" if device.type == "cpu" else ""
+        machine = "this processor" if device.type == "cpu" else str(device)
+        instructions = ", ".join(BFLOAT16_INSTRUCTIONS.values()) if device.type == "cpu" else "for bfloat16"
         raise UsageError(
-            f"--precision {BFLOAT16}: {device.type} of this machine has no bfloat16 instructions{needs} and would be "
-            f"slower: use --precision {FLOAT32}"
+            f"--precision {BFLOAT16}: {machine} has no such instructions ({instructions}) and would be slower: "
+            f"use --precision {FLOAT32}"
         )
     return precision
 
@@ -131,7 +132,7 @@ class _FullFloat32(contextlib.ContextDecorator):
 
     @staticmethod
     def _operations() -> list[Any]:
-        backends = torch.backends
+        backends: Any = torch.backends  # torch does not type all of them
         return [backends.cudnn.conv, backends.cuda.matmul, backends.mkldnn.conv, backends.mkldnn.matmul]
 
 
