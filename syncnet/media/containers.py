@@ -197,6 +197,12 @@ def main_video_index(path: str | os.PathLike[str]) -> int:
         return main_video(container).index
 
 
+def frame_rate(path: str | os.PathLike[str]) -> float:
+    """Return the frames per second of ``main_video``, as far as the container tells; 0 if unknown."""
+    with open_container(path) as container:
+        return float(main_video(container).guessed_rate or 0)
+
+
 def video_streams(container: InputContainer) -> list[VideoStream]:
     cover = av.stream.Disposition.attached_pic
     return [stream for stream in decodable(container.streams.video) if not stream.disposition & cover]
