@@ -31,7 +31,7 @@ from syncnet.constants import FRAME_RATE, MIN_FRAMES, WINDOW_FRAMES
 from syncnet.defaults import BATCH_SIZE, VSHIFT
 from syncnet.errors import MediaError, WeightsError
 from syncnet.media import conversions
-from syncnet.media.containers import check_streams, find_sound, frame_rate
+from syncnet.media.containers import check_streams, chosen_sound, frame_rate
 from syncnet.media.ffmpeg import reading_output_of
 from syncnet.media.frames import batches, decode_frames, growing_files, read_ahead, read_frame
 from syncnet.models.devices import in_parallel, select_device
@@ -232,10 +232,9 @@ class SyncNetInstance:
         """Unpack a clip and yield batches of its frames; its audio is set before the first batch."""
         clear_scratch(folder, clip=clip.path)
         streams, source, index = check_streams(clip.path), clip.path, None
-        if clip.audio or (streams.audio and clip.audio_stream is not None):
-            source = check_input(clip.audio, advice=": check --audio") if clip.audio else clip.path
-            sound = find_sound(source, audio_stream=clip.audio_stream)
-            streams, index = sound.streams, sound.index
+        sound = chosen_sound(clip.path, streams=streams, audio=clip.audio, audio_stream=clip.audio_stream)
+        if sound:
+            streams, source, index = sound.streams, sound.path, sound.index
         if not streams.audio:
             raise MediaError(f"{clip.path}: {reasons.no_audio().text}", code=reasons.NO_AUDIO)
         if clip.face_crops:

@@ -82,6 +82,17 @@ def test_audio_stream_that_is_not_there(clip, mute, detector, tmp_path):
     assert [reason.code for reason in result.reasons] == ["no_audio"]
 
 
+def test_audio_stream_that_cannot_be_decoded(clip, detector, tmp_path):
+    video = tmp_path / "two.mov"
+    Ffmpeg(["-i", clip, "-map", "0", "-c:a", "pcm_s16le", video], source=clip).finish()
+    head, _, tail = video.read_bytes().rpartition(b"sowt")  # in the description of the second audio stream
+    video.write_bytes(head + b"xxxx" + tail)
+    with pytest.raises(MediaError, match=r"two\.mov: audio stream 1 cannot be decoded: choose another --audio_stream"):
+        run(video, tmp_path, detector, audio_stream=1)
+    _, layout = run(video, tmp_path, detector, audio_stream=0)
+    assert pitch(layout) == pytest.approx(LOW, abs=3)
+
+
 @pytest.mark.parametrize("name", ["a.wav", "a.mp3", "a.m4a", "a.flac", "a.webm", "a.mka", "a.ts"])
 def test_other_sound_starts_with_the_picture(clip, mute, detector, tmp_path, name):
     """In files with and without sound of their own; the picture stays as it is."""
