@@ -14,6 +14,7 @@ import contextlib
 import functools
 import hashlib
 import itertools
+import logging
 import time
 from argparse import Namespace
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -26,11 +27,11 @@ import numpy as np
 import torch
 
 from syncnet import reasons
-from syncnet.constants import MIN_FRAMES, WINDOW_FRAMES
+from syncnet.constants import FRAME_RATE, MIN_FRAMES, WINDOW_FRAMES
 from syncnet.defaults import BATCH_SIZE, FLOAT32, VSHIFT
 from syncnet.errors import MediaError, WeightsError
 from syncnet.media import conversions
-from syncnet.media.containers import check_streams, find_sound
+from syncnet.media.containers import check_streams, chosen_sound, frame_rate
 from syncnet.media.ffmpeg import reading_output_of
 from syncnet.media.frames import batches, decode_frames, growing_files, read_ahead, read_frame
 from syncnet.models.devices import check_precision, in_parallel, select_device
@@ -41,6 +42,9 @@ from syncnet.sync import scoring
 from syncnet.sync.framewise import window_confidence
 from SyncNetModel import LIP_WINDOW
 
+logger = logging.getLogger("syncnet")
+
+RATE_TOLERANCE = 0.05  # frames per second
 FRAME_SHAPE = (*LIP_WINDOW[2:], LIP_WINDOW[0])
 PRINTED_CONFIDENCE = "{: 0.3f}"
 
@@ -231,12 +235,13 @@ class SyncNetInstance:
         """Unpack a clip and yield batches of its frames; its audio is set before the first batch."""
         clear_scratch(folder, clip=clip.path)
         streams, source, index = check_streams(clip.path), clip.path, None
-        if clip.audio or (streams.audio and clip.audio_stream is not None):
-            source = check_input(clip.audio, advice=": check --audio") if clip.audio else clip.path
-            sound = find_sound(source, audio_stream=clip.audio_stream)
-            streams, index = sound.streams, sound.index
+        sound = chosen_sound(clip.path, streams=streams, audio=clip.audio, audio_stream=clip.audio_stream)
+        if sound:
+            streams, source, index = sound.streams, sound.path, sound.index
         if not streams.audio:
             raise MediaError(f"{clip.path}: {reasons.no_audio().text}", code=reasons.NO_AUDIO)
+        if clip.face_crops:
+            check_rate(clip.path)
         prepare = to_face_crop if clip.face_crops else functools.partial(checked_frame, clip=clip.path)
         with (
             conversions.start_frames(clip.path, folder) as frames_process,
@@ -354,6 +359,15 @@ def checked_frame(image: np.ndarray, clip: Path) -> np.ndarray:
             "create them with run_pipeline.py, or resize crops of another size with --face_crops"
         )
     return image
+
+
+def check_rate(clip: Path) -> None:
+    """Warn if a face crop has another frame rate than SyncNet needs; published evaluations do not convert it either."""
+    rate = frame_rate(clip)
+    if abs(rate - FRAME_RATE) > RATE_TOLERANCE:
+        logger.warning(
+            "%s: has %.4g frames per second, but is scored as if it had %d: convert it first", clip, rate, FRAME_RATE
+        )
 
 
 def to_face_crop(image: np.ndarray) -> np.ndarray:

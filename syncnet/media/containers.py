@@ -13,6 +13,7 @@ import av
 from syncnet import reasons
 from syncnet.errors import MediaError
 from syncnet.media.ffmpeg import absolute
+from syncnet.results.layout import check_input
 
 if TYPE_CHECKING:
     import os
@@ -168,6 +169,23 @@ def check_streams(path: str | os.PathLike[str]) -> Streams:
     return streams
 
 
+def chosen_sound(video: Path, *, streams: Streams, audio: str | Path | None, audio_stream: int | None) -> Sound | None:
+    """Return the sound that the user chose; None for what ffmpeg selects in the video, if there is any.
+
+    Args:
+        video: path of the video.
+        streams: its streams.
+        audio: media file whose sound replaces the video's own; None to keep that.
+        audio_stream: as in ``find_sound``.
+
+    Raises:
+        MediaError: the sound cannot be used.
+    """
+    if audio:
+        return find_sound(check_input(audio, advice=": check --audio"), audio_stream=audio_stream)
+    return find_sound(video, audio_stream=audio_stream) if streams.audio and audio_stream is not None else None
+
+
 def find_sound(path: Path, *, audio_stream: int | None) -> Sound:
     """Choose an audio stream of a file.
 
@@ -188,6 +206,10 @@ def find_sound(path: Path, *, audio_stream: int | None) -> Sound:
                 count = "1 audio stream" if len(streams) == 1 else f"{len(streams)} audio streams"
                 raise MediaError(f"{path}: has {count}, so --audio_stream {audio_stream} is not one: they count from 0")
             audio = streams[audio_stream]
+            if audio.codec_context is None:
+                raise MediaError(
+                    f"{path}: audio stream {audio_stream} cannot be decoded: choose another --audio_stream"
+                )
         return Sound(path, audio.index, Streams(video=False, audio=True, sample_format=sample_format(audio)))
 
 
@@ -195,6 +217,12 @@ def main_video_index(path: str | os.PathLike[str]) -> int:
     """Return the index of ``main_video`` among all streams of a file."""
     with open_container(path) as container:
         return main_video(container).index
+
+
+def frame_rate(path: str | os.PathLike[str]) -> float:
+    """Return the frames per second of ``main_video``, as far as the container tells; 0 if unknown."""
+    with open_container(path) as container:
+        return float(main_video(container).guessed_rate or 0)
 
 
 def video_streams(container: InputContainer) -> list[VideoStream]:

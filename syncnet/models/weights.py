@@ -362,7 +362,3 @@ def load_s3fd(given: str | os.PathLike[str] | None = None) -> tuple[S3FDNet, Wei
     with torch.device("meta"):
         net = S3FDNet(width)
     return fill(net, state, weights, S3FD), weights
-
-
-def lag_zero(weights: Weights) -> float | None:
-    return None

@@ -18,7 +18,7 @@ from syncnet.faces.detect import Detector, Summary, detect_faces, summarise
 from syncnet.faces.scenes import Scene, detect_scenes, frame_numbers, new_manager
 from syncnet.faces.tracks import Face, Path2D, Track, Tracking, track_faces
 from syncnet.media import conversions
-from syncnet.media.containers import Sound, Streams, check_streams, find_sound
+from syncnet.media.containers import Sound, Streams, check_streams, chosen_sound
 from syncnet.media.ffmpeg import reading_output_of
 from syncnet.media.fingerprint import behaviour
 from syncnet.media.frames import growing_files
@@ -132,10 +132,7 @@ def run(
     try:
         videofile = check_input(videofile)
         streams = check_streams(videofile)
-        sound = None
-        if audio or (streams.audio and audio_stream is not None):
-            path = check_input(audio, advice=": check --audio") if audio else videofile
-            sound = find_sound(path, audio_stream=audio_stream)
+        sound = chosen_sound(videofile, streams=streams, audio=audio, audio_stream=audio_stream)
         if not (streams.audio or sound):
             layout.clear()
             make_folder(layout.crops)

@@ -54,10 +54,16 @@ def run(
     for path in (videofile, audio):
         if path:
             layout.check_outside(path)
-    options: dict[str, Any] = {"face_crops": True, "audio": audio, "audio_stream": audio_stream}
     try:
         scores = net.score_all(
-            [videofile], folder=layout.tmp, batch_size=batch_size, vshift=vshift, print_line=print_line, **options
+            [videofile],
+            folder=layout.tmp,
+            batch_size=batch_size,
+            vshift=vshift,
+            face_crops=True,
+            audio=audio,
+            audio_stream=audio_stream,
+            print_line=print_line,
         )
         with contextlib.closing(scores):
             [found] = scores
@@ -72,7 +78,9 @@ def run(
         batch_size=batch_size,
         vshift=vshift,
         speaker_threshold=speaker_threshold,
-        **options,
+        face_crops=True,
+        audio=str(audio) if audio else None,
+        audio_stream=audio_stream,
     )
 
 
@@ -84,7 +92,7 @@ def single_report(
     speaking: Sequence[Span] = (),
     batch_size: int,
     vshift: int,
-    **options: Any,
+    **further: Any,
 ) -> dict[str, Any]:
     """Return the report of a single clip, in the form of scores.json.
 
@@ -94,9 +102,9 @@ def single_report(
         videofile: path of the clip.
         speaking: when the face speaks.
         batch_size, vshift: as in ``SyncNetInstance.score``.
-        options: further entries of the recipe.
+        further: further entries of the recipe.
     """
-    recipe = {**scoring_recipe(net, batch_size=batch_size, vshift=vshift), **options}
+    recipe = {**scoring_recipe(net, batch_size=batch_size, vshift=vshift), **further}
     tracks, why = [], []
     if isinstance(score, SyncScore):
         tracks = [{**describe(None, 0, 0, score), **numbers(score, vshift=vshift, weights=net.weights)}]

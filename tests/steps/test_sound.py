@@ -18,7 +18,8 @@ pytestmark = pytest.mark.usefixtures("nothing_left_running")
 
 SETTINGS = pipeline.PipelineSettings(facedet_scale=0.5, min_track=10)
 LOW, HIGH, OTHER = 300, 900, 1500  # Hz
-CODEC_MS = 40  # what MP3 and the other codecs may move or add
+MP3_DELAY_MS = 35  # of the conversion, whatever the sound
+CODEC_MS = 12  # delay of the sound's own encoder that its file does not declare: 10 ms of MP2, 7 ms of Opus
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,18 @@ def test_audio_stream_that_is_not_there(clip, mute, detector, tmp_path):
     assert [reason.code for reason in result.reasons] == ["no_audio"]
 
 
-@pytest.mark.parametrize("name", ["a.wav", "a.mp3", "a.m4a", "a.flac", "a.opus", "a.mka", "a.ts"])
+def test_audio_stream_that_cannot_be_decoded(clip, detector, tmp_path):
+    video = tmp_path / "two.mov"
+    Ffmpeg(["-i", clip, "-map", "0", "-c:a", "pcm_s16le", video], source=clip).finish()
+    head, _, tail = video.read_bytes().rpartition(b"sowt")  # in the description of the second audio stream
+    video.write_bytes(head + b"xxxx" + tail)
+    with pytest.raises(MediaError, match=r"two\.mov: audio stream 1 cannot be decoded: choose another --audio_stream"):
+        run(video, tmp_path, detector, audio_stream=1)
+    _, layout = run(video, tmp_path, detector, audio_stream=0)
+    assert pitch(layout) == pytest.approx(LOW, abs=3)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.mp3", "a.m4a", "a.flac", "a.webm", "a.mka", "a.ts"])
 def test_other_sound_starts_with_the_picture(clip, mute, detector, tmp_path, name):
     """In files with and without sound of their own; the picture stays as it is."""
     sound = clips.make(tmp_path / name, tone(OTHER, seconds=2, silence=0.5))
@@ -89,7 +101,7 @@ def test_other_sound_starts_with_the_picture(clip, mute, detector, tmp_path, nam
     for video in (clip, mute):
         result, layout = run(video, tmp_path / video.stem, detector, audio=sound)
         assert pitch(layout) == pytest.approx(OTHER, abs=3)
-        assert starts_at(layout) == pytest.approx(500, abs=CODEC_MS)
+        assert starts_at(layout) == pytest.approx(500 + MP3_DELAY_MS, abs=CODEC_MS)
         assert len(result.tracks) == 1 and result.reasons == []
         assert result.recipe["audio"] == str(sound)
         np.testing.assert_array_equal(clips.decode(layout.video), clips.decode(plain.video))
@@ -121,7 +133,7 @@ def test_sound_that_ends_before_the_picture(mute, detector, tmp_path):
     sound = clips.make(tmp_path / "a.wav", tone(OTHER, seconds=0.9))
     result, layout = run(mute, tmp_path, detector, audio=sound)
     assert [reason.code for reason in result.reasons] == ["audio_short"]
-    assert conversions.wav_length(layout.audio) == pytest.approx(0.9 * SAMPLE_RATE, abs=CODEC_MS * 16 + 576)
+    assert conversions.wav_length(layout.audio) == pytest.approx(0.9 * SAMPLE_RATE, rel=0.1)
 
 
 def test_sound_that_cannot_be_used(clip, mute, detector, tmp_path):

@@ -159,7 +159,11 @@ def test_face_crops_of_the_right_size(noisy, clip, tmp_path):
 def test_another_sound(noisy, clip, tmp_path):
     """Sound from another file scores as if it were the clip's own, whether the clip has any or not."""
     net, _ = noisy
-    wav, both, mute = clips.write_audio(tmp_path / "b.wav", np.arange(30) % 7 > 2), tmp_path / "b.avi", tmp_path / "m.avi"
+    wav, both, mute = (
+        clips.write_audio(tmp_path / "b.wav", np.arange(30) % 7 > 2),
+        tmp_path / "b.avi",
+        tmp_path / "m.avi",
+    )
     Ffmpeg(["-i", clip, "-i", wav, "-map", "0:v", "-map", "1:a", "-c", "copy", both], source=clip).finish()
     Ffmpeg(["-i", clip, "-an", "-c", "copy", mute], source=clip).finish()
     expected = quiet(net, both, tmp_path / "clip").dists
@@ -169,7 +173,7 @@ def test_another_sound(noisy, clip, tmp_path):
             np.testing.assert_array_equal(quiet(net, source, tmp_path / "clip", audio=sound).dists, expected)
     with pytest.raises(MediaError, match=rf"{mute}.*--audio"):
         quiet(net, clip, tmp_path / "clip", audio=mute)
-    with pytest.raises(MediaError, match="none.wav: no such file: check --audio"):
+    with pytest.raises(MediaError, match=r"none\.wav: no such file: check --audio"):
         quiet(net, clip, tmp_path / "clip", audio=tmp_path / "none.wav")
 
 
