@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
     from syncnet.api import Score, TrackScore
 
+FLAGS = (
+    *("mode", "face_crops", "detect_every", "precision", "device", "audio_stream", "initial_model", "s3fd_weights"),
+    *("facedet_scale", "crop_scale", "min_track", "num_failed_det", "min_face_size", "scene_threshold"),
+    *("vshift", "batch_size"),
+)
 UNKNOWN = "-"
 HEADER = f"{'track':>5} {'from':>8} {'to':>8} {'offset':>7} {'lag ms':>14} {'confidence':>11} {'min dist':>9}"
 
@@ -58,12 +63,9 @@ def main(args: argparse.Namespace) -> None:
     if args.json:
         for path in filter(None, (args.videofile, args.audio)):
             clear_result(Path(args.json), videofile=path)
-    names = ("mode", "face_crops", "detect_every", "precision", "facedet_scale", "crop_scale", "min_track")
-    names += ("num_failed_det", "min_face_size", "scene_threshold", "vshift", "batch_size", "initial_model")
-    names += ("s3fd_weights", "device", "audio_stream")
     score = api.score_video(
         args.videofile,
-        **{name: getattr(args, name) for name in names},
+        **{name: getattr(args, name) for name in FLAGS},
         audio=args.audio or None,
         layout=layout,
         progress=progress.bar(quiet=args.quiet),

@@ -18,8 +18,6 @@ from syncnet.progress import Progress, silent
 from syncnet.reasons import Reason
 
 if TYPE_CHECKING:
-    import os
-
     import numpy as np
 
     from detectors import S3FD
@@ -156,7 +154,7 @@ def make_score(report: dict[str, Any], dists: Sequence[np.ndarray]) -> Score:
 
 
 @functools.lru_cache(maxsize=4)
-def load_detector(device: str, weights: str | os.PathLike[str] | None, precision: str) -> S3FD:
+def load_detector(device: str, weights: str | Path | None, precision: str) -> S3FD:
     """Load the face detector, once per process, device, weights and precision."""
     from detectors import S3FD
 
@@ -164,7 +162,7 @@ def load_detector(device: str, weights: str | os.PathLike[str] | None, precision
 
 
 @functools.lru_cache(maxsize=4)
-def load_net(device: str, weights: str | os.PathLike[str] | None, precision: str) -> SyncNetInstance:
+def load_net(device: str, weights: str | Path | None, precision: str) -> SyncNetInstance:
     """Load SyncNet, once per process, device, weights and precision."""
     from SyncNetInstance import SyncNetInstance
 
@@ -174,9 +172,9 @@ def load_net(device: str, weights: str | os.PathLike[str] | None, precision: str
 
 
 def score_video(
-    path: str | os.PathLike[str],
+    path: str | Path,
     *,
-    audio: str | os.PathLike[str] | None = None,
+    audio: str | Path | None = None,
     audio_stream: int | None = None,
     mode: str = defaults.DIRECT,
     face_crops: bool = False,
@@ -190,8 +188,8 @@ def score_video(
     scene_threshold: float = defaults.SCENE_THRESHOLD,
     vshift: int = defaults.VSHIFT,
     batch_size: int = defaults.BATCH_SIZE,
-    initial_model: str | os.PathLike[str] | None = None,
-    s3fd_weights: str | os.PathLike[str] | None = None,
+    initial_model: str | Path | None = None,
+    s3fd_weights: str | Path | None = None,
     device: str = "auto",
     layout: Layout | None = None,
     progress: Progress = silent,
@@ -241,7 +239,7 @@ def score_video(
     )
     detector = None if face_crops else functools.partial(load_detector, device, s3fd_weights, precision)
     net = load_net(device, initial_model, precision)
-    sound = {"audio": Path(audio) if audio else None, "audio_stream": audio_stream}
+    sound: dict[str, Any] = {"audio": Path(audio) if audio else None, "audio_stream": audio_stream}
     if layout is not None:
         for file in (path, audio):
             if file:
@@ -270,8 +268,8 @@ def score_frames(
     vshift: int = defaults.VSHIFT,
     batch_size: int = defaults.BATCH_SIZE,
     crop_scale: float = defaults.CROP_SCALE,
-    initial_model: str | os.PathLike[str] | None = None,
-    s3fd_weights: str | os.PathLike[str] | None = None,
+    initial_model: str | Path | None = None,
+    s3fd_weights: str | Path | None = None,
     device: str = "auto",
 ) -> Score:
     """Score frames and sound in memory, without a file, in direct mode.
@@ -323,7 +321,7 @@ def check_mode(mode: str, *, precision: str) -> None:
 
 
 def published(
-    path: str | os.PathLike[str],
+    path: str | Path,
     settings: Any,
     *,
     net: SyncNetInstance,
@@ -367,4 +365,4 @@ def scratch() -> Iterator[Layout]:
     from syncnet.results.layout import Layout
 
     with tempfile.TemporaryDirectory(prefix="syncnet-") as folder:
-        yield Layout(folder, "video")
+        yield Layout(Path(folder), "video")

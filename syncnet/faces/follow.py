@@ -128,9 +128,7 @@ class Follower:
             return False
         before = [chain.faces[-1] for chain in self.open]
         new = (f for f in faces if not any(iou(f.bbox, b.bbox) > TRACK_IOU for b in before))
-        lost = (
-            b for b in before if b.frame == self.looked and not any(iou(f.bbox, b.bbox) > TRACK_IOU for f in faces)
-        )
+        lost = (b for b in before if b.frame == self.looked and not any(iou(f.bbox, b.bbox) > TRACK_IOU for f in faces))
         return any(size_of(face) >= least_size for several in (new, lost) for face in several)
 
     def _take(self, chain: Chain, left: list[Face], *, skip: bool = False) -> None:

@@ -9,7 +9,6 @@ from scenedetect import ContentDetector, FrameTimecode, SceneManager, VideoOpenF
 from scenedetect.scene_manager import compute_downscale_factor
 
 from syncnet.constants import FRAME_RATE
-
 from syncnet.defaults import SCENE_THRESHOLD
 from syncnet.errors import MediaError
 from syncnet.media.ffmpeg import absolute

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import av
 
@@ -132,7 +131,7 @@ class Grid:
         self.complaint = detail
 
 
-def decoded(container: InputContainer, stream: object, complain: Callable[[str], None]) -> Iterator:
+def decoded(container: InputContainer, stream: Any, complain: Callable[[str], None]) -> Iterator[Any]:
     """Decode a stream, leaving out what is damaged.
 
     Args:
@@ -143,21 +142,21 @@ def decoded(container: InputContainer, stream: object, complain: Callable[[str],
     Yields:
         The frames.
     """
-    with contextlib.closing(container.demux(stream)) as packets:
-        while True:
-            try:
-                packet = next(packets, None)
-            except (av.FFmpegError, OSError) as error:
-                complain(getattr(error, "strerror", None) or str(error))
-                return
-            if packet is None:
-                return
-            try:
-                found = packet.decode()
-            except (av.FFmpegError, OSError) as error:
-                complain(getattr(error, "strerror", None) or str(error))
-                continue
-            yield from found
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except (av.FFmpegError, OSError) as error:
+            complain(getattr(error, "strerror", None) or str(error))
+            return
+        if packet is None:
+            return
+        try:
+            found = packet.decode()
+        except (av.FFmpegError, OSError) as error:
+            complain(getattr(error, "strerror", None) or str(error))
+            continue
+        yield from found
 
 
 def nearest(

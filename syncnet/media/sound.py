@@ -100,7 +100,6 @@ class Sound:
 
     def close(self) -> None:
         """Close the file."""
-        self.chunks.close()
         self.container.close()
 
     def read(self, first: int, last: int) -> np.ndarray:

@@ -31,11 +31,11 @@ from syncnet.progress import Progress, silent
 from syncnet.reasons import Reason
 from syncnet.results.layout import Layout, check_input, new_file
 from syncnet.results.scores_json import (
+    SECONDS_DIGITS,
     box_record,
     empty_record,
     pipeline_report,
     score_record,
-    SECONDS_DIGITS,
     scores_report,
     span_record,
     track_record,
@@ -51,6 +51,7 @@ from syncnet.sync.stream import AudioFeatures, Samples
 
 if TYPE_CHECKING:
     from syncnet.models.fast import FastSyncNet
+    from syncnet.models.weights import Weights
 
 logger = logging.getLogger("syncnet")
 
@@ -110,6 +111,9 @@ class Net(score_step.Net, Protocol):
 
     @property
     def net(self) -> FastSyncNet | None: ...
+
+    @property
+    def weights(self) -> Weights | None: ...
 
     @property
     def precision(self) -> str: ...
@@ -299,9 +303,7 @@ def conclude(
         audio_frames=audio_frames,
         settings=settings,
     )
-    pipeline = PipelineResult(
-        recipe=recipes.pipeline, faces=faces, scenes=scenes, tracks=tracks, paths=[], reasons=why
-    )
+    pipeline = PipelineResult(recipe=recipes.pipeline, faces=faces, scenes=scenes, tracks=tracks, paths=[], reasons=why)
     report = make_report(
         pipeline,
         videofile=videofile,
