@@ -392,9 +392,11 @@ def make_recipe(
     """Return everything that a score depends on, in the two parts of scores.json."""
     detection = {"s3fd_weights": weights_record(detector.weights), "device": str(detector.device)} if detector else {}
     return Recipes(
-        pipeline={**asdict(settings), **detection, "mode": defaults.DIRECT, "versions": versions()},
+        pipeline={**asdict(settings), **detection, "mode": defaults.DIRECT, "versions": versions(defaults.DIRECT)},
         syncnet={
-            **score_step.scoring_recipe(net, batch_size=settings.batch_size, vshift=settings.vshift),
+            **score_step.scoring_recipe(
+                net, batch_size=settings.batch_size, vshift=settings.vshift, mode=defaults.DIRECT
+            ),
             "mode": defaults.DIRECT,
             "precision": net.precision,
             "audio": str(audio) if audio else None,
