@@ -82,7 +82,9 @@ def speak_at(times: np.ndarray, seconds: float, **voice: Any) -> Speech:
         voice: further arguments of ``speak``.
     """
     fine = speak(seconds, frame_rate=CONTROL_RATE, **voice)
-    total = np.concatenate([np.zeros((1, fine.articulation.shape[1])), np.cumsum(fine.articulation, axis=0, dtype=float)])
+    total = np.concatenate(
+        [np.zeros((1, fine.articulation.shape[1])), np.cumsum(fine.articulation, axis=0, dtype=float)]
+    )
     grid = np.arange(len(total))
     first = times * CONTROL_RATE + (1 - SHUTTER) / 2 * MILLISECONDS_PER_FRAME
     first = np.minimum(first, len(total) - 2.0)
