@@ -148,6 +148,53 @@ def add_scoring(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
 
 
+def add_mode(parser: argparse.ArgumentParser, *, mode: str) -> None:
+    """Add the flags of published and direct mode.
+
+    Args:
+        parser: the script's parser.
+        mode: default of --mode, which differs between the scripts.
+    """
+    parser.add_argument(
+        "--mode",
+        choices=defaults.MODES,
+        default=mode,
+        help="published: convert and score as the published suite does, for numbers to report; direct: score what the "
+        "decoder gives, several times faster and with the lag in milliseconds",
+    )
+    parser.add_argument(
+        "--detect_every",
+        type=positive_int,
+        default=defaults.DETECT_EVERY,
+        help="direct mode: look for faces in every n-th frame",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=defaults.PRECISIONS,
+        default=defaults.FLOAT32,
+        help="direct mode: precision of the networks; bfloat16 is faster on processors that have it",
+    )
+    parser.add_argument(
+        "--face_crops",
+        action="store_true",
+        help="the videos are face crops already, of any size: look for no faces",
+    )
+
+
+def check_mode(args: argparse.Namespace) -> None:
+    """Raise an error if a flag of direct mode is given in published mode.
+
+    Raises:
+        UsageError: it is.
+    """
+    if args.mode == defaults.DIRECT:
+        return
+    for name, default in (("detect_every", defaults.DETECT_EVERY), ("precision", defaults.FLOAT32)):
+        value = getattr(args, name)
+        if value != default:
+            raise UsageError(f"--{name} {value}: works in direct mode only: add --mode direct, or drop it")
+
+
 def add_speaker_threshold(parser: argparse.ArgumentParser) -> None:
     """Add --speaker_threshold."""
     parser.add_argument(

@@ -82,8 +82,8 @@ def test_new_scores_join_the_old_ones(run_filter, stub, old, folder, tmp_path, p
     assert stub() == ["new.c8.o0.mp4"]
     assert [used["videos"] for used in results["recipes"]] == [3]
     journal = Journal(tmp_path / "out/results.jsonl", tmp_path / "out/recipes.json")
-    assert len(journal.entries) == 4
-    assert len({entry.recipe for entry in journal.entries.values()}) == 1
+    [entries] = journal.entries.values()
+    assert len(entries) == 4
     results, _ = run_filter(old, "--rescore", "never", "--min_confidence", "7.5")
     assert results["good_quality"] == 1
     assert "8e08043ab58e63ad" in json.loads((tmp_path / "out/recipes.json").read_text())
