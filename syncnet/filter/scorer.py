@@ -25,10 +25,10 @@ from syncnet.results.layout import Layout, check_input, discard, make_folder
 from syncnet.results.step_files import save_json
 
 if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
     from syncnet.filter.inputs import Video
     from syncnet.filter.recipe import Parameters
+    from syncnet.steps.direct import DirectSettings
+    from syncnet.steps.pipeline import PipelineSettings
 
 logger = logging.getLogger("syncnet")
 
@@ -43,7 +43,7 @@ STATUS_OF = {reasons.NO_VIDEO: NO_VIDEO, reasons.NO_AUDIO: NO_AUDIO, reasons.TOO
 
 SECONDS_DIGITS = 3
 
-Settings = TypeVar("Settings", bound="DataclassInstance")
+Settings = TypeVar("Settings", "PipelineSettings", "DirectSettings")
 Record = dict[str, Any]  # JSON object: of a track, a reason, or a video's line of the journal
 Started = tuple[float, str]  # ``(time.monotonic(), timestamp())`` of the start of a video
 
