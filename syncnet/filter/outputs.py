@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from syncnet.constants import MILLISECONDS_PER_FRAME
@@ -62,17 +63,17 @@ class Judged:
     recipe: Recipe | None
     others: list[Record]
 
-    @property
+    @cached_property
     def lse(self) -> bool:
         """True if the scores are LSE-C and LSE-D."""
         return gives_lse(self.recipe)
 
-    @property
+    @cached_property
     def mode(self) -> str | None:
         """Mode of the scores."""
         return mode_of(self.recipe) if self.recipe else None
 
-    @property
+    @cached_property
     def weights(self) -> str | None:
         """Name of SyncNet's weights."""
         return self.recipe["initial_model"]["name"] if self.recipe else None
@@ -232,10 +233,8 @@ def summary(found: Statistics, *, total: int, thresholds: Thresholds, judged: Ju
         yield from figures(found, judged)
     if judged.others:
         videos = sum(other["videos"] for other in judged.others)
-        yield (
-            f"not judged: {videos} scores by {len(judged.others)} other recipes, which are not comparable: give their "
-            "flags to judge them"
-        )
+        recipes = "1 other recipe" if len(judged.others) == 1 else f"{len(judged.others)} other recipes"
+        yield f"not judged: {videos} scores by {recipes}, not comparable: give their flags to judge them"
 
 
 def distributions(found: Statistics, *, thresholds: Thresholds) -> Iterator[str]:

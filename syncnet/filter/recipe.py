@@ -185,7 +185,7 @@ def given_values(parameters: Parameters, names: Iterable[str]) -> dict[str, Any]
 def agrees(recipe: Recipe, given: dict[str, Any]) -> bool:
     """Return True if a recipe has all of the given values."""
     own = {**EARLIER, **recipe, **{key: checksum(recipe[key]) for key in WEIGHTS}}
-    return all(own[name] == value for name, value in given.items())
+    return all(own.get(name) == value for name, value in given.items())
 
 
 def mode_of(recipe: Recipe) -> str:

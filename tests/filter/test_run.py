@@ -8,6 +8,7 @@ import os
 import shutil
 
 import cv2
+import filter_stub
 import pytest
 import torch
 from filter_fixtures import (  # noqa: F401
@@ -30,6 +31,7 @@ from filter_program import records
 import filter_videos_by_sync_score as script
 from syncnet.filter import scorer
 from syncnet.filter.outputs import histogram
+from syncnet.filter.quality import Thresholds, judge
 
 
 def test_published_fields_and_folders(run_filter, folder, tmp_path):
@@ -214,6 +216,13 @@ def test_columns_of_published_and_direct_mode(run_filter, folder, tmp_path, publ
     good = by_name(results)[GOOD]
     assert (good["mode"], good["lag_ms"], good["lag_error_ms"]) == ("direct", 37.0, 4.0)
     assert [record["mode"] for record in records(tmp_path / "out")] == ["published"] * 2 + ["direct"] * 2
+
+
+def test_an_offset_that_means_nothing_is_named():
+    reason = {"code": "low_confidence", "text": "the offset means nothing"}
+    track = {**filter_stub.track(0, 1.5, 9), "reasons": [reason, {"code": "audio_short", "text": "x"}]}
+    verdict = judge({"status": "success", "tracks": [track]}, Thresholds(1.0, 10))
+    assert verdict.passes and verdict.reasons == ["the offset means nothing"]
 
 
 def test_histogram_shows_where_thresholds_cut(run_filter, folder):

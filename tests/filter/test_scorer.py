@@ -3,13 +3,15 @@
 import sys
 import types
 from dataclasses import fields
+from unittest.mock import MagicMock
 
 import pytest
 
 import filter_videos_by_sync_score as script
 from syncnet import reasons
 from syncnet.errors import MediaError
-from syncnet.filter import recipe, scorer
+from syncnet.filter import ray_engine, recipe, scorer
+from syncnet.filter.inputs import Sound, Video
 from syncnet.filter.layout import FilterLayout
 from syncnet.results.step_files import save_json
 from syncnet.steps import direct, pipeline, visualise
@@ -170,3 +172,15 @@ def test_outputs_of_direct_mode(score, direct_run, monkeypatch, tmp_path):
     assert drawn == []
     score("--mode", "direct", output_dir=tmp_path / "out")
     assert (FilterLayout(tmp_path / "out").outputs("a.mp4") / "analysis/scores.json").is_file() and len(drawn) == 1
+
+
+def test_ray_s_actors_get_the_sound(monkeypatch, tmp_path):
+    """From the driver, which sends it, to the function that scores a video."""
+    monkeypatch.setattr(ray_engine.logger, "propagate", ray_engine.logger.propagate)  # an actor changes it
+    actor = ray_engine.Actor(lambda **_: lambda *arguments: arguments, tmp_path, 0, 1)
+    handle = MagicMock()
+    handle.work.options.return_value.remote = actor.work
+    slot = ray_engine.Slot(0, handle)
+    for sound, path in ((Sound("/s/a.wav", 1, 2), "/s/a.wav"), (None, None)):
+        slot.give(Video("/v/a.mp4", "a.mp4", 1, 2, sound))
+        assert slot.task == (("/v/a.mp4", "a.mp4", path), False)
