@@ -11,8 +11,10 @@
 """
 
 import contextlib
+import functools
 import hashlib
 import itertools
+import logging
 import time
 from argparse import Namespace
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -20,18 +22,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import torch
 
 from syncnet import reasons
-from syncnet.constants import MIN_FRAMES, WINDOW_FRAMES
-from syncnet.defaults import BATCH_SIZE, VSHIFT
+from syncnet.constants import FRAME_RATE, MIN_FRAMES, WINDOW_FRAMES
+from syncnet.defaults import BATCH_SIZE, FLOAT32, VSHIFT
 from syncnet.errors import MediaError, WeightsError
 from syncnet.media import conversions
-from syncnet.media.containers import check_streams
+from syncnet.media.containers import check_streams, chosen_sound, frame_rate
 from syncnet.media.ffmpeg import reading_output_of
 from syncnet.media.frames import batches, decode_frames, growing_files, read_ahead, read_frame
-from syncnet.models.devices import in_parallel, select_device
+from syncnet.models.devices import check_precision, in_parallel, select_device
 from syncnet.models.fast import FastSyncNet
 from syncnet.models.weights import Weights, load_syncnet
 from syncnet.results.layout import check_input, check_unicode, clear_scratch, frame_files, scratch_audio, scratch_folder
@@ -39,6 +42,9 @@ from syncnet.sync import scoring
 from syncnet.sync.framewise import window_confidence
 from SyncNetModel import LIP_WINDOW
 
+logger = logging.getLogger("syncnet")
+
+RATE_TOLERANCE = 0.05  # frames per second
 FRAME_SHAPE = (*LIP_WINDOW[2:], LIP_WINDOW[0])
 PRINTED_CONFIDENCE = "{: 0.3f}"
 
@@ -49,6 +55,7 @@ class Clip:
 
     Attributes:
         path: path of the clip.
+        face_crops, audio, audio_stream: as in ``SyncNetInstance.score``.
         samples: audio at 16 kHz, int16.
         video_frames: length of the video, in frames.
         audio_frames: length of the audio, in frames.
@@ -58,6 +65,9 @@ class Clip:
     """
 
     path: Path
+    face_crops: bool = False
+    audio: Path | None = None
+    audio_stream: int | None = None
     samples: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int16))
     video_frames: int = 0
     audio_frames: int = 0
@@ -76,15 +86,18 @@ class SyncNetInstance:
 
     Args:
         device: ``auto``, ``cpu``, ``cuda``, ``mps`` or a torch device.
+        precision: one of ``defaults.PRECISIONS``; published numbers are float32.
 
     Attributes:
         device: torch device that runs the network.
+        precision: that of the network.
         net: the network; None before ``loadParameters``.
         weights: ``Weights`` that ``loadParameters`` loaded.
     """
 
-    def __init__(self, device: str | torch.device = "auto") -> None:
+    def __init__(self, device: str | torch.device = "auto", *, precision: str = FLOAT32) -> None:
         self.device: torch.device = select_device(str(device))
+        self.precision = check_precision(precision, self.device)
         self.net: FastSyncNet | None = None
         self.weights: Weights | None = None
         self._last_audio: tuple[tuple[int, bytes], torch.Tensor] | None = None
@@ -99,7 +112,7 @@ class SyncNetInstance:
             WeightsError: the file is missing, damaged or not of SyncNet.
         """
         net, self.weights = load_syncnet(path)
-        self.net = FastSyncNet(net, self.device)
+        self.net = FastSyncNet(net, self.device, precision=self.precision)
         self._last_audio = None
 
     def _loaded(self) -> FastSyncNet:
@@ -128,23 +141,38 @@ class SyncNetInstance:
         folder: Path,
         batch_size: int = BATCH_SIZE,
         vshift: int = VSHIFT,
+        face_crops: bool = False,
+        audio: Path | None = None,
+        audio_stream: int | None = None,
         print_line: Callable[[str], object] = print,
     ) -> scoring.SyncScore:
         """Score a clip.
 
         Args:
-            videofile: path of a 224x224 clip of a face with audio.
+            videofile: path of a clip of a face, 224x224 and with audio.
             folder: folder for temporary frames and audio; those of an earlier clip are removed.
             batch_size: number of windows per batch.
             vshift: largest offset to try in both directions, in frames.
+            face_crops: the clip may have any size: its frames are resized to 224x224.
+            audio: media file whose sound replaces the clip's own, which may be missing; both start together.
+            audio_stream: index among the audio streams of the file that gives the sound; None for the one that ffmpeg
+                selects.
             print_line: called with the lines that the published suite prints.
 
         Raises:
-            MediaError: the clip has no audio, is too short, damaged or not 224x224.
+            MediaError: the clip has no audio, is too short, damaged or, without ``face_crops``, not 224x224; or
+                ``audio`` cannot be used.
             WeightsError: no weights are loaded, or they produce NaN or infinite values.
         """
         [found] = self.score_all(
-            [videofile], folder=folder, batch_size=batch_size, vshift=vshift, print_line=print_line
+            [videofile],
+            folder=folder,
+            batch_size=batch_size,
+            vshift=vshift,
+            face_crops=face_crops,
+            audio=audio,
+            audio_stream=audio_stream,
+            print_line=print_line,
         )
         if isinstance(found, MediaError):
             raise found
@@ -157,13 +185,16 @@ class SyncNetInstance:
         folder: Path,
         batch_size: int = BATCH_SIZE,
         vshift: int = VSHIFT,
+        face_crops: bool = False,
+        audio: Path | None = None,
+        audio_stream: int | None = None,
         print_line: Callable[[str], object] = print,
     ) -> Generator[scoring.SyncScore | MediaError, None, None]:
         """Score several clips; ffmpeg unpacks the next clip while the network processes the current one.
 
         Args:
             videofiles: paths of the clips.
-            folder, batch_size, vshift, print_line: as in ``score``.
+            folder, batch_size, vshift, face_crops, audio, audio_stream, print_line: as in ``score``.
 
         Yields:
             Per clip its ``SyncScore``, or the ``MediaError`` that ``score`` would raise.
@@ -174,9 +205,12 @@ class SyncNetInstance:
             clip, frames = part
             return clip, None if frames is None else net.video_features(frames)
 
+        def new_clip(videofile: str | Path) -> Clip:
+            return Clip(Path(videofile or ""), face_crops=face_crops, audio=audio, audio_stream=audio_stream)
+
         with contextlib.ExitStack() as stack:
             parts = stack.enter_context(
-                contextlib.closing(self._parts(videofiles, folder=folder, batch_size=batch_size))
+                contextlib.closing(self._parts(map(new_clip, videofiles), folder=folder, batch_size=batch_size))
             )
             for clip, found in stack.enter_context(contextlib.closing(in_parallel(features, parts, self.device))):
                 if found is None:
@@ -185,13 +219,12 @@ class SyncNetInstance:
                     clip.features.append(found)
 
     def _parts(
-        self, videofiles: Iterable[str | Path], *, folder: Path, batch_size: int
+        self, clips: Iterable[Clip], *, folder: Path, batch_size: int
     ) -> Generator[tuple[Clip, np.ndarray | None], None, None]:
         """Yield every ``Clip`` with each batch of its frames, and once more with None after the last batch."""
-        for videofile in videofiles:
-            clip = Clip(Path(videofile or ""))
+        for clip in clips:
             try:
-                check_input(videofile)
+                check_input(clip.path)
                 for batch in self._unpacked(clip, folder=folder, batch_size=batch_size):
                     yield clip, batch
             except MediaError as error:
@@ -201,18 +234,24 @@ class SyncNetInstance:
     def _unpacked(self, clip: Clip, *, folder: Path, batch_size: int) -> Iterator[np.ndarray]:
         """Unpack a clip and yield batches of its frames; its audio is set before the first batch."""
         clear_scratch(folder, clip=clip.path)
-        streams = check_streams(clip.path)
+        streams, source, index = check_streams(clip.path), clip.path, None
+        sound = chosen_sound(clip.path, streams=streams, audio=clip.audio, audio_stream=clip.audio_stream)
+        if sound:
+            streams, source, index = sound.streams, sound.path, sound.index
         if not streams.audio:
             raise MediaError(f"{clip.path}: {reasons.no_audio().text}", code=reasons.NO_AUDIO)
+        if clip.face_crops:
+            check_rate(clip.path)
+        prepare = to_face_crop if clip.face_crops else functools.partial(checked_frame, clip=clip.path)
         with (
             conversions.start_frames(clip.path, folder) as frames_process,
-            conversions.start_audio(clip.path, scratch_audio(folder), streams=streams) as audio_process,
+            conversions.start_audio(source, scratch_audio(folder), streams=streams, index=index) as audio_process,
         ):
             audio_process.finish()
             clip.set_audio(conversions.read_wav(scratch_audio(folder)))
             # the last window that fits is not scored, so the last frame is not needed
             files = itertools.islice(growing_files(folder, frames_process), max(0, clip.audio_frames - 1))
-            frames = read_ahead(files, lambda path: checked_frame(read_frame(path), clip.path))
+            frames = read_ahead(files, lambda path: prepare(read_frame(path)))
             with reading_output_of(frames_process):
                 yield from self._frame_batches(frames, batch_size=batch_size)
             frames_process.finish()
@@ -317,6 +356,27 @@ def checked_frame(image: np.ndarray, clip: Path) -> np.ndarray:
         height, width = image.shape[:2]
         raise MediaError(
             f"{clip}: is {width}x{height}, but SyncNet scores face crops of {FRAME_SHAPE[1]}x{FRAME_SHAPE[0]}: "
-            "create them with run_pipeline.py"
+            "create them with run_pipeline.py, or resize crops of another size with --face_crops"
         )
     return image
+
+
+def check_rate(clip: Path) -> None:
+    """Warn if a face crop has another frame rate than SyncNet needs; published evaluations do not convert it either."""
+    rate = frame_rate(clip)
+    if abs(rate - FRAME_RATE) > RATE_TOLERANCE:
+        logger.warning(
+            "%s: has %.4g frames per second, but is scored as if it had %d: convert it first", clip, rate, FRAME_RATE
+        )
+
+
+def to_face_crop(image: np.ndarray) -> np.ndarray:
+    """Resize a frame that shows a face to the size of a face crop.
+
+    Args:
+        image: H x W x 3 array.
+
+    Returns:
+        224 x 224 x 3 array.
+    """
+    return cv2.resize(image, FRAME_SHAPE[1::-1])

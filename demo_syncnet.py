@@ -15,6 +15,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--videofile", default="data/example.avi", help="the clip")
     parser.add_argument("--tmp_dir", default="data/work/pytmp", help="folder for temporary frames and audio")
     parser.add_argument("--reference", default="demo", help="name of the folder below TMP_DIR")
+    parser.add_argument("--face_crops", action="store_true", help="the clip may have any size: resize it to 224x224")
     parser.add_argument("--json", default="", help="also write the result and its recipe to this JSON file")
     return parser
 
@@ -28,7 +29,7 @@ def main(args: argparse.Namespace) -> None:
     from syncnet.results.layout import check_input, clear_result, make_folder, scratch_folder
     from syncnet.results.scores_json import score_warnings
     from syncnet.results.step_files import save_json
-    from syncnet.steps.score import single_report
+    from syncnet.steps.single import single_report
     from SyncNetInstance import SyncNetInstance
 
     folder = scratch_folder(args.tmp_dir, args.reference)
@@ -38,12 +39,12 @@ def main(args: argparse.Namespace) -> None:
     make_folder(folder, flag="--tmp_dir")
     if args.json:
         clear_result(Path(args.json), videofile=args.videofile)
-    score = net.score(args.videofile, folder=folder, batch_size=args.batch_size, vshift=args.vshift)
+    settings = {"batch_size": args.batch_size, "vshift": args.vshift, "face_crops": args.face_crops}
+    score = net.score(args.videofile, folder=folder, **settings)
     for reason in score_warnings(score, vshift=args.vshift):
         cli.logger.warning("%s: %s", args.videofile, reason.text)
     if args.json:
-        report = single_report(score, net, videofile=args.videofile, batch_size=args.batch_size, vshift=args.vshift)
-        save_json(report, Path(args.json))
+        save_json(single_report(score, net, videofile=args.videofile, **settings), Path(args.json))
 
 
 if __name__ == "__main__":

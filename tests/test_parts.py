@@ -158,11 +158,18 @@ def test_reasons(tracking, found, audio_frames, codes):
 
 
 @pytest.mark.parametrize(
-    ("offset", "video_frames", "audio_frames", "codes"),
-    [(14, 99, 99, []), (15, 99, 99, ["edge_offset"]), (-15, 99, 93, ["edge_offset", "audio_short"]), (0, 99, 94, [])],
+    ("offset", "confidence", "audio_frames", "codes"),
+    [
+        (14, 2.0, 99, []),
+        (15, 2.0, 99, ["edge_offset"]),
+        (-15, 2.0, 93, ["edge_offset", "audio_short"]),
+        (0, 2.0, 94, []),
+        (0, 1.999, 99, ["low_confidence"]),
+        (15, -0.5, 93, ["low_confidence", "edge_offset", "audio_short"]),
+    ],
 )
-def test_score_warnings(offset, video_frames, audio_frames, codes):
-    score = SyncScore(np.zeros((9, 31)), offset, 5.0, 2.0, video_frames=video_frames, audio_frames=audio_frames)
+def test_score_warnings(offset, confidence, audio_frames, codes):
+    score = SyncScore(np.zeros((9, 31)), offset, 5.0, confidence, video_frames=99, audio_frames=audio_frames)
     assert [reason.code for reason in score_warnings(score, vshift=15)] == codes
 
 

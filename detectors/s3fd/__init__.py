@@ -63,28 +63,63 @@ class Detector:
         Returns:
             For each image, an array as returned by ``detect_faces``.
         """
-        found = zip(*(self._candidates(images, conf_th, scale) for scale in scales))
-        merged = (np.concatenate(parts) for parts in found)
-        return [rows[nms(rows[:, :4], rows[:, 4], SCALES_IOU)] for rows in merged]
+        height, width = images.shape[1:3]
+        found = []
+        for scale in scales:
+            if round(min(height, width) * scale) >= SMALLEST_SIDE:
+                resized = torch.from_numpy(np.stack([resize(image, scale) for image in images]))
+                found.append(self._candidates(resized, conf_th, size=(width, height)))
+        return merged(found, len(images))
+
+    def detect_tensor(self, images: torch.Tensor, conf_th: float = 0.8) -> list[np.ndarray]:
+        """Detect faces in a batch of images, as they are; images on the detector's device do not leave it.
+
+        Args:
+            images: B x H x W x 3 tensor, uint8, RGB.
+            conf_th: as in ``detect_faces``.
+
+        Returns:
+            For each image, an array as returned by ``detect_faces``.
+        """
+        height, width = images.shape[1:3]
+        large = min(height, width) >= SMALLEST_SIDE
+        return merged([self._candidates(images, conf_th, size=(width, height))] if large else [], len(images))
 
     @torch.inference_mode()
-    def _candidates(self, images: np.ndarray, conf_th: float, scale: float) -> list[np.ndarray]:
-        """Detect faces at a single scale; arguments and result as in ``detect_batch``."""
-        height, width = images[0].shape[:2]
-        if round(min(height, width) * scale) < SMALLEST_SIDE:
-            return [np.zeros((0, 5), np.float32)] * len(images)
-        pixels = torch.from_numpy(np.stack([resize(image, scale) for image in images])).to(self.device)
-        pixels = pixels.permute(0, 3, 1, 2).float()
+    def _candidates(self, images: torch.Tensor, conf_th: float, *, size: tuple[int, int]) -> list[np.ndarray]:
+        """Detect faces at a single scale.
+
+        Args:
+            images: B x H x W x 3 tensor, uint8, RGB.
+            conf_th: as in ``detect_faces``.
+            size: width and height that the result refers to.
+
+        Returns:
+            For each image, an array as returned by ``detect_faces``.
+        """
+        pixels = images.to(self.device).permute(0, 3, 1, 2).float()
         locations, scores = self.net(pixels - pixels.new_tensor(PIXEL_MEANS)[:, None, None])
         # Suppression starts with the best score, so dropping scores below the threshold first does not change it.
         owners, indices = torch.nonzero(scores > max(conf_th, CONFIDENCE_FLOOR), as_tuple=True)
         priors = prior_boxes(*pixels.shape[2:], str(self.device))
-        boxes = decode(locations[owners, indices], priors[indices]) * pixels.new_tensor([width, height] * 2)
+        boxes = decode(locations[owners, indices], priors[indices]) * pixels.new_tensor(size * 2)
         # a single tensor, so that boxes and scores leave the device in one transfer
         rows = torch.cat([boxes, scores[owners, indices, None]], dim=1).cpu().numpy()
         owner_indices = owners.cpu().numpy()
         detections = [rows[owner_indices == index] for index in range(len(images))]
         return [r[nms(r[:, :4], r[:, 4], CANDIDATE_IOU, top_k=CANDIDATES)[:DETECTIONS]] for r in detections]
+
+
+def merged(found: Sequence[list[np.ndarray]], count: int) -> list[np.ndarray]:
+    """Merge the detections of several scales.
+
+    Args:
+        found: per scale, an array of detections for each image.
+        count: number of images.
+    """
+    nothing = [np.zeros((0, 5), np.float32)] * count
+    rows_of_images = [np.concatenate(parts) for parts in zip(nothing, *found)]
+    return [rows[nms(rows[:, :4], rows[:, 4], SCALES_IOU)] for rows in rows_of_images]
 
 
 def resize(image: np.ndarray, scale: float) -> np.ndarray:

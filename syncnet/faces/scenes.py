@@ -4,11 +4,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from scenedetect import ContentDetector, FrameTimecode, SceneManager, VideoOpenFailure, open_video
+from scenedetect.scene_manager import compute_downscale_factor
 
+from syncnet.constants import FRAME_RATE
 from syncnet.defaults import SCENE_THRESHOLD
 from syncnet.errors import MediaError
 from syncnet.media.ffmpeg import absolute
+
+SETTLING = 17  # frames after which ContentDetector no longer reports a cut: it merges cuts less than 0.6 s apart
 
 
 @dataclass(frozen=True)
@@ -63,3 +68,47 @@ def detect_scenes(video: Path, manager: SceneManager) -> list[tuple[FrameTimecod
 def frame_numbers(timecodes: Iterable[tuple[FrameTimecode, FrameTimecode]]) -> list[Scene]:
     """Convert the result of ``detect_scenes`` to ``Scene`` objects."""
     return [Scene(start.frame_num, end.frame_num) for start, end in timecodes]
+
+
+def timecodes(scenes: Iterable[Scene]) -> list[tuple[FrameTimecode, FrameTimecode]]:
+    """Convert scenes to the form that ``detect_scenes`` returns, for scene.pckl."""
+    rate = float(FRAME_RATE)
+    return [(FrameTimecode(scene.start, fps=rate), FrameTimecode(scene.end, fps=rate)) for scene in scenes]
+
+
+class Cuts:
+    """Scene cuts in a stream of frames, by the same ``ContentDetector``.
+
+    Args:
+        threshold: as in ``new_manager``.
+
+    Attributes:
+        known: frames that begin a scene, in order; all before ``settled``, and perhaps later ones.
+        settled: whether a frame before this one begins a scene is known.
+    """
+
+    def __init__(self, *, threshold: float = SCENE_THRESHOLD) -> None:
+        self.detector = ContentDetector(threshold=threshold)
+        self.known: list[int] = []
+        self.settled = self.count = 0
+
+    def add(self, image: np.ndarray) -> None:
+        """Add the next frame.
+
+        Args:
+            image: H x W x 3 array, uint8, BGR, at the size of ``small_size``.
+        """
+        found = self.detector.process_frame(FrameTimecode(self.count, fps=float(FRAME_RATE)), image)
+        self.known += [timecode.frame_num for timecode in found]
+        self.count += 1
+        self.settled = max(0, self.count - SETTLING)
+
+    def finish(self) -> None:
+        """End the stream: everything is settled."""
+        self.settled = self.count
+
+
+def small_size(width: int, height: int) -> tuple[float, float]:
+    """Return the width and height at which PySceneDetect looks at frames, in pixels."""
+    factor = max(1.0, compute_downscale_factor(width))
+    return width / factor, height / factor

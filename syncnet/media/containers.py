@@ -13,10 +13,12 @@ import av
 from syncnet import reasons
 from syncnet.errors import MediaError
 from syncnet.media.ffmpeg import absolute
+from syncnet.results.layout import check_input
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable
+    from pathlib import Path
     from typing import TypeVar
 
     from av.audio.stream import AudioStream
@@ -67,6 +69,21 @@ class Streams:
     video: bool
     audio: bool
     sample_format: str = ""
+
+
+@dataclass(frozen=True)
+class Sound:
+    """An audio stream that replaces the one that ffmpeg would select.
+
+    Attributes:
+        path: the media file that has it.
+        index: its index among all streams of the file.
+        streams: ``Streams`` with its properties.
+    """
+
+    path: Path
+    index: int
+    streams: Streams
 
 
 @dataclass(frozen=True)
@@ -150,6 +167,62 @@ def check_streams(path: str | os.PathLike[str]) -> Streams:
     if not streams.video:
         raise MediaError(f"{path}: has no video stream that can be decoded", code=reasons.NO_VIDEO)
     return streams
+
+
+def chosen_sound(video: Path, *, streams: Streams, audio: str | Path | None, audio_stream: int | None) -> Sound | None:
+    """Return the sound that the user chose; None for what ffmpeg selects in the video, if there is any.
+
+    Args:
+        video: path of the video.
+        streams: its streams.
+        audio: media file whose sound replaces the video's own; None to keep that.
+        audio_stream: as in ``find_sound``.
+
+    Raises:
+        MediaError: the sound cannot be used.
+    """
+    if audio:
+        return find_sound(check_input(audio, advice=": check --audio"), audio_stream=audio_stream)
+    return find_sound(video, audio_stream=audio_stream) if streams.audio and audio_stream is not None else None
+
+
+def find_sound(path: Path, *, audio_stream: int | None) -> Sound:
+    """Choose an audio stream of a file.
+
+    Args:
+        path: the media file.
+        audio_stream: its index among the audio streams; None for the one that ffmpeg selects.
+
+    Raises:
+        MediaError: the file is not a media file, or does not have the stream.
+    """
+    with open_container(path) as container:
+        streams = container.streams.audio
+        audio = main_audio(container)
+        if audio is None:
+            raise MediaError(f"{path}: has no audio stream that can be decoded: name another file with --audio")
+        if audio_stream is not None:
+            if not 0 <= audio_stream < len(streams):
+                count = "1 audio stream" if len(streams) == 1 else f"{len(streams)} audio streams"
+                raise MediaError(f"{path}: has {count}, so --audio_stream {audio_stream} is not one: they count from 0")
+            audio = streams[audio_stream]
+            if audio.codec_context is None:
+                raise MediaError(
+                    f"{path}: audio stream {audio_stream} cannot be decoded: choose another --audio_stream"
+                )
+        return Sound(path, audio.index, Streams(video=False, audio=True, sample_format=sample_format(audio)))
+
+
+def main_video_index(path: str | os.PathLike[str]) -> int:
+    """Return the index of ``main_video`` among all streams of a file."""
+    with open_container(path) as container:
+        return main_video(container).index
+
+
+def frame_rate(path: str | os.PathLike[str]) -> float:
+    """Return the frames per second of ``main_video``, as far as the container tells; 0 if unknown."""
+    with open_container(path) as container:
+        return float(main_video(container).guessed_rate or 0)
 
 
 def video_streams(container: InputContainer) -> list[VideoStream]:

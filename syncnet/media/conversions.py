@@ -10,7 +10,7 @@ import numpy as np
 
 from syncnet.constants import FRAME_RATE, SAMPLE_RATE
 from syncnet.errors import MediaError
-from syncnet.media.containers import indexed_frames, input_flags, read_timing
+from syncnet.media.containers import indexed_frames, input_flags, main_video_index, read_timing
 from syncnet.media.ffmpeg import ERRORS_ONLY, Ffmpeg, absolute
 from syncnet.media.frame_rate import audio_start_filter, rate_filter
 from syncnet.results.layout import FRAME_PATTERN, new_file
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from syncnet.media.containers import Streams, Timing
+    from syncnet.media.containers import Sound, Streams, Timing
     from syncnet.media.fingerprint import Behaviour
 
 # Equivalent of `-async 1` of ffmpeg up to 6: fill gaps, and start at time 0 whatever the first time stamp.
@@ -75,6 +75,7 @@ def start_conversion(
     script: Path,
     streams: Streams,
     behaviour: Behaviour,
+    sound: Sound | None = None,
 ) -> Ffmpeg:
     """Start converting a video to an AVI file of ``FRAME_RATE`` (step 1 of run_pipeline).
 
@@ -84,16 +85,25 @@ def start_conversion(
         script: as in ``rate_flags``.
         streams: streams of the input video.
         behaviour: ``fingerprint.behaviour()``, the properties of the ffmpeg in use.
+        sound: audio to use in place of what ffmpeg selects in the input video; both start together.
     """
     # with its own flags ffmpeg 4 and 5 need no time stamps: a long file is not read twice
     timing = read_timing(source, only_disputed=behaviour.keeps_gaps and behaviour.has_async)
+    inputs, mapping, before = [*input_flags(source)], [], audio_start_filter(timing)
+    if sound:
+        number, streams = 0, sound.streams
+        if absolute(sound.path) != absolute(source):
+            number, before = 1, []
+            inputs += input_flags(sound.path)
+        mapping = ["-map", f"0:{main_video_index(source)}", "-map", f"{number}:{sound.index}"]
     flags = (
+        *mapping,
         *PIPELINE_QUALITY,
-        *async_flags(streams, before=audio_start_filter(timing), has_async=behaviour.has_async),
+        *async_flags(streams, before=before, has_async=behaviour.has_async),
         *rate_flags(timing, script, keeps_gaps=behaviour.keeps_gaps),
         *LONG_QUEUE,
     )
-    return Ffmpeg([*input_flags(source), *flags, "-f", "avi", *ERRORS_ONLY, absolute(video)], source=source)
+    return Ffmpeg([*inputs, *flags, "-f", "avi", *ERRORS_ONLY, absolute(video)], source=source)
 
 
 def start_frames(video: str | os.PathLike[str], folder: Path, *, quality: tuple[str, ...] = ()) -> Ffmpeg:
@@ -108,7 +118,11 @@ def start_frames(video: str | os.PathLike[str], folder: Path, *, quality: tuple[
 
 
 def start_audio(
-    video: str | os.PathLike[str], wav: str | os.PathLike[str], *, streams: Streams | None = None
+    video: str | os.PathLike[str],
+    wav: str | os.PathLike[str],
+    *,
+    streams: Streams | None = None,
+    index: int | None = None,
 ) -> Ffmpeg:
     """Start extracting the audio of a video to a 16 kHz mono WAV file.
 
@@ -116,9 +130,11 @@ def start_audio(
         video: the input video.
         wav: path of the WAV file.
         streams: streams of the video, to start at time 0 and fill gaps with silence; None to keep the audio as it is.
+        index: index of the audio stream among all streams; None for the one that ffmpeg selects.
     """
+    mapping = () if index is None else ("-map", f"0:{index}")
     flags = async_flags(streams) if streams else ()
-    return Ffmpeg([*input_flags(video), *ERRORS_ONLY, *flags, *audio_output(wav)], source=video)
+    return Ffmpeg([*input_flags(video), *mapping, *ERRORS_ONLY, *flags, *audio_output(wav)], source=video)
 
 
 def start_unpacking(
@@ -154,6 +170,17 @@ def wav_length(wav: str | os.PathLike[str]) -> int:
     """Return the number of samples in a mono WAV file, from its header."""
     with wave.open(str(wav), "rb") as file:
         return file.getnframes()
+
+
+def shorten_wav(wav: str | os.PathLike[str], *, samples: int) -> None:
+    """Cut a 16-bit mono WAV file to at most ``samples`` samples."""
+    if wav_length(wav) <= samples:
+        return
+    with wave.open(str(wav), "rb") as file:
+        parameters, kept = file.getparams(), file.readframes(samples)
+    with wave.open(str(wav), "wb") as file:
+        file.setparams(parameters)
+        file.writeframes(kept)
 
 
 def mux(video: Path, audio: Path, output: Path, *, frames: int) -> None:

@@ -1,19 +1,22 @@
-"""Device selection, memory settings and parallel streams for the networks."""
+"""Device and precision selection, memory settings and parallel streams for the networks."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
+import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # makes torch request huge pages; read when torch is loaded
 
 import torch
 
+from syncnet.defaults import BFLOAT16, FLOAT32, PRECISIONS
 from syncnet.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,6 +33,10 @@ M_MMAP_MAX = -4
 M_ARENA_MAX = -8
 TRIM_BYTES = 512 * 1024 * 1024
 MAX_WORKERS = 4  # each needs memory for a batch
+GPU_BATCHES = 8  # batches of a CPU that a GPU computes together
+# what makes bfloat16 faster than float32 on a CPU: names in ``torch.cpu.get_capabilities``, and in messages
+BFLOAT16_INSTRUCTIONS = {"avx512_bf16": "AVX-512 BF16", "amx_bf16": "AMX", "bf16": "ARM BF16"}
+DTYPES = {FLOAT32: torch.float32, BFLOAT16: torch.bfloat16}
 
 
 def select_device(name: str) -> torch.device:
@@ -59,6 +66,77 @@ def select_device(name: str) -> torch.device:
     if device.type == "cpu":
         keep_freed_memory()
     return device
+
+
+def check_precision(precision: str, device: torch.device) -> str:
+    """Return a precision unchanged if the device computes in it fast.
+
+    Args:
+        precision: one of ``defaults.PRECISIONS``.
+        device: device of the networks.
+
+    Raises:
+        UsageError: the precision is unknown, or slower than float32 on the device.
+    """
+    if precision not in PRECISIONS:
+        raise UsageError(f"--precision {precision}: not a precision: choose one of {', '.join(PRECISIONS)}")
+    if precision == BFLOAT16 and not computes_bfloat16(device):
+        machine = "this processor" if device.type == "cpu" else str(device)
+        instructions = ", ".join(BFLOAT16_INSTRUCTIONS.values()) if device.type == "cpu" else "for bfloat16"
+        raise UsageError(
+            f"--precision {BFLOAT16}: {machine} has no such instructions ({instructions}) and would be slower: "
+            f"use --precision {FLOAT32}"
+        )
+    return precision
+
+
+def computes_bfloat16(device: torch.device) -> bool:
+    """Return True if the device has instructions for bfloat16."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return any(capabilities.get(name, False) for name in BFLOAT16_INSTRUCTIONS)
+
+
+def batch_factor(device: torch.device) -> int:
+    """Return by how much batches for a device are larger than those for a CPU."""
+    return 1 if device.type == "cpu" else GPU_BATCHES
+
+
+class _FullFloat32(contextlib.ContextDecorator):
+    """Context in which torch does not round float32 to TF32 or bfloat16, whatever the program around the suite has set.
+
+    The settings are common to all threads: the first to enter saves them, the last to leave restores them.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._saved: list[str] = []
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._saved = [operation.fp32_precision for operation in self._operations()]
+                for operation in self._operations():
+                    operation.fp32_precision = "ieee"
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                for operation, saved in zip(self._operations(), self._saved):
+                    operation.fp32_precision = saved
+
+    @staticmethod
+    def _operations() -> list[Any]:
+        backends: Any = torch.backends  # torch does not type all of them
+        return [backends.cudnn.conv, backends.cuda.matmul, backends.mkldnn.conv, backends.mkldnn.matmul]
+
+
+full_float32 = _FullFloat32()
 
 
 @lru_cache

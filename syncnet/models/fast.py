@@ -7,7 +7,10 @@ Optimisations:
 - Tensors are channels-last.
 - The lip network's 3-D convolutions run as 2-D ones: all temporal kernels except the first have size 1, and the first
   treats five frames of three channels as an image of 15 channels.
-- On CPUs, the most expensive convolutions use algorithms with fewer multiplications (``winograd``).
+- In float32 on CPUs, the most expensive convolutions use algorithms with fewer multiplications (``winograd``).
+
+In bfloat16, convolutions are the plain ones, which round weights and activations to 8 bits; pixels are exact. Features
+differ from float32 by less than 1 %.
 """
 
 from __future__ import annotations
@@ -15,11 +18,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from detectors.s3fd.nets import merge_heads, read_head
+from detectors.s3fd.nets import SOURCE_INDICES, merge_heads, read_head
 from syncnet.constants import WINDOW_FRAMES
+from syncnet.defaults import FLOAT32
+from syncnet.models.devices import DTYPES, full_float32
 from syncnet.models.winograd import TIME_OUTPUTS, PlaneConvolution, StridedPlaneConvolution, TimeConvolution
 
 if TYPE_CHECKING:
@@ -63,18 +69,14 @@ class StackedConvolution(nn.Module):
         """Convolve all windows of consecutive frames.
 
         Args:
-            frames: (N + 4) x H x W x 3, float32.
+            frames: (N + 4) x H x W x 3, of the weight's type.
 
         Returns:
             N x O x H' x W'.
         """
-        frames = frames.permute(0, 3, 1, 2).contiguous()
-        count, channels, height, width = frames.shape
-        # Windows are overlapping views, because the planes of frame i + 1 follow those of frame i in memory.
-        windows = frames.as_strided(
-            (count - WINDOW_FRAMES + 1, WINDOW_FRAMES * channels, height, width), frames.stride()
-        )
-        return self.conv(windows.contiguous(memory_format=torch.channels_last))
+        count = len(frames) - WINDOW_FRAMES + 1
+        windows = torch.cat([frames[i : i + count] for i in range(WINDOW_FRAMES)], dim=3)
+        return self.conv(windows.permute(0, 3, 1, 2))
 
 
 def flat_convolution(conv: nn.Conv2d | nn.Conv3d) -> nn.Conv2d | nn.Conv3d:
@@ -107,6 +109,30 @@ def folded(layers: Iterable[nn.Module]) -> nn.Sequential:
     return nn.Sequential(*fast)
 
 
+class WholeConvolution(nn.Module):
+    """A convolution whose kernel is as large as its input, as a matrix product, which is faster.
+
+    Args:
+        conv: 2-D convolution without padding.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(conv.weight.permute(0, 2, 3, 1).flatten(1).contiguous())
+        self.bias = conv.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve N x C x h x w, channels-last, to N x O."""
+        return F.linear(x.permute(0, 2, 3, 1).flatten(1), self.weight, self.bias)
+
+
+def with_matrix_product(layers: Iterable[nn.Module]) -> nn.Sequential:
+    """Replace the last convolution of S's layers, which covers its whole input."""
+    *rest, last, relu = layers
+    assert isinstance(last, nn.Conv2d)
+    return nn.Sequential(*rest, WholeConvolution(last), relu)
+
+
 def with_fewer_products(layers: Iterable[nn.Module]) -> nn.Sequential:
     """Replace expensive convolutions by those of ``winograd``, for CPUs."""
     return nn.Sequential(*(cheaper(layer) for layer in layers))
@@ -129,59 +155,67 @@ class FastSyncNet(nn.Module):
     Args:
         net: the network, in evaluation mode.
         device: device to run on.
+        precision: one of ``defaults.PRECISIONS``, for convolutions; features are float32.
 
     Attributes:
         group: number of windows that are computed together.
     """
 
-    def __init__(self, net: S, device: torch.device) -> None:
+    def __init__(self, net: S, device: torch.device, *, precision: str = FLOAT32) -> None:
         super().__init__()
         conv, pool, *rest = folded(net.netcnnlip)
         assert isinstance(conv, nn.Conv3d) and isinstance(pool, nn.MaxPool2d)
         self.aud, self.fcaud, self.fclip = map(folded, (net.netcnnaud, net.netfcaud, net.netfclip))
-        if device.type == "cpu":
+        if device.type == "cpu" and precision == FLOAT32:
             self.lip = nn.Sequential(TimeConvolution(conv, pool), *with_fewer_products(rest))
             self.aud = with_fewer_products(self.aud)
             self.group = TIME_OUTPUTS
         else:
-            self.lip = nn.Sequential(StackedConvolution(conv), pool, *rest)
+            self.lip = nn.Sequential(StackedConvolution(conv), pool, *with_matrix_product(rest))
+            self.aud = with_matrix_product(self.aud)
             self.group = 1
-        self.device = device
+        self.device, self.dtype = device, DTYPES[precision]
         self.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.lip.to(self.dtype)
+        self.aud.to(self.dtype)
 
+    @full_float32
     @torch.inference_mode()
-    def audio_features(self, windows: np.ndarray) -> Tensor:
+    def audio_features(self, windows: np.ndarray | Tensor) -> Tensor:
         """Compute audio features.
 
         Args:
             windows: N x 1 x 13 x 20 MFCCs, float32.
 
         Returns:
-            N x 1024 features on the device.
+            N x 1024 features, float32, on the device.
         """
-        return self.fcaud(self.aud(torch.from_numpy(windows).to(self.device)).flatten(1))
+        coefficients = torch.as_tensor(windows).to(self.device).to(self.dtype)
+        return self.fcaud(self.aud(coefficients).flatten(1).float())
 
+    @full_float32
     @torch.inference_mode()
-    def lip_features(self, frames: np.ndarray) -> Tensor:
+    def lip_features(self, frames: np.ndarray | Tensor) -> Tensor:
         """Compute lip features, the input of ``netfclip``.
 
         Args:
-            frames: (N + 4) x 224 x 224 x 3 consecutive frames, uint8, BGR.
+            frames: (N + 4) x 224 x 224 x 3 consecutive frames, uint8, BGR; an array, or a tensor on any device.
 
         Returns:
-            N x 512 features on the device.
+            N x 512 features, float32, on the device.
         """
-        return self.lip(torch.from_numpy(frames).to(self.device).float()).flatten(1)
+        return self.lip(torch.as_tensor(frames).to(self.device).to(self.dtype)).flatten(1).float()
 
+    @full_float32
     @torch.inference_mode()
-    def video_features(self, frames: np.ndarray) -> Tensor:
+    def video_features(self, frames: np.ndarray | Tensor) -> Tensor:
         """Compute video features.
 
         Args:
             frames: as in ``lip_features``.
 
         Returns:
-            N x 1024 features on the device.
+            N x 1024 features, float32, on the device.
         """
         return self.fclip(self.lip_features(frames))
 
@@ -192,20 +226,27 @@ class FastS3FD(nn.Module):
     Args:
         net: the network; it is modified and becomes part of this one.
         device: device to run on.
+        precision: one of ``defaults.PRECISIONS``, for convolutions; inputs and outputs are float32.
     """
 
-    def __init__(self, net: S3FDNet, device: torch.device) -> None:
+    def __init__(self, net: S3FDNet, device: torch.device, *, precision: str = FLOAT32) -> None:
         super().__init__()
         self.net = net
         # a single convolution computes both location and score of a feature map
         self.heads = nn.ModuleList(joined(loc, conf) for loc, conf in zip(net.loc, net.conf))
-        if device.type == "cpu":
+        for index, (layer, following) in enumerate(zip(net.vgg, [*net.vgg][1:])):
+            if isinstance(following, nn.MaxPool2d) and index not in SOURCE_INDICES:
+                net.vgg[index], net.vgg[index + 1] = following, layer
+        if device.type == "cpu" and precision == FLOAT32:
             net.vgg = nn.ModuleList(map(cheaper, net.vgg))
+        self.dtype = DTYPES[precision]
         self.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(self.dtype)
 
+    @full_float32
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        maps = self.net.sources(x.contiguous(memory_format=torch.channels_last))
-        outputs = (head(source) for head, source in zip(self.heads, maps))
+        maps = self.net.sources(x.to(self.dtype).contiguous(memory_format=torch.channels_last))
+        outputs = (head(source).float() for head, source in zip(self.heads, maps))
         return merge_heads(read_head(output[:, :BOX_VALUES], output[:, BOX_VALUES:]) for output in outputs)
 
 

@@ -8,6 +8,7 @@ processes run the networks starts quickly.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import pickle
@@ -15,7 +16,7 @@ import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from syncnet.errors import WeightsError
 
@@ -83,6 +84,9 @@ S3FD = WeightsSpec(
 )
 EMBEDDING_LAYER = "netfcaud.3.weight"
 PACKAGED_STARTER = "syncnet/starter"  # where the wheel has data/starter
+STARTER = "data/starter"
+KNOWN_ZEROS = "lag_zero.json"  # beside the starter
+ZERO_SUFFIX = ".lag_zero.json"  # after the name of other weights
 
 
 def installed() -> bool:
@@ -157,6 +161,48 @@ def identify(path: str | os.PathLike[str], spec: WeightsSpec) -> Weights:
             f"or name other weights with {spec.flag}"
         ) from error
     return Weights(name=path.name, path=str(path), sha256=digest, published=digest == spec.sha256)
+
+
+def zero_file(weights: Weights) -> Path:
+    """Return the path of the file beside some weights that keeps the zero of their lag."""
+    return Path(weights.path + ZERO_SUFFIX)
+
+
+def known_zeros(path: Path) -> dict[str, dict[str, Any]]:
+    """Read a file of zeros, which training.syncnet.lag_zero writes: by checksum of the weights, ``zero_ms`` and more.
+
+    Raises:
+        WeightsError: the file is damaged.
+    """
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if all(isinstance(entry["zero_ms"], float) for entry in known.values()):
+            return known
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        pass
+    raise WeightsError(
+        f"{path}: does not give the zero of a lag: remove it, or measure it again with python -m "
+        "training.syncnet.lag_zero"
+    )
+
+
+def lag_zero(weights: Weights) -> float | None:
+    """Return the lag, in milliseconds, that SyncNet's weights measure where sound and picture are in step.
+
+    The file beside the weights counts first, then the one beside the starter.
+
+    Returns:
+        The lag; None if it was not measured for these weights.
+
+    Raises:
+        WeightsError: such a file is damaged.
+    """
+    starter = ROOT / (PACKAGED_STARTER if installed() else STARTER)
+    for path in (zero_file(weights), starter / KNOWN_ZEROS):
+        known = known_zeros(path) if path.is_file() else {}
+        if weights.sha256 in known:
+            return known[weights.sha256]["zero_ms"]
+    return None
 
 
 def choose(spec: WeightsSpec, given: str | os.PathLike[str] | None = None) -> Weights:

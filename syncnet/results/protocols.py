@@ -110,6 +110,22 @@ class SyncScore(Protocol):
     def audio_frames(self) -> int: ...
 
 
+class Lag(Protocol):
+    """``sync.lag.Lag``."""
+
+    @property
+    def ms(self) -> float: ...
+
+    @property
+    def error_ms(self) -> float: ...
+
+    @property
+    def drift_ms_per_min(self) -> float | None: ...
+
+    @property
+    def drift_error_ms_per_min(self) -> float | None: ...
+
+
 class Span(Protocol):
     """``sync.speakers.Span``."""
 

@@ -6,14 +6,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from syncnet import reasons
 from syncnet.constants import FRAME_RATE, MILLISECONDS_PER_FRAME
+from syncnet.defaults import PUBLISHED
+from syncnet.reasons import Reason
 
 if TYPE_CHECKING:
-    from syncnet.reasons import Reason
-    from syncnet.results.protocols import PipelineResult, Span, SyncScore, Weights
+    from syncnet.results.protocols import Lag, PipelineResult, Span, SyncScore, Weights
 
 SECONDS_DIGITS = 3
+LAG_DIGITS = 2  # of milliseconds
+SCORE_KEYS = ("offset", "offset_ms", "confidence", "lse_c", "min_dist", "lse_d")
+LAG_KEYS = ("lag_ms", "lag_error_ms", "drift_ms_per_min", "drift_error_ms_per_min")
 
 
 def weights_record(weights: Weights | None) -> dict[str, Any] | None:
@@ -37,7 +43,12 @@ def pipeline_report(result: PipelineResult, *, videofile: str | Path, reference:
         "faces": asdict(result.faces) if result.faces else None,
         "scenes": [asdict(scene) for scene in result.scenes],
         "tracks": [
-            {"first_frame": int(track.frame[0]), "last_frame": int(track.frame[-1]), "mean_face_size": track.size}
+            {
+                "first_frame": int(track.frame[0]),
+                "last_frame": int(track.frame[-1]),
+                "mean_face_size": track.size,
+                "box": box_record(track.bbox),
+            }
             for track in result.tracks
         ],
         "reasons": [asdict(reason) for reason in result.reasons],
@@ -45,28 +56,57 @@ def pipeline_report(result: PipelineResult, *, videofile: str | Path, reference:
     }
 
 
-def score_record(score: SyncScore, *, vshift: int) -> dict[str, Any]:
+def box_record(bbox: np.ndarray) -> list[int]:
+    """Return the median box of a face as x, y, width and height, in whole pixels.
+
+    Args:
+        bbox: N x 4 array, x1 y1 x2 y2 in pixels.
+    """
+    corners, sizes = bbox[:, :2], bbox[:, 2:] - bbox[:, :2]
+    return [round(float(value)) for value in np.median(np.hstack([corners, sizes]), axis=0)]
+
+
+def score_record(
+    score: SyncScore, *, vshift: int, weights: Weights | None, mode: str = PUBLISHED, lag: Lag | None = None
+) -> dict[str, Any]:
     """Return the numbers of a ``SyncScore``, with the reasons why they are not reliable.
+
+    LSE-C and LSE-D are names of scores by the published weights in published mode; others have none.
 
     Args:
         score: ``SyncScore``.
         vshift: largest offset that was tried, in frames.
+        weights: SyncNet's ``Weights``; None if unknown.
+        mode: one of ``defaults.MODES``.
+        lag: ``Lag``; None in published mode.
     """
+    is_lse = mode == PUBLISHED and weights is not None and weights.published
     return {
         "offset": score.offset,
         "offset_ms": score.offset * MILLISECONDS_PER_FRAME,
         "confidence": score.confidence,
-        "lse_c": score.confidence,
+        "lse_c": score.confidence if is_lse else None,
         "min_dist": score.min_dist,
-        "lse_d": score.min_dist,
+        "lse_d": score.min_dist if is_lse else None,
+        **lag_record(lag),
         "windows": len(score.dists),
         "reasons": [asdict(reason) for reason in score_warnings(score, vshift=vshift)],
     }
 
 
+def lag_record(lag: Lag | None) -> dict[str, float | None]:
+    """Return the numbers of a ``Lag``; without one, all are None."""
+    if lag is None:
+        return dict.fromkeys(LAG_KEYS)
+    values = (lag.ms, lag.error_ms, lag.drift_ms_per_min, lag.drift_error_ms_per_min)
+    return {key: None if value is None else round(float(value), LAG_DIGITS) for key, value in zip(LAG_KEYS, values)}
+
+
 def score_warnings(score: SyncScore, *, vshift: int) -> list[Reason]:
     """Return the reasons why a ``SyncScore`` is not reliable; arguments as in ``score_record``."""
     found = []
+    if score.confidence < reasons.LEAST_CONFIDENCE:
+        found.append(reasons.low_confidence(confidence=score.confidence))
     if abs(score.offset) == vshift:
         found.append(reasons.edge_offset(offset=score.offset))
     if score.video_frames - score.audio_frames > reasons.AUDIO_TOLERANCE:
@@ -76,17 +116,19 @@ def score_warnings(score: SyncScore, *, vshift: int) -> list[Reason]:
 
 def empty_record(reason: Reason) -> dict[str, Any]:
     """Return what replaces ``score_record`` for a track that cannot be scored."""
-    names = ("offset", "offset_ms", "confidence", "lse_c", "min_dist", "lse_d")
-    return {**dict.fromkeys(names), "windows": 0, "reasons": [asdict(reason)]}
+    return {**dict.fromkeys(SCORE_KEYS), **lag_record(None), "windows": 0, "reasons": [asdict(reason)]}
 
 
-def track_record(index: int, first_frame: int, last_frame: int, mean_face_size: float | None) -> dict[str, Any]:
+def track_record(
+    index: int, first_frame: int, last_frame: int, mean_face_size: float | None, *, box: list[int] | None = None
+) -> dict[str, Any]:
     """Return the position of a track in the video.
 
     Args:
         index: index of the track.
         first_frame, last_frame: indices of its first and last frame.
         mean_face_size: ``Track.size``, in pixels; None if unknown.
+        box: from ``box_record``; None if unknown.
     """
     return {
         "track": index,
@@ -95,6 +137,7 @@ def track_record(index: int, first_frame: int, last_frame: int, mean_face_size: 
         "start": seconds(first_frame),
         "end": seconds(last_frame + 1),
         "mean_face_size": mean_face_size,
+        "box": box,
     }
 
 
@@ -115,6 +158,9 @@ def scores_report(
     tracks: list[dict[str, Any]],
     speakers: list[dict[str, Any]],
     recipe: dict[str, Any] | None,
+    mode: str = PUBLISHED,
+    lag: Lag | Reason | None = None,
+    lag_zero: float | str | None = None,
 ) -> dict[str, Any]:
     """Return the content of scores.json.
 
@@ -124,15 +170,25 @@ def scores_report(
         tracks: one dict per track, ``track_record`` and ``score_record`` merged.
         speakers: results of ``span_record``.
         recipe: recipe of run_syncnet; None if nothing was scored.
+        mode: one of ``defaults.MODES``.
+        lag: ``Lag`` of the video, or the ``Reason`` why it has none; None in published mode.
+        lag_zero: lag that the weights measure where sound and picture are in step, in milliseconds, or why it is
+            taken to be 0; None in published mode.
     """
+    unknown = [asdict(lag)] if isinstance(lag, Reason) else []
+    of_video = lag_record(None if isinstance(lag, Reason) else lag)
     pipeline = pipeline or {"videofile": None, "faces": None, "reasons": [], "recipe": None}
     return {
         "videofile": pipeline["videofile"],
         "reference": reference,
         "frame_rate": FRAME_RATE,
+        "mode": mode,
+        "lag_ms": of_video["lag_ms"],
+        "lag_error_ms": of_video["lag_error_ms"],
+        "lag_zero": lag_zero,
         "faces": pipeline["faces"],
         "tracks": tracks,
         "speakers": speakers,
-        "reasons": pipeline["reasons"],
+        "reasons": pipeline["reasons"] + unknown,
         "recipe": {"pipeline": pipeline["recipe"], "syncnet": recipe},
     }

@@ -1,23 +1,68 @@
-"""The direct pass: score the faces of a video from what the decoder gives, in one pass, in memory."""
+"""The direct pass: score the faces of a video from what the decoder gives, in one pass, in memory.
+
+Nothing is converted on the way: pictures and sound lie on the container's own clock. Published mode changes a lag by up
+to a frame, because its conversions delay picture and sound; this does not.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from syncnet import defaults
+import numpy as np
+
+from syncnet import defaults, reasons
+from syncnet.constants import MIN_FRAMES, SAMPLES_PER_FRAME
+from syncnet.errors import WeightsError
+from syncnet.faces.crops import smooth
 from syncnet.faces.detect import Detector, Summary
+from syncnet.faces.follow import size_of
+from syncnet.faces.scenes import Scene, timecodes
+from syncnet.faces.tracks import Face, Track, Tracking
+from syncnet.media.frames import read_ahead
+from syncnet.media.grid import Grid
+from syncnet.media.sound import Sound
+from syncnet.models.weights import lag_zero
 from syncnet.progress import Progress, silent
 from syncnet.reasons import Reason
+from syncnet.results.layout import Layout, check_input, new_file
+from syncnet.results.scores_json import (
+    SECONDS_DIGITS,
+    box_record,
+    empty_record,
+    pipeline_report,
+    score_record,
+    scores_report,
+    span_record,
+    track_record,
+    weights_record,
+)
+from syncnet.results.step_files import faces_record, save_json, save_pickle, tracks_record
+from syncnet.steps import score as score_step
+from syncnet.steps.direct_pass import CropPass, DirectPass, Lips, ScoredTrack, Seen, Workers, prepare
+from syncnet.steps.pipeline import PipelineResult, PipelineSettings, explain
+from syncnet.steps.versions import versions
+from syncnet.sync import lag, scoring
+from syncnet.sync.stream import AudioFeatures, Samples
 
 if TYPE_CHECKING:
-    from syncnet.steps.score import Net
+    import torch
+
+    from syncnet.models.fast import FastSyncNet
+    from syncnet.models.weights import Weights
+
+logger = logging.getLogger("syncnet")
+
+UNMEASURED = "unmeasured"
+MILLISECONDS = 1000
 
 
 @dataclass(frozen=True)
-class DirectSettings:
+class DirectSettings(PipelineSettings):
     """Settings of the direct pass, named like the flags; their fields are also keys of the recipe.
 
     Attributes:
@@ -29,16 +74,15 @@ class DirectSettings:
         batch_size: windows per batch.
     """
 
-    facedet_scale: float = defaults.FACEDET_SCALE
-    crop_scale: float = defaults.CROP_SCALE
     min_track: int = defaults.FILTER_MIN_TRACK
-    num_failed_det: int = defaults.NUM_FAILED_DET
     min_face_size: int = defaults.FILTER_MIN_FACE_SIZE
-    scene_threshold: float = defaults.SCENE_THRESHOLD
     detect_every: int = defaults.DETECT_EVERY
     face_crops: bool = False
     vshift: int = defaults.VSHIFT
     batch_size: int = defaults.BATCH_SIZE
+
+
+DEFAULT_SETTINGS = DirectSettings()
 
 
 @dataclass(frozen=True)
@@ -46,16 +90,69 @@ class DirectResult:
     """Result of ``run``.
 
     Attributes:
-        report: content of scores.json: ``tracks``, ``reasons``, ``faces``, ``lag_ms`` and the rest.
-        dists: per track windows x (2 * vshift + 1) array of distances; of a track without a score, no windows.
-        faces: statistics of the faces; None with ``face_crops`` or if no frame was analysed.
-        reasons: why there is no track, or why the scores are not reliable.
+        report: content of scores.json.
+        pipeline: what run_pipeline would return, without the crops' positions.
+        scores: per track its ``SyncScore``, or the ``Reason`` why it has none.
+        seen: what was seen of the faces; None if no frame was analysed.
     """
 
     report: dict[str, Any]
-    dists: Sequence[Any] = ()
-    faces: Summary | None = None
-    reasons: list[Reason] = field(default_factory=list)
+    pipeline: PipelineResult
+    scores: Sequence[scoring.SyncScore | Reason] = ()
+    seen: Seen | None = None
+
+    @property
+    def dists(self) -> list[np.ndarray]:
+        """Per track an array of distances, windows x shifts; of a track without a score, 0 rows."""
+        shifts = 2 * self.report["recipe"]["syncnet"]["vshift"] + 1
+        return [s.dists if isinstance(s, scoring.SyncScore) else np.zeros((0, shifts), np.float32) for s in self.scores]
+
+
+class Net(score_step.Net, Protocol):
+    """Interface of ``SyncNetInstance``."""
+
+    @property
+    def net(self) -> FastSyncNet | None: ...
+
+    @property
+    def weights(self) -> Weights | None: ...
+
+    @property
+    def precision(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Recipes:
+    """Recipes of the two steps that scores.json has one of each.
+
+    Attributes:
+        pipeline: everything that the tracks depend on.
+        syncnet: everything that scores depend on besides.
+    """
+
+    pipeline: dict[str, Any]
+    syncnet: dict[str, Any]
+
+
+@dataclass
+class Clock:
+    """Where the pictures lie.
+
+    Attributes:
+        delay: time of the first picture in a player, in seconds.
+        late: per picture the seconds by which its time stamp is after the grid's time.
+    """
+
+    delay: float = 0.0
+    late: list[float] = field(default_factory=list)
+
+    def time(self, seconds: float) -> float:
+        """Return the time in a player that is so many seconds after the first picture."""
+        return round(seconds + self.delay, SECONDS_DIGITS)
+
+    def mean_late_ms(self, track: Track) -> float:
+        """Return the mean of ``late`` over a track, in milliseconds."""
+        return float(np.mean(self.late[track.frame[0] : track.frame[-1] + 1])) * MILLISECONDS
 
 
 def run(
@@ -63,7 +160,7 @@ def run(
     *,
     detector: Detector | None,
     net: Net,
-    settings: DirectSettings | None = None,
+    settings: DirectSettings = DEFAULT_SETTINGS,
     audio: str | Path | None = None,
     audio_stream: int | None = None,
     progress: Progress = silent,
@@ -83,4 +180,266 @@ def run(
         MediaError: the input cannot be used.
         UsageError: the input is missing.
     """
-    raise NotImplementedError
+    videofile = check_input(videofile)
+    source = check_input(audio, advice=": check --audio") if audio else videofile
+    recipes = make_recipe(settings, detector=detector, net=net, audio=audio, audio_stream=audio_stream)
+    clock = Clock()
+    with contextlib.ExitStack() as stack:
+        grid = stack.enter_context(Grid(videofile))
+        clock.delay = grid.delay
+        sound = Sound(
+            source,
+            zero=None if audio else grid.start,
+            after=grid.delay,
+            stream=audio_stream,
+            before=settings.vshift * SAMPLES_PER_FRAME,
+        )
+        stack.callback(sound.close)
+        if not sound.exists:
+            return without_tracks(reasons.no_audio(), videofile=videofile, recipes=recipes)
+        gpu = device_of(detector, net)
+        pictures = stack.enter_context(
+            contextlib.closing(read_ahead(grid, lambda found: (found.late, prepare(found.picture, gpu))))
+        )
+        stream = stack.enter_context(open_pass(sound, detector=detector, net=net, settings=settings))
+        for late, prepared in progress(pictures, total=grid.expected or None, desc="frames"):
+            clock.late.append(late)
+            stream.add(prepared)
+        tracks, seen = stream.finish(), stream.seen
+        if grid.complaint:
+            logger.warning("%s: damaged? using what can be read of it (%s)", videofile, grid.complaint)
+        audio_frames = min(seen.frames, max(0, sound.length(seen.frames * SAMPLES_PER_FRAME)) // SAMPLES_PER_FRAME)
+        windows = stream.lips.audio.windows(seen.frames + settings.vshift)
+    return conclude(
+        tracks,
+        seen,
+        videofile=videofile,
+        clock=clock,
+        audio_frames=audio_frames,
+        windows=windows,
+        net=net,
+        settings=settings,
+        recipes=recipes,
+    )
+
+
+def device_of(detector: Detector | None, net: Net) -> torch.device | None:
+    """Return the GPU on which pictures are resized and cropped; None for main memory."""
+    on_gpu = detector is not None and detector.device.type == "cuda" and detector.device == net.device
+    return net.device if on_gpu and hasattr(detector, "detect_tensor") else None
+
+
+@contextlib.contextmanager
+def open_pass(
+    sound: Samples,
+    *,
+    detector: Detector | None,
+    net: Net,
+    settings: DirectSettings,
+    boxes: np.ndarray | None = None,
+) -> Iterator[DirectPass | CropPass]:
+    """Make the stream that finds and scores the faces, and its threads, which end with the block.
+
+    Args:
+        sound: the sound; sample 0 belongs to the first picture.
+        detector, net, settings: as in ``run``.
+        boxes: as in ``CropPass``.
+    """
+    if net.net is None:
+        raise WeightsError("SyncNetInstance: no weights loaded: call loadParameters() first")
+    features = AudioFeatures(sound, net.net.audio_features)
+    with contextlib.closing(Workers(net.device)) as workers:
+        lips = Lips(net.net, features, workers, vshift=settings.vshift, batch_size=settings.batch_size)
+        if detector is None:
+            yield CropPass(lips, boxes=boxes, crop_scale=settings.crop_scale)
+        else:
+            yield DirectPass(detector, lips, workers, settings)
+
+
+def conclude(
+    scored: list[ScoredTrack],
+    seen: Seen,
+    *,
+    videofile: str | Path | None,
+    clock: Clock,
+    audio_frames: int,
+    windows: range,
+    net: Net,
+    settings: DirectSettings,
+    recipes: Recipes,
+) -> DirectResult:
+    """Compute scores and lags, and return the result.
+
+    Args:
+        scored: the tracks.
+        seen: what was seen.
+        videofile: path of the video; None if it has none.
+        clock: where the pictures lie.
+        audio_frames: length of the sound from the first picture on, in frames.
+        windows: audio windows that the sound covers.
+        net: the network.
+        settings: ``DirectSettings``.
+        recipes: from ``make_recipe``.
+    """
+    zero = lag_zero(net.weights) if net.weights else None
+    tracks = [found.track for found in scored]
+    scores = [score_track(found, audio_frames=audio_frames, net=net) for found in scored]
+    records, lags = [], []
+    for index, (track, score) in enumerate(zip(tracks, scores)):
+        first, last = int(track.frame[0]), int(track.frame[-1])
+        place = track_record(index, first, last, track.size, box=box_record(track.bbox))
+        place = {**place, "start": clock.time(place["start"]), "end": clock.time(place["end"])}
+        if isinstance(score, Reason):
+            records.append({**place, **empty_record(score)})
+            continue
+        found = lag.measure(
+            score.dists,
+            audio=range(windows.start - first, windows.stop - first),
+            zero_ms=zero or 0.0,
+            picture_ms=clock.mean_late_ms(track),
+        )
+        lags.append((score.confidence, found))
+        numbers = score_record(score, vshift=settings.vshift, weights=net.weights, mode=defaults.DIRECT, lag=found)
+        records.append({**place, **numbers})
+    speaking = score_step.speakers(
+        scores, [int(track.frame[0]) for track in tracks], threshold=defaults.SPEAKER_THRESHOLD
+    )
+    spans = [span_record(span) for span in speaking]
+    faces = None if settings.face_crops else summarise(seen)
+    scenes = [Scene(start, end) for start, end in zip([0, *seen.cuts], [*seen.cuts, seen.frames])]
+    why = explain(
+        Tracking(tracks=tracks, longest=seen.longest, largest=seen.largest),
+        faces or Summary(seen.frames, seen.frames, 1, None, None, None),
+        scenes=scenes,
+        audio_frames=audio_frames,
+        settings=settings,
+    )
+    pipeline = PipelineResult(recipe=recipes.pipeline, faces=faces, scenes=scenes, tracks=tracks, paths=[], reasons=why)
+    report = make_report(
+        pipeline,
+        videofile=videofile,
+        recipes=recipes,
+        tracks=records,
+        speakers=[{**span, "start": clock.time(span["start"]), "end": clock.time(span["end"])} for span in spans],
+        of_video=lag.of_video(lags) if tracks else None,
+        zero=UNMEASURED if zero is None else zero,
+    )
+    return DirectResult(report, pipeline, scores=scores, seen=seen)
+
+
+def score_track(found: ScoredTrack, *, audio_frames: int, net: Net) -> scoring.SyncScore | Reason:
+    """Return the score of a track, or the ``Reason`` why it has none.
+
+    Args:
+        found: the track.
+        audio_frames: length of the sound from the first picture on, in frames.
+        net: the network.
+
+    Raises:
+        WeightsError: the weights produce NaN or infinite values.
+    """
+    frames = len(found.track.frame)
+    audible = max(0, min(frames, audio_frames - int(found.track.frame[0])))
+    count = scoring.window_count(frames, audible)
+    if not count:
+        return reasons.too_short(frames=audible, needed=MIN_FRAMES)
+    dists = found.dists[:count]
+    if not np.isfinite(dists).all():
+        name = net.weights.name if net.weights else "SyncNet"
+        raise WeightsError(f"{name}: produces NaN or infinite values: name other weights with --initial_model")
+    return scoring.score(dists, video_frames=frames, audio_frames=audible)
+
+
+def without_tracks(reason: Reason, *, videofile: str | Path, recipes: Recipes) -> DirectResult:
+    """Return the result of a video that was not analysed."""
+    pipeline = PipelineResult(recipe=recipes.pipeline, reasons=[reason])
+    report = make_report(pipeline, videofile=videofile, recipes=recipes, tracks=[], speakers=[], of_video=None)
+    return DirectResult(report, pipeline)
+
+
+def make_report(
+    pipeline: PipelineResult,
+    *,
+    videofile: str | Path | None,
+    recipes: Recipes,
+    tracks: list[dict[str, Any]],
+    speakers: list[dict[str, Any]],
+    of_video: lag.Lag | Reason | None,
+    zero: float | str | None = None,
+) -> dict[str, Any]:
+    """Return the content of scores.json."""
+    report = scores_report(
+        pipeline_report(pipeline, videofile=videofile or "", reference=""),
+        reference=None,
+        tracks=tracks,
+        speakers=speakers,
+        recipe=recipes.syncnet,
+        mode=defaults.DIRECT,
+        lag=of_video,
+        lag_zero=zero,
+    )
+    return {**report, "videofile": str(videofile) if videofile else None}
+
+
+def make_recipe(
+    settings: DirectSettings,
+    *,
+    detector: Detector | None,
+    net: Net,
+    audio: str | Path | None = None,
+    audio_stream: int | None = None,
+) -> Recipes:
+    """Return everything that a score depends on, in the two parts of scores.json."""
+    detection = {"s3fd_weights": weights_record(detector.weights), "device": str(detector.device)} if detector else {}
+    return Recipes(
+        pipeline={**asdict(settings), **detection, "mode": defaults.DIRECT, "versions": versions(defaults.DIRECT)},
+        syncnet={
+            **score_step.scoring_recipe(
+                net, batch_size=settings.batch_size, vshift=settings.vshift, mode=defaults.DIRECT
+            ),
+            "mode": defaults.DIRECT,
+            "precision": net.precision,
+            "audio": str(audio) if audio else None,
+            "audio_stream": audio_stream,
+            "speaker_threshold": defaults.SPEAKER_THRESHOLD,
+        },
+    )
+
+
+def summarise(seen: Seen) -> Summary:
+    """Return the statistics of the faces; a frame that was not looked at is like the last one that was."""
+    looked = sorted(seen.faces)
+    lengths = np.diff([*looked, seen.frames])
+    sizes = sorted(size_of(face) for faces in seen.faces.values() for face in faces)
+    return Summary(
+        frames=seen.frames,
+        frames_with_faces=int(sum(length for frame, length in zip(looked, lengths) if seen.faces[frame])),
+        most_faces=max(map(len, seen.faces.values()), default=0),
+        smallest=sizes[0] if sizes else None,
+        median=float(np.median(sizes)) if sizes else None,
+        largest=sizes[-1] if sizes else None,
+    )
+
+
+def save(result: DirectResult, layout: Layout) -> None:
+    """Write the files of pywork, as run_pipeline and run_syncnet do, so that run_visualise works on them.
+
+    Args:
+        result: result of ``run``.
+        layout: ``Layout``; its folders are replaced.
+    """
+    layout.clear()
+    report = {**result.report, "reference": layout.reference}
+    if result.seen is not None:
+        faces: list[list[Face]] = [result.seen.faces.get(frame, []) for frame in range(result.seen.frames)]
+        save_pickle(faces_record(faces), layout.faces)
+        save_pickle(timecodes(result.pipeline.scenes), layout.scenes)
+    if result.pipeline.tracks:
+        tracks = result.pipeline.tracks
+        save_pickle(tracks_record(tracks, [smooth(track) for track in tracks]), layout.tracks)
+        save_pickle(result.dists, layout.distances)
+        with new_file(layout.offsets) as temporary:
+            temporary.write_text("".join(score_step.offset_lines(result.scores)), encoding="utf-8")
+    pipeline = pipeline_report(result.pipeline, videofile=report["videofile"], reference=layout.reference)
+    save_json(pipeline, layout.pipeline)
+    save_json(report, layout.scores)

@@ -18,7 +18,7 @@ from syncnet.faces.detect import Detector, Summary, detect_faces, summarise
 from syncnet.faces.scenes import Scene, detect_scenes, frame_numbers, new_manager
 from syncnet.faces.tracks import Face, Path2D, Track, Tracking, track_faces
 from syncnet.media import conversions
-from syncnet.media.containers import Streams, check_streams
+from syncnet.media.containers import Sound, Streams, check_streams, chosen_sound
 from syncnet.media.ffmpeg import reading_output_of
 from syncnet.media.fingerprint import behaviour
 from syncnet.media.frames import growing_files
@@ -95,6 +95,8 @@ def run(
     *,
     load_detector: Callable[[], Detector],
     find_weights: Callable[[], Weights | None] = lambda: None,
+    audio: Path | None = None,
+    audio_stream: int | None = None,
     progress: Progress = silent,
     on_faces: Callable[[int, list[Face]], None] = lambda index, faces: None,
 ) -> PipelineResult:
@@ -109,6 +111,9 @@ def run(
         settings: ``PipelineSettings``.
         load_detector: returns the ``Detector``; called while ffmpeg converts the video.
         find_weights: returns the detector's ``Weights`` or None; called for the recipe if the detector is not used.
+        audio: media file whose sound replaces the video's own; both start together.
+        audio_stream: index among the audio streams of the file that gives the sound; None for the one that ffmpeg
+            selects.
         progress: as in ``syncnet.progress``.
         on_faces: called with the index and the list of faces of every frame.
 
@@ -118,18 +123,24 @@ def run(
     """
 
     def without_tracks(reason: Reason) -> PipelineResult:
-        return PipelineResult(recipe=make_recipe(settings, weights=find_weights()), reasons=[reason])
+        return PipelineResult(recipe={**make_recipe(settings, weights=find_weights()), **choice}, reasons=[reason])
 
+    choice = {"audio": str(audio) if audio else None, "audio_stream": audio_stream}
     layout.check_outside(videofile)
+    if audio:
+        layout.check_outside(audio)
     try:
         videofile = check_input(videofile)
         streams = check_streams(videofile)
-        if not streams.audio:
+        sound = chosen_sound(videofile, streams=streams, audio=audio, audio_stream=audio_stream)
+        if not (streams.audio or sound):
             layout.clear()
             make_folder(layout.crops)
             return save(without_tracks(reasons.no_audio()), videofile, layout)
-        detector = convert(videofile, layout, streams=streams, load_detector=load_detector)
-        faces, timecodes = analyse(layout, settings, detector=detector, progress=progress, on_faces=on_faces)
+        detector = convert(videofile, layout, streams=streams, sound=sound, load_detector=load_detector)
+        faces, timecodes = analyse(
+            layout, settings, detector=detector, shorten=audio is not None, progress=progress, on_faces=on_faces
+        )
     except MediaError as error:
         if error.code:
             layout.clear()
@@ -159,7 +170,7 @@ def run(
         save_pickle(tracks_record(tracking.tracks, paths), layout.tracks)
     summary = summarise(faces)
     result = PipelineResult(
-        recipe={**make_recipe(settings, weights=detector.weights), "device": str(detector.device)},
+        recipe={**make_recipe(settings, weights=detector.weights), **choice, "device": str(detector.device)},
         faces=summary,
         scenes=scenes,
         tracks=tracking.tracks,
@@ -180,7 +191,9 @@ def make_recipe(settings: PipelineSettings, *, weights: Weights | None) -> dict[
     return {**asdict(settings), "s3fd_weights": weights_record(weights), "versions": versions()}
 
 
-def convert(videofile: Path, layout: Layout, *, streams: Streams, load_detector: Callable[[], Detector]) -> Detector:
+def convert(
+    videofile: Path, layout: Layout, *, streams: Streams, sound: Sound | None, load_detector: Callable[[], Detector]
+) -> Detector:
     """Convert the input with ffmpeg, load the detector at the same time, and return the detector.
 
     The results of an earlier run are removed only after both have succeeded.
@@ -192,6 +205,7 @@ def convert(videofile: Path, layout: Layout, *, streams: Streams, load_detector:
         script=layout.rate_script,
         streams=streams,
         behaviour=behaviour(),
+        sound=sound,
     ) as conversion:
         detector = load_detector()
         conversion.finish(code=reasons.NOT_MEDIA)
@@ -207,10 +221,11 @@ def analyse(
     settings: PipelineSettings,
     *,
     detector: Detector,
+    shorten: bool,
     progress: Progress,
     on_faces: Callable[[int, list[Face]], None],
 ) -> tuple[list[list[Face]], list[tuple[FrameTimecode, FrameTimecode]]]:
-    """Unpack the converted video and detect its faces and scenes.
+    """Unpack the converted video and detect its faces and scenes; with ``shorten`` its audio ends with its frames.
 
     Returns:
         Per frame a list of ``Face``; start and end of every scene.
@@ -233,6 +248,8 @@ def analyse(
                 on_faces(len(faces), of_frame)
                 faces.append(of_frame)
         unpacking.finish()
+        if shorten:
+            conversions.shorten_wav(audio, samples=len(faces) * SAMPLES_PER_FRAME)
         if not faces:
             raise MediaError(f"{layout.video}: no frame of it can be decoded", code=reasons.NOT_MEDIA)
         timecodes = cuts.result()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from syncnet import reasons
-from syncnet.defaults import BATCH_SIZE, SPEAKER_THRESHOLD, VSHIFT
+from syncnet.defaults import BATCH_SIZE, PUBLISHED, SPEAKER_THRESHOLD, VSHIFT
 from syncnet.errors import MediaError, SyncNetError
 from syncnet.progress import Progress, silent
 from syncnet.reasons import Reason
@@ -62,6 +62,9 @@ class Net(Protocol):
         folder: Path,
         batch_size: int = BATCH_SIZE,
         vshift: int = VSHIFT,
+        face_crops: bool = False,
+        audio: Path | None = None,
+        audio_stream: int | None = None,
         print_line: Callable[[str], object] = print,
     ) -> Generator[SyncScore | MediaError, None, None]:
         """Score several clips."""
@@ -130,7 +133,7 @@ def run(
     finally:
         discard(layout.tmp)
     records = [
-        {**describe(pipeline, index, crop_number(file), score), **numbers(score, vshift=vshift)}
+        {**describe(pipeline, index, crop_number(file), score), **numbers(score, vshift=vshift, weights=net.weights)}
         for index, (file, score) in enumerate(zip(files, scores))
     ]
     speaking = speakers(scores, [record["first_frame"] for record in records], threshold=speaker_threshold)
@@ -161,9 +164,11 @@ def score_or_reason(found: SyncScore | MediaError, file: Path) -> SyncScore | Re
     return Reason(found.code, str(found).removeprefix(f"{file}: "))
 
 
-def numbers(score: SyncScore | Reason, *, vshift: int) -> dict[str, Any]:
+def numbers(score: SyncScore | Reason, *, vshift: int, weights: Weights | None) -> dict[str, Any]:
     """Return the ``score_record`` of a ``SyncScore``, or the ``empty_record`` of a ``Reason``."""
-    return score_record(score, vshift=vshift) if isinstance(score, SyncScore) else empty_record(score)
+    if not isinstance(score, SyncScore):
+        return empty_record(score)
+    return score_record(score, vshift=vshift, weights=weights)
 
 
 def describe(
@@ -180,7 +185,10 @@ def describe(
     tracks = pipeline["tracks"] if pipeline else []
     if number is not None and number < len(tracks):
         track = tracks[number]
-        return track_record(index, track["first_frame"], track["last_frame"], track["mean_face_size"])
+        # pipeline.json of older versions has no box
+        return track_record(
+            index, track["first_frame"], track["last_frame"], track["mean_face_size"], box=track.get("box")
+        )
     frames = score.video_frames if isinstance(score, SyncScore) else 0
     return track_record(index, 0, frames - 1, None)
 
@@ -214,30 +222,15 @@ def offset_lines(scores: Sequence[SyncScore | Reason]) -> Iterator[str]:
             yield f"TRACK {index}: OFFSET {score.offset}, CONF {score.confidence:.3f}\n"
 
 
-def scoring_recipe(net: Net, *, batch_size: int, vshift: int) -> dict[str, Any]:
+def scoring_recipe(net: Net, *, batch_size: int, vshift: int, mode: str = PUBLISHED) -> dict[str, Any]:
     """Return the recipe of run_syncnet: everything in this step that a score depends on."""
     return {
         "initial_model": weights_record(net.weights),
         "batch_size": batch_size,
         "vshift": vshift,
         "device": str(net.device),
-        "versions": versions(),
+        "versions": versions(mode),
     }
-
-
-def single_report(score: SyncScore, net: Net, *, videofile: str | Path, batch_size: int, vshift: int) -> dict[str, Any]:
-    """Return the report of a single clip, in the form of scores.json.
-
-    Args:
-        score: ``SyncScore`` of the clip.
-        net: ``SyncNetInstance`` that computed it.
-        videofile: path of the clip.
-        batch_size, vshift: as in ``SyncNetInstance.score``.
-    """
-    record = {**describe(None, 0, 0, score), **numbers(score, vshift=vshift)}
-    recipe = scoring_recipe(net, batch_size=batch_size, vshift=vshift)
-    report = scores_report(None, reference=None, tracks=[record], speakers=[], recipe=recipe)
-    return {**report, "videofile": str(videofile)}
 
 
 def warnings(result: SyncResult) -> Iterator[str]:

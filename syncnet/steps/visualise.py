@@ -1,20 +1,23 @@
 """The step run_visualise: draw the face tracks, their confidence and the speaking face into the video."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
-from syncnet.defaults import SPEAKER_THRESHOLD
+from syncnet.defaults import DIRECT, SPEAKER_THRESHOLD
 from syncnet.errors import SyncNetError
 from syncnet.faces.crops import video_writer
 from syncnet.media import conversions
+from syncnet.media.containers import find_sound
 from syncnet.media.frames import read_ahead, read_frame
 from syncnet.progress import Progress, silent
-from syncnet.results.layout import Layout, frame_files, new_file
+from syncnet.results.layout import Layout, check_input, frame_files, make_folder, new_file
 from syncnet.results.step_files import SavedTrack, load_distances, load_pipeline, load_tracks
 from syncnet.sync.framewise import frame_confidence, speaking_confidence
 from syncnet.sync.speakers import speaking_tracks
@@ -73,40 +76,85 @@ def run(
     Raises:
         SyncNetError: results of an earlier step are missing or damaged.
     """
-    if layout.pipeline.exists() and not layout.tracks.exists():
-        found = load_pipeline(layout.pipeline)
-        why = "; ".join(reason["text"] for reason in found["reasons"])
-        raise SyncNetError(f"{found['videofile']}: nothing to draw: {why}")
+    pipeline = load_pipeline(layout.pipeline) if layout.pipeline.exists() else None
+    if pipeline and not layout.tracks.exists():
+        why = "; ".join(reason["text"] for reason in pipeline["reasons"])
+        raise SyncNetError(f"{pipeline['videofile']}: nothing to draw: {why}")
     tracks = load_tracks(layout.tracks)
     dists = load_distances(layout.distances)
     if len(tracks) != len(dists):
         raise SyncNetError(
             f"{layout.distances}: {len(dists)} scores for {len(tracks)} tracks: run run_syncnet.py again"
         )
-    files = frame_files(layout.frames)
-    if not files:
-        raise SyncNetError(f"{layout.frames}: no frames in it: run run_pipeline.py first")
     confidences = [frame_confidence(d) if len(d) else np.zeros(0) for d in dists]
-    faces = faces_by_frame(tracks, confidences, count=len(files))
+    faces = faces_by_frame(tracks, confidences, count=1 + max((int(track.frame[-1]) for track in tracks), default=-1))
     speaker = speaking_tracks(
         [int(track.frame[0]) for track in tracks],
         [speaking_confidence(d) if len(d) else np.zeros(0) for d in dists],
         threshold=speaker_threshold,
     )
-    height, width = read_frame(files[0]).shape[:2]
-    layout.video_out.unlink(missing_ok=True)
-    with new_file(layout.video_only) as temporary:
-        with (
-            video_writer(temporary, frame_rate=frame_rate, width=width, height=height) as writer,
-            contextlib.closing(read_ahead(files, read_frame)) as images,
-        ):
-            for index, image in enumerate(progress(images, total=len(files), desc="frames")):
-                on_frame(index)
-                for face in faces[index]:
-                    draw_face(image, face, speaks=index < len(speaker) and speaker[index] == face.track)
+    with contextlib.ExitStack() as stack:
+        images, count = stack.enter_context(open_frames(layout, pipeline))
+        first = next(images)
+        height, width = first.shape[:2]
+        layout.video_out.unlink(missing_ok=True)
+        temporary = stack.enter_context(new_file(layout.video_only))
+        written = 0
+        with video_writer(temporary, frame_rate=frame_rate, width=width, height=height) as writer:
+            for image in progress(itertools.chain([first], images), total=count, desc="frames"):
+                on_frame(written)
+                for face in faces[written] if written < len(faces) else ():
+                    draw_face(image, face, speaks=written < len(speaker) and speaker[written] == face.track)
                 writer.write(image)
-        conversions.mux(temporary, layout.audio, layout.video_out, frames=len(files))
+                written += 1
+        conversions.mux(temporary, layout.audio, layout.video_out, frames=written)
     return layout.video_out
+
+
+@contextlib.contextmanager
+def open_frames(layout: Layout, pipeline: dict[str, Any] | None) -> Iterator[tuple[Iterator[np.ndarray], int | None]]:
+    """Read the frames of a video: those that run_pipeline kept or, after direct mode, which keeps none, the video's.
+
+    After direct mode, this also extracts the audio.
+
+    Args:
+        layout: ``Layout``.
+        pipeline: content of pipeline.json, or None.
+
+    Yields:
+        Iterator of frames, H x W x 3 arrays, uint8, BGR; their number, or None if it is unknown.
+
+    Raises:
+        SyncNetError: there are no frames.
+    """
+    if pipeline and not layout.frames.exists() and (pipeline["recipe"] or {}).get("mode") == DIRECT:
+        from syncnet.media.grid import read_bgr
+
+        video = check_input(pipeline["videofile"], advice=": the frames are read from it: put it back")
+        extract_audio(video, layout, pipeline["recipe"])
+        with contextlib.closing(read_ahead(read_bgr(video), lambda found: found[1])) as images:
+            yield images, None
+        return
+    files = frame_files(layout.frames)
+    if not files:
+        raise SyncNetError(f"{layout.frames}: no frames in it: run run_pipeline.py first")
+    with contextlib.closing(read_ahead(files, read_frame)) as images:
+        yield images, len(files)
+
+
+def extract_audio(video: Path, layout: Layout, recipe: dict[str, Any]) -> None:
+    """Extract the audio that direct mode scored.
+
+    Args:
+        video: path of the video.
+        layout: ``Layout``.
+        recipe: recipe of direct mode, with ``audio`` and ``audio_stream`` if the user chose the sound.
+    """
+    source = Path(recipe.get("audio") or video)
+    sound = find_sound(source, audio_stream=recipe.get("audio_stream"))
+    make_folder(layout.audio.parent)
+    with new_file(layout.audio) as temporary:
+        conversions.start_audio(source, temporary, streams=sound.streams, index=sound.index).finish()
 
 
 def faces_by_frame(

@@ -103,7 +103,31 @@ def audio_windows(samples: np.ndarray) -> np.ndarray:
     Returns:
         N x 1 x 13 x 20 array, float32.
     """
-    coefficients = mfcc(samples).astype(np.float32)
+    return mfcc_windows(mfcc(samples))
+
+
+def audio_windows_within(samples: np.ndarray) -> np.ndarray:
+    """Compute the audio inputs of SyncNet for a piece of longer audio, as ``audio_windows`` does for the whole.
+
+    Args:
+        samples: audio at 16 kHz, int16; the sample before the first window, and then those of N windows:
+            1 + ``window_samples(N)``.
+
+    Returns:
+        N x 1 x 13 x 20 array, float32.
+    """
+    emphasised = sigproc.preemphasis(samples, PREEMPHASIS)[1:]
+    return mfcc_windows(python_speech_features.mfcc(emphasised, SAMPLE_RATE, preemph=0.0).T)
+
+
+def window_samples(count: int) -> int:
+    """Return the number of samples that ``count`` consecutive audio windows need."""
+    return ((count - 1) * STEPS_PER_FRAME + WINDOW_STEPS - 1) * STEP_SAMPLES + MFCC_WINDOW_SAMPLES
+
+
+def mfcc_windows(coefficients: np.ndarray) -> np.ndarray:
+    """Cut MFCCs, 13 x T, into SyncNet's windows, N x 1 x 13 x 20, float32."""
+    coefficients = coefficients.astype(np.float32)
     if coefficients.shape[1] < WINDOW_STEPS:
         return np.zeros((0, *AUDIO_WINDOW), np.float32)
     windows = np.lib.stride_tricks.sliding_window_view(coefficients, WINDOW_STEPS, axis=1)
@@ -144,7 +168,20 @@ def _distances(video: torch.Tensor, audio: torch.Tensor, start: int, vshift: int
     piece = video[start : start + DISTANCE_PIECE]
     first, last = start - vshift, start + len(piece) + vshift
     padded = F.pad(audio[max(0, first) : last], (0, 0, max(0, -first), max(0, last - len(audio))))
-    columns = [F.pairwise_distance(piece, padded[k : k + len(piece)]) for k in range(2 * vshift + 1)]
+    return shifted_distances(piece, padded)
+
+
+def shifted_distances(video: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:
+    """Compute the distance of every video feature to the audio features around it.
+
+    Args:
+        video: N x 1024 features.
+        audio: (N + 2 * vshift) x 1024 features; those of the time of the first video feature are in row vshift.
+
+    Returns:
+        N x (2 * vshift + 1) tensor.
+    """
+    columns = [F.pairwise_distance(video, audio[k : k + len(video)]) for k in range(len(audio) - len(video) + 1)]
     return torch.stack(columns, dim=1)
 
 

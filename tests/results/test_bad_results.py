@@ -80,7 +80,7 @@ def test_clips_that_are_no_face_crops(run, results, tmp_path, size):
     clip = results.crops / "00000.avi"
     clips.make(clip, clips.canvas(seconds=1, size=size), clips.tone(seconds=1))
     ran = run("run_syncnet", "--data_dir", results.data_dir, "--reference", "me")
-    one_error(ran, str(clip), size, "224x224", "run_pipeline.py")
+    one_error(ran, str(clip), size, "224x224", "run_pipeline.py", "--face_crops")
     nothing_half_finished(results)
     assert not results.scores.exists()
     one_error(run("demo_syncnet", "--videofile", clip, "--tmp_dir", tmp_path / "tmp"), str(clip), size, "224x224")

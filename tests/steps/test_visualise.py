@@ -1,10 +1,18 @@
 """The drawn video: what is drawn on each frame, and in which colour."""
 
+import json
+import shutil
+import sys
+from types import SimpleNamespace
+
+import clips
 import cv2
 import numpy as np
 import pytest
+from checks import one_error
 
 from syncnet.errors import SyncNetError
+from syncnet.media import conversions
 from syncnet.media.conversions import frame_count
 from syncnet.results.step_files import SavedTrack, load_pickle, save_pickle
 from syncnet.steps import visualise
@@ -53,6 +61,48 @@ def test_video(results, run):
     plain = cv2.imread(str(results.frames / "000001.jpg"))
     assert there
     assert np.abs(drawn.astype(int) - plain).max() > 60
+
+
+@pytest.fixture
+def direct(results, face_clip, tmp_path, monkeypatch):
+    """Results as direct mode writes them, without frames, audio and crops; the grid is the frames as decoded."""
+    video = shutil.copy(face_clip, tmp_path / "video.mp4")
+    for step in ("pyframes", "pyavi", "pycrop"):
+        shutil.rmtree(results.folder(step))
+    pipeline = json.loads(results.pipeline.read_text())
+    pipeline["videofile"], pipeline["recipe"] = str(video), {"mode": "direct"}
+    results.pipeline.write_text(json.dumps(pipeline))
+    grid = SimpleNamespace(read_bgr=lambda path: enumerate(clips.decode(path)))
+    monkeypatch.setitem(sys.modules, "syncnet.media.grid", grid)
+    return results
+
+
+def test_video_of_direct_mode(direct, run, tmp_path):
+    """Frames and audio come from the video itself."""
+    ran = run("run_visualise", "--data_dir", direct.data_dir, "--reference", direct.reference)
+    assert (ran.code, ran.out, ran.err) == (0, [], [str(direct.video_out)])
+    plain, drawn = clips.decode(tmp_path / "video.mp4"), clips.decode(direct.video_out)
+    assert len(plain) == len(drawn) == 35
+    assert np.abs(drawn[10].astype(int) - plain[10]).max() > 60
+    assert np.median(np.abs(drawn[10].astype(int) - plain[10])) < 5
+    samples = conversions.read_wav(direct.audio)
+    assert len(samples) == pytest.approx(1.6 * 16000, abs=1600)
+    assert np.argmax(np.abs(np.fft.rfft(samples))) * 16000 / len(samples) == pytest.approx(440, abs=3)
+
+
+def test_sound_that_direct_mode_was_given(direct, run, tmp_path):
+    pipeline = json.loads(direct.pipeline.read_text())
+    pipeline["recipe"]["audio"] = str(clips.make(tmp_path / "a.wav", "sine=frequency=900:duration=1.4"))
+    direct.pipeline.write_text(json.dumps(pipeline))
+    assert run("run_visualise", "--data_dir", direct.data_dir, "--reference", direct.reference).code == 0
+    samples = conversions.read_wav(direct.audio)
+    assert np.argmax(np.abs(np.fft.rfft(samples))) * 16000 / len(samples) == pytest.approx(900, abs=3)
+
+
+def test_video_of_direct_mode_that_is_gone(direct, run, tmp_path):
+    (tmp_path / "video.mp4").unlink()
+    ran = run("run_visualise", "--data_dir", direct.data_dir, "--reference", direct.reference)
+    one_error(ran, tmp_path / "video.mp4", "no such file", "frames")
 
 
 def test_audio_shorter_than_the_track(results, run):

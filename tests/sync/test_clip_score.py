@@ -12,6 +12,7 @@ import torch
 from scipy.io import wavfile
 
 from syncnet import reasons
+from syncnet.errors import MediaError
 from syncnet.media.ffmpeg import Ffmpeg
 from syncnet.models.weights import load_syncnet
 from SyncNetInstance import SyncNetInstance
@@ -130,3 +131,60 @@ def test_scoring_that_is_given_up(noisy, clip, tmp_path):
     scores = noisy[0].score_all([clip] * 3, folder=tmp_path / "clip", print_line=lambda line: None)
     assert next(scores).video_frames == 31
     scores.close()
+
+
+def quiet(net, clip, folder, **options):
+    return net.score(clip, folder=folder, vshift=6, print_line=lambda line: None, **options)
+
+
+def test_face_crops_of_any_size(noisy, clip, tmp_path):
+    """The frames go through JPEG, then they are resized."""
+    net, plain = noisy
+    small = tmp_path / "small.avi"
+    Ffmpeg(["-i", clip, "-vf", "scale=160:120", "-q:v", "2", "-c:a", "copy", small], source=clip).finish()
+    score = quiet(net, small, tmp_path / "clip", face_crops=True)
+    frames = [cv2.resize(cv2.imread(str(file)), (224, 224)) for file in sorted((tmp_path / "clip").glob("*.jpg"))]
+    _, samples = wavfile.read(tmp_path / "clip" / "audio.wav")
+    expected = plain_distances(plain, frames, samples, vshift=6)
+    np.testing.assert_allclose(score.dists, expected, rtol=0, atol=TOLERANCE * expected.max())
+    with pytest.raises(MediaError, match=r"160x120.*--face_crops"):
+        quiet(net, small, tmp_path / "clip")
+
+
+def test_face_crops_of_the_right_size(noisy, clip, tmp_path):
+    found = [quiet(noisy[0], clip, tmp_path / "clip", face_crops=crops).dists for crops in (False, True)]
+    np.testing.assert_array_equal(*found)
+
+
+def test_another_sound(noisy, clip, tmp_path):
+    """Sound from another file scores as if it were the clip's own, whether the clip has any or not."""
+    net, _ = noisy
+    wav, both, mute = (
+        clips.write_audio(tmp_path / "b.wav", np.arange(30) % 7 > 2),
+        tmp_path / "b.avi",
+        tmp_path / "m.avi",
+    )
+    Ffmpeg(["-i", clip, "-i", wav, "-map", "0:v", "-map", "1:a", "-c", "copy", both], source=clip).finish()
+    Ffmpeg(["-i", clip, "-an", "-c", "copy", mute], source=clip).finish()
+    expected = quiet(net, both, tmp_path / "clip").dists
+    assert np.abs(expected - quiet(net, clip, tmp_path / "clip").dists).max() > 0.1
+    for source in (clip, mute):
+        for sound in (wav, both):
+            np.testing.assert_array_equal(quiet(net, source, tmp_path / "clip", audio=sound).dists, expected)
+    with pytest.raises(MediaError, match=rf"{mute}.*--audio"):
+        quiet(net, clip, tmp_path / "clip", audio=mute)
+    with pytest.raises(MediaError, match=r"none\.wav: no such file: check --audio"):
+        quiet(net, clip, tmp_path / "clip", audio=tmp_path / "none.wav")
+
+
+def test_another_audio_stream(noisy, clip, tmp_path):
+    net, _ = noisy
+    wav, both = clips.write_audio(tmp_path / "b.wav", np.arange(30) % 7 > 2), tmp_path / "both.avi"
+    Ffmpeg(["-i", clip, "-i", wav, "-map", "0", "-map", "1", "-c", "copy", both], source=clip).finish()
+    expected = [quiet(net, clip, tmp_path / "clip", audio=sound).dists for sound in (None, wav)]
+    for stream in (0, 1):
+        np.testing.assert_array_equal(quiet(net, both, tmp_path / "clip", audio_stream=stream).dists, expected[stream])
+    np.testing.assert_array_equal(quiet(net, clip, tmp_path / "c", audio=both, audio_stream=1).dists, expected[1])
+    for stream in (2, -1):
+        with pytest.raises(MediaError, match=f"has 2 audio streams, so --audio_stream {stream} "):
+            quiet(net, both, tmp_path / "clip", audio_stream=stream)

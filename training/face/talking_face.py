@@ -44,6 +44,7 @@ __all__ = [
 BLINK = (0.35, 0.9, 1.0, 0.75, 0.4, 0.1)  # position of the lids in the frames of a blink, 0 (open) to 1 (shut)
 FACE_HEIGHTS = 0.62, 1.5  # limits of a face's height before cropping, relative to its height in the crop
 GRAIN = 0.5, 4.0  # limits of its standard deviation, in grey levels
+ROUNDING = 1e-6  # of times in frames
 SWAY = 0.035  # amplitude of head movements, in face heights
 
 
@@ -80,9 +81,10 @@ class Behaviour:
     poses: list[Pose]
 
     @classmethod
-    def random(cls, frames: int, pose: Pose, rng: np.random.Generator, *, liveliness: float = 1.0) -> Behaviour:
-        """Draw the movements of some frames around a pose."""
-        time = np.arange(frames) / FRAME_RATE
+    def random(cls, time: np.ndarray, pose: Pose, rng: np.random.Generator, *, liveliness: float = 1.0) -> Behaviour:
+        """Draw the movements around a pose, in frames at the given times in seconds, in ascending order."""
+        step = np.floor(time * FRAME_RATE + ROUNDING).astype(int)  # lids and gaze move at FRAME_RATE
+        frames = int(step[-1]) + 1
         lids, gaze = np.zeros(frames), np.zeros((frames, 2))
         at = int(rng.integers(5, 60))
         while at < frames:
@@ -104,7 +106,12 @@ class Behaviour:
             pose.yaw + 0.16 * lively * wander(time, rng, 0.3),
             pose.pitch + 0.10 * lively * wander(time, rng, 0.5),
         )
-        return cls(lids, gaze, smile, [Pose(*map(float, row)) for row in zip(*moves)])
+        return cls(lids[step], gaze[step], smile, [Pose(*map(float, row)) for row in zip(*moves)])
+
+
+def frame_times(count: int) -> np.ndarray:
+    """Return the times of frames at ``FRAME_RATE``, in seconds."""
+    return np.arange(count) / FRAME_RATE
 
 
 def wander(time: np.ndarray, rng: np.random.Generator, rate: float) -> np.ndarray:
@@ -170,7 +177,7 @@ def render_clip(
     height = CROP_SIZE / (1 + CROP_SCALE) * rng.uniform(*FACE_HEIGHTS)
     side = round(height * 2.1)
     pose = Pose(side * 0.5, side * 0.46, height, rng.normal(0, 0.04), rng.normal(0, 0.15), rng.normal(0, 0.08))
-    stage = _Stage(background(side, side, rng), [person], [pose], len(articulation), rng)
+    stage = _Stage(background(side, side, rng), [person], [pose], frame_times(len(articulation)), rng)
     frames = np.empty((len(articulation), size, size, 3), np.uint8)
     boxes = np.stack(
         [stage.heads[0].box(at, Articulation(*mouth)) for at, mouth in zip(stage.behaviours[0].poses, articulation)]
@@ -201,6 +208,7 @@ def render_scene(
     voice: Voice | None = None,
     speech: Speech | None = None,
     grain: float | None = None,
+    times: np.ndarray | None = None,
 ) -> Clip:
     """Render a wide shot of people side by side.
 
@@ -216,6 +224,7 @@ def render_scene(
         voice: Used instead of the seed's.
         speech: Used instead of the seed's.
         grain: Standard deviation of the film grain in grey levels, used instead of the seed's.
+        times: Time of every position in ``speech``, in seconds, if its frame rate is not ``FRAME_RATE``; ascending.
 
     Returns:
         The clip; its boxes are N x people x 4, from left to right.
@@ -232,7 +241,8 @@ def render_scene(
     if talking is None:
         speech = Speech(np.zeros_like(speech.audio), np.zeros_like(speech.articulation))
     poses = _seat(persons, width, height, face_height, rng)
-    stage = _Stage(background(width, height, rng), persons, poses, len(speech.articulation), rng, grain=grain)
+    times = frame_times(len(speech.articulation)) if times is None else times
+    stage = _Stage(background(width, height, rng), persons, poses, times, rng, grain=grain)
     frames = np.empty((len(speech.articulation), height, width, 3), np.uint8)
     boxes = np.empty((len(frames), len(persons), 4), np.float32)
     shut = np.zeros(len(SHUT))
@@ -270,7 +280,7 @@ def render_image(
         pose._replace(roll=rng.normal(0, 0.12), yaw=rng.normal(0, 0.25), pitch=rng.normal(0, 0.12))
         for pose in _seat(persons, width, height, face_height, rng)
     ]
-    stage = _Stage(room, persons, poses, 1, rng)
+    stage = _Stage(room, persons, poses, frame_times(1), rng)
     mouths = [(rng.uniform(0, 1) * (rng.random() < 0.6), rng.uniform(-1, 1), 0.0, rng.uniform(0, 1)) for _ in persons]
     image = stage.frame(0, mouths)
     return image, np.stack(
@@ -290,12 +300,12 @@ def _inside_crop(box, half, x, y):
 class _Stage:
     """The static parts of a shot, and the people who move in it."""
 
-    def __init__(self, room, persons, poses, frames, rng, *, grain=None):
+    def __init__(self, room, persons, poses, times, rng, *, grain=None):
         self.plate = room.copy()
         for person, pose in zip(persons, poses):
             body(self.plate, person, pose)
         self.heads = [Head(person, pose.height) for person, pose in zip(persons, poses)]
-        self.behaviours = [Behaviour.random(frames, pose, rng) for pose in poses]
+        self.behaviours = [Behaviour.random(times, pose, rng) for pose in poses]
         drawn = rng.uniform(*GRAIN)
         self.grain = _grain(room, rng, drawn if grain is None else grain)
 

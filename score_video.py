@@ -1,0 +1,108 @@
+"""Say by how much sound and picture of a video are apart, how sure that is, and which face speaks.
+
+    python score_video.py --videofile video.mp4
+    python score_video.py --videofile video.mp4 --json scores.json
+    python score_video.py --videofile video.mp4 --audio dub.wav
+    python score_video.py --videofile crop.mp4 --face_crops
+
+Prints a table of the face tracks, who speaks when, and the lag of the video. Lags are positive where the sound is
+early. Leaves no files behind unless --reference is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from syncnet import cli, defaults
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from syncnet.api import Score, TrackScore
+
+FLAGS = (
+    *("mode", "face_crops", "detect_every", "precision", "device", "audio_stream", "initial_model", "s3fd_weights"),
+    *("facedet_scale", "crop_scale", "min_track", "num_failed_det", "min_face_size", "scene_threshold"),
+    *("vshift", "batch_size"),
+)
+UNKNOWN = "-"
+HEADER = f"{'track':>5} {'from':>8} {'to':>8} {'offset':>7} {'lag ms':>14} {'confidence':>11} {'min dist':>9}"
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser of the script's flags."""
+    parser = cli.new_parser(__doc__, verbose="also print the messages of the decoder")
+    parser.add_argument("--audio", default="", help="score the sound of this file instead of the video's own")
+    parser.add_argument(
+        "--audio_stream",
+        type=cli.not_negative_int,
+        help="number of the audio stream to score, from 0; default: the one that a player takes",
+    )
+    parser.add_argument("--json", default="", help="also write the result and its recipe to this JSON file")
+    cli.add_mode(parser, mode=defaults.DIRECT)
+    cli.add_layout(parser)
+    cli.add_tracking(parser, min_track=defaults.FILTER_MIN_TRACK, min_face_size=defaults.FILTER_MIN_FACE_SIZE)
+    cli.add_scoring(parser)
+    return parser
+
+
+@cli.script
+def main(args: argparse.Namespace) -> None:
+    """Run the script."""
+    cli.check_mode(args)
+    cli.check_libraries()
+    from pathlib import Path
+
+    from syncnet import api, progress
+    from syncnet.results.layout import check_input, clear_result
+    from syncnet.results.step_files import save_json
+
+    check_input(args.videofile)
+    layout = cli.required_reference(args) if args.reference else None
+    if args.json:
+        for path in filter(None, (args.videofile, args.audio)):
+            clear_result(Path(args.json), videofile=path)
+    score = api.score_video(
+        args.videofile,
+        **{name: getattr(args, name) for name in FLAGS},
+        audio=args.audio or None,
+        layout=layout,
+        progress=progress.bar(quiet=args.quiet),
+    )
+    if args.json:
+        save_json(score.to_dict(), Path(args.json))
+    for line in lines(score):
+        print(line)
+    for reason in score.reasons:
+        cli.logger.warning("%s: %s", args.videofile, reason.text)
+    for track in score.tracks:
+        for reason in track.reasons:
+            cli.logger.warning("%s: track %d: %s", args.videofile, track.track, reason.text)
+
+
+def lines(score: Score) -> Iterator[str]:
+    """Yield the lines of the table, who speaks when, and the lag of the video."""
+    from syncnet.sync.lag import tolerances
+
+    if score.tracks:
+        yield HEADER
+    for track in score.tracks:
+        yield row(track)
+    for index, span in enumerate(score.speakers):
+        yield f"{'' if index else 'speaking':>8} {span.start:8.2f} {span.end:8.2f}   track {span.track}"
+    if score.lag_ms is not None:
+        yield f"{tolerances(score.lag_ms)}"
+
+
+def row(track: TrackScore) -> str:
+    """Return the row of a track."""
+    place = f"{track.track:5d} {track.start:8.2f} {track.end:8.2f}"
+    if track.confidence is None or track.min_dist is None:
+        return f"{place} {UNKNOWN:>7} {UNKNOWN:>14} {UNKNOWN:>11} {UNKNOWN:>9}"
+    lag = UNKNOWN if track.lag_ms is None else f"{track.lag_ms:.0f} +-{track.lag_error_ms:.0f}"
+    return f"{place} {track.offset:7d} {lag:>14} {track.confidence:11.3f} {track.min_dist:9.3f}"
+
+
+if __name__ == "__main__":
+    cli.run(main)
