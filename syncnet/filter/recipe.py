@@ -17,7 +17,7 @@ from syncnet.filter.inputs import absolute
 from syncnet.media.ffmpeg import PUBLISHED_FINGERPRINT
 from syncnet.models import weights
 from syncnet.results.scores_json import weights_record
-from syncnet.steps.versions import versions
+from syncnet.steps.versions import DECODER, versions
 
 Recipe = dict[str, Any]  # record with the keys of ``make_recipe``
 
@@ -94,7 +94,7 @@ def make_recipe(parameters: Parameters) -> Recipe:
         "s3fd_weights": weights_record(s3fd),
         "audio_dir": parameters.audio_dir or None,
         "speaker_threshold": SPEAKER_THRESHOLD,
-        "versions": versions(),
+        "versions": versions(parameters.mode),
     }
     if parameters.mode == PUBLISHED:
         made["detect_every"] = EARLIER["detect_every"]
@@ -106,7 +106,7 @@ def digest(recipe: Recipe) -> str:
     found = recipe["versions"]
     used = {name: found[name] for name in VERSIONS}
     if recipe.get("mode") == DIRECT:
-        used["av"] = found.get("av")
+        used[DECODER] = found[DECODER]
     else:
         used["ffmpeg"] = fingerprint(found)
     return digest_with(recipe, used)
@@ -158,8 +158,8 @@ def digests_of(recipe: Recipe, *, stored: str) -> dict[str, str]:
         An empty dict if the recipe is damaged.
     """
     try:
-        current = digest(recipe)
-        return {stored: current, earlier_digest(recipe): current}
+        names = [stored, *([earlier_digest(recipe)] if mode_of(recipe) == PUBLISHED else [])]
+        return dict.fromkeys(names, digest(recipe))
     except (KeyError, TypeError, AttributeError):
         return {}
 
@@ -205,6 +205,6 @@ def footnote(recipe: Recipe) -> str:
     parts = [f"{w['name']} ({w['sha256'][: DIGEST_LENGTH // 2]})" for w in used]
     parts += [f"{key} {recipe[key]}" for key, value in EARLIER.items() if recipe.get(key) not in (None, value)]
     parts += [f"{name} {recipe[name]:g}" for name in flags if recipe[name] is not None]
-    software = "av" if mode_of(recipe) == DIRECT else "ffmpeg"
-    parts += [f"{name} {recipe['versions'].get(name)}" for name in (software, "opencv", "syncnet")]
+    software = DECODER if mode_of(recipe) == DIRECT else "ffmpeg"
+    parts += [f"{name} {recipe['versions'][name]}" for name in (software, "opencv", "syncnet")]
     return ", ".join(parts)

@@ -193,14 +193,13 @@ class Scorer:
 
         detector, p = self.detector, self.parameters
         assert detector is not None, "only face crops need no detector"
-        replacement: dict[str, Any] = {"audio": Path(sound)} if sound else {}
         found = pipeline.run(
             path,
             layout,
             settings_of(pipeline.PipelineSettings, p),
             load_detector=lambda: detector,
             find_weights=lambda: detector.weights,
-            **replacement,
+            audio=Path(sound) if sound else None,
         )
         if not found.tracks:
             return without_tracks(
@@ -220,7 +219,7 @@ class Scorer:
             path,
             layout,
             self.net,
-            audio=sound,
+            audio=Path(sound) if sound else None,
             batch_size=p.batch_size,
             vshift=p.vshift,
             print_line=lambda line: logger.debug("%s", line),

@@ -106,7 +106,9 @@ def test_scores_of_two_versions_stay_valid(run_filter, stub, mixed, tmp_path, pu
     monkeypatch.setattr("syncnet.steps.versions.__version__", version)
     all_versions.cache_clear()
     results, err = run_filter(mixed)
-    assert "4 of 4 videos are finished already" in err and "not judged: 4 scores by 1 other recipe, not comparable" in err
+    assert (
+        "4 of 4 videos are finished already" in err and "not judged: 4 scores by 1 other recipe, not comparable" in err
+    )
     [used], [other] = results["recipes"], results["other_recipes"]
     assert (used["videos"], used["parameters"]["min_track"]) == (3, 50)
     assert (other["videos"], other["parameters"]["min_track"]) == (4, 40)

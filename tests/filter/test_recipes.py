@@ -74,8 +74,7 @@ def test_software_of_a_recipe(digest, monkeypatch):
     """Of the suite's own version no score depends; of ffmpeg those of published mode do."""
 
     def digests(**changed):
-        found = versions.versions()
-        monkeypatch.setattr(recipe, "versions", lambda: {**found, **changed})
+        monkeypatch.setattr(recipe, "versions", lambda mode: {**versions.versions(mode), **changed})
         both = digest(), digest("--mode", "direct")
         monkeypatch.undo()
         return both
