@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from syncnet import cli
-from syncnet.defaults import FILTER_MIN_FACE_SIZE, FILTER_MIN_TRACK
+from syncnet.defaults import FILTER_MIN_FACE_SIZE, FILTER_MIN_TRACK, PUBLISHED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +36,10 @@ LOCAL, RAY = "local", "ray"
 
 
 class Given(argparse.Action):
-    """Action that stores a value and records that the user gave it, so that a preset does not replace it."""
+    """Action that stores a value and records that the user gave it.
+
+    A preset does not replace the user's thresholds, and ``--rescore never`` looks for the recipe that the user gave.
+    """
 
     def __call__(
         self,
@@ -56,22 +59,26 @@ def get_parser() -> argparse.ArgumentParser:
     from syncnet.filter.run import CHANGED, RESCORE
 
     parser = cli.new_parser(__doc__, verbose="also print a line per video")
+    parser.register("action", None, Given)  # of flags that name no other action
     add = parser.add_argument
     add("--input_dir", default="", help="folder of videos")
     add("--input_list", default="", help="file with one path per line, instead of all videos of INPUT_DIR")
+    add(
+        "--audio_dir",
+        default="",
+        help="folder with the sound to score every video with: media files named like the videos, with any suffix",
+    )
     add("--recursive", action="store_true", help="also score videos in subfolders of INPUT_DIR")
     add("--output_dir", required=True, help="folder for all results")
     add(
         "--min_confidence",
         type=cli.finite_float,
-        action=Given,
         default=DEFAULT.min_confidence,
         help="lowest confidence to keep",
     )
     add(
         "--max_abs_offset",
         type=cli.not_negative_int,
-        action=Given,
         default=DEFAULT.max_abs_offset,
         help="largest absolute offset to keep, in frames",
     )
@@ -97,6 +104,7 @@ def get_parser() -> argparse.ArgumentParser:
     add_engine(parser)
     cli.add_tracking(parser, min_track=FILTER_MIN_TRACK, min_face_size=FILTER_MIN_FACE_SIZE)
     cli.add_scoring(parser)
+    cli.add_mode(parser, mode=PUBLISHED)
     return parser
 
 
@@ -132,6 +140,7 @@ def main(args: argparse.Namespace) -> int:
         rescore=args.rescore,
         retry_failed=args.retry_failed,
         save_outputs=args.save_outputs,
+        given=(*getattr(args, "given", ()), *(["face_crops"] if args.face_crops else [])),
     )
     derivation = derivation_of(args, parameters)
     with hangup_interrupts(), locked(filter_layout.lock):
@@ -163,6 +172,8 @@ def check(args: argparse.Namespace) -> None:
         raise UsageError("--input_dir: name the folder of videos (or a list of them with --input_list)")
     if args.rescore == NEVER and args.save_outputs:
         raise UsageError("--save_outputs: does not work with --rescore never, which scores no video: drop one of them")
+    if args.rescore != NEVER:
+        cli.check_mode(args)
     if not args.output_dir:
         raise UsageError("--output_dir: name a folder for all results")
     filter_layout = FilterLayout(args.output_dir)
@@ -175,14 +186,16 @@ def check(args: argparse.Namespace) -> None:
 
 def select(args: argparse.Namespace, filter_layout: FilterLayout) -> list[Video] | None:
     """Return the videos of this run; None for those in the journal."""
-    from syncnet.filter.inputs import find_videos, read_list
+    from syncnet.filter.inputs import find_videos, read_list, with_sounds
     from syncnet.filter.run import NEVER
 
-    if args.input_list:
-        return read_list(args.input_list, input_dir=args.input_dir or None)
-    if args.rescore == NEVER:
+    if args.rescore == NEVER and not args.input_list:
         return None
-    return find_videos(args.input_dir, recursive=args.recursive, leave_out=filter_layout.output_dir)
+    if args.input_list:
+        videos = read_list(args.input_list, input_dir=args.input_dir or None)
+    else:
+        videos = find_videos(args.input_dir, recursive=args.recursive, leave_out=filter_layout.output_dir)
+    return with_sounds(videos, args.audio_dir) if args.audio_dir and args.rescore != NEVER else videos
 
 
 @contextlib.contextmanager
@@ -262,7 +275,7 @@ def report(result: FilterResult, filter_layout: FilterLayout, *, thresholds: Thr
     from syncnet.filter import outputs
 
     found = result.statistics
-    for line in outputs.summary(found, total=result.total, thresholds=thresholds, recipes=result.recipes):
+    for line in outputs.summary(found, total=result.total, thresholds=thresholds, judged=result.judged):
         cli.logger.info("%s", line)
     cli.logger.info("%s", filter_layout.results)
     if result.stopped:

@@ -76,7 +76,7 @@ def precisions(device: torch.device) -> list[str]:
 
 def batch_sizes(size: int, device: torch.device) -> list[int]:
     """Return the batch sizes to try, given that of a CPU."""
-    larger = [] if device.type == "cpu" else [size * batch_factor(device) * factor for factor in GPU_FACTORS]
+    larger = [] if batch_factor(device) == 1 else [size * batch_factor(device) * factor for factor in GPU_FACTORS]
     return [size, *larger]
 
 

@@ -28,6 +28,10 @@ def run_visualise() -> None:
     run_script("run_visualise")
 
 
+def score_video() -> None:
+    run_script("score_video")
+
+
 def download_models() -> None:
     cli.run(download.main)
 

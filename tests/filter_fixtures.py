@@ -1,12 +1,15 @@
 """Fixtures for tests of the filter with the scorer of filter_stub."""
 
+import hashlib
 import json
+from dataclasses import replace
 
 import filter_stub
 import pytest
 
 import filter_videos_by_sync_score as script
 from syncnet.filter import scorer
+from syncnet.models import weights
 
 GOOD, POOR, EARLY, EDGE, FACELESS = "g.c7.2.o1.mp4", "p.c3.1.o0.mp4", "e.c9.o-6.mp4", "edge.c9.o15.mp4", "none.mp4"
 
@@ -43,15 +46,26 @@ def weights_files(tmp_path):
 
 
 @pytest.fixture
+def published_weights(weights_files, monkeypatch):
+    """Let the SyncNet weights of the tests count as the published ones."""
+    checksum = hashlib.sha256(b"a.pt").hexdigest()
+    monkeypatch.setattr(weights, "SYNCNET", replace(weights.SYNCNET, sha256=checksum))
+
+
+@pytest.fixture
 def run_filter(stub, tmp_path, weights_files, capfd):
-    """Return a function that runs the filter on a folder and returns sync_filter_results.json and stderr."""
+    """Return a function that runs the filter on a folder and returns sync_filter_results.json and stderr.
+
+    With ``--rescore never`` it names no weights, because they would select the recipe.
+    """
 
     def call(videos, *flags, output="out", code=0):
         source = ["--input_dir", str(videos)] if videos else []
         output_dir = tmp_path / output
+        weights = () if "never" in flags else weights_files
         capfd.readouterr()
         try:
-            got = script.main([*source, "--output_dir", str(output_dir), *weights_files, *map(str, flags)])
+            got = script.main([*source, "--output_dir", str(output_dir), *weights, *map(str, flags)])
         except SystemExit as end:
             got = end.code
         out, err = capfd.readouterr()

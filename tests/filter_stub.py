@@ -4,8 +4,8 @@
 
 A file a.c7.2.o-3.mp4 has confidence 7.2 and offset -3. Words in a name cause delays or errors: ``slow`` takes 0.1 s
 longer, ``hang`` an hour, ``dies`` kills the worker, ``dies-once`` does so the first time, ``raises`` raises an
-unexpected error, ``memory`` runs out of memory, ``full`` finds the disk full. The names of all started videos are
-written to the file STUB_LOG.
+unexpected error, ``memory`` runs out of memory, ``full`` finds the disk full. The names of all started videos, with the
+paths of their sounds, are written to the file STUB_LOG. In direct mode a video has a lag that belongs to its offset.
 """
 
 import os
@@ -14,12 +14,14 @@ import signal
 import time
 from pathlib import Path
 
+from syncnet.defaults import DIRECT
 from syncnet.errors import DiskFullError, SyncNetError
 from syncnet.filter import scorer
 from syncnet.filter.scorer import NO_FACES, SUCCESS, VideoScore, timestamp
 
 NUMBERS = re.compile(r"\.c(?P<confidence>-?[\d.]+)\.o(?P<offset>-?\d+)\.")
 SECONDS = 0.02
+LAG_ERROR_MS = 4.0
 
 
 def track(index, confidence, offset, *, vshift=15):
@@ -33,13 +35,13 @@ def track(index, confidence, offset, *, vshift=15):
 class StubScorer:
     """Stub of ``scorer.Scorer``."""
 
-    def __init__(self, scratch):
-        self.scratch = scratch
+    def __init__(self, scratch, *, direct=False):
+        self.scratch, self.direct = scratch, direct
 
-    def __call__(self, path, name):
+    def __call__(self, path, name, sound=None):
         self.scratch.mkdir(parents=True, exist_ok=True)
         with Path(os.environ["STUB_LOG"]).open("a", errors="surrogateescape") as log:
-            log.write(f"{name}\n")
+            log.write(f"{name} {sound}\n" if sound else f"{name}\n")
         time.sleep(SECONDS + 0.1 * ("slow" in name) + 3600 * ("hang" in name))
         self.misbehave(name)
         numbers = NUMBERS.search(name)
@@ -48,7 +50,8 @@ class StubScorer:
         if not numbers:
             return VideoScore(NO_FACES, reasons=[{"code": "no_face", "text": "no face found"}], **times)
         best = track(0, float(numbers["confidence"]), int(numbers["offset"]))
-        return VideoScore(SUCCESS, tracks=[best, track(1, best["confidence"] - 1, 9)], **times)
+        lag = {"lag_ms": best["offset_ms"] - 3.0, "lag_error_ms": LAG_ERROR_MS} if self.direct else {}
+        return VideoScore(SUCCESS, tracks=[best, track(1, best["confidence"] - 1, 9)], **lag, **times)
 
     def misbehave(self, name):
         once = Path(os.environ["STUB_LOG"]).with_name(f"{Path(name).name}.died")
@@ -72,7 +75,7 @@ def load_scorer(parameters, *, output_dir, scratch, index, threads):
         raise SyncNetError("--device broken: not a device")
     if parameters.device == "dead":
         os._exit(9)
-    return StubScorer(scratch)
+    return StubScorer(scratch, direct=parameters.mode == DIRECT)
 
 
 def install():

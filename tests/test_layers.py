@@ -14,7 +14,7 @@ LIBRARY = {
     },
 }
 SCRIPTS = {"detectors", "SyncNetInstance", "syncnet"}
-MAKERS = {"detectors", "SyncNetInstance"}  # of networks: only scripts and the filter's scorer call them
+MAKERS = {"detectors", "SyncNetInstance"}  # of networks: only scripts, the API and the filter's scorer call them
 
 
 def imports(path):
@@ -47,10 +47,10 @@ def test_plain_networks(path):
     assert [name for name in imports(ROOT / path) if not within(name, {"syncnet.constants", "detectors.s3fd"})] == []
 
 
-def test_only_the_scorer_makes_networks():
+def test_who_makes_networks():
     makers = {
         str(path.relative_to(ROOT))
         for path in (ROOT / "syncnet").rglob("*.py")
         if any(within(name, MAKERS) and not within(name, {"detectors.s3fd.nets"}) for name in imports(path))
     }
-    assert makers == {"syncnet/filter/scorer.py"}
+    assert makers == {"syncnet/api.py", "syncnet/filter/scorer.py"}

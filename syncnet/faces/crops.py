@@ -5,6 +5,7 @@ import wave
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -73,19 +74,47 @@ def crop_region(
         height, width: size of the frame, in pixels.
         s, x, y, crop_scale: as in ``crop_face``.
     """
+    bounds = crop_bounds(height=height, width=width, s=s, x=x, y=y, crop_scale=crop_scale)
+    cut = np.full((bounds.height, bounds.width, 3), PADDING, np.uint8)
+    top, bottom, left, right = bounds.inside
+    if top < bottom and left < right:
+        part = region(top, bottom, left, right)
+        y0, x0 = bounds.corner
+        cut[y0 : y0 + part.shape[0], x0 : x0 + part.shape[1]] = part
+    return cv2.resize(cut, (CROP_SIZE, CROP_SIZE))
+
+
+class Bounds(NamedTuple):
+    """Place of a crop before it is resized.
+
+    Attributes:
+        height, width: its size, in pixels.
+        inside: top, bottom, left and right edge of its part inside the frame; empty if top is not above bottom or left
+            not before right.
+        corner: row and column of that part in the crop.
+    """
+
+    height: int
+    width: int
+    inside: tuple[int, int, int, int]
+    corner: tuple[int, int]
+
+
+def crop_bounds(*, height: int, width: int, s: float, x: float, y: float, crop_scale: float) -> Bounds:
+    """Return the ``Bounds`` of a crop; arguments as in ``crop_region``."""
     border = int(s * (1 + 2 * crop_scale))
     top, bottom = int(y + border - s), int(y + border + s * (1 + 2 * crop_scale))
     left, right = int(x + border - s * (1 + crop_scale)), int(x + border + s * (1 + crop_scale))
     rows = max(top, 0), min(bottom, height + 2 * border)
     columns = max(left, 0), min(right, width + 2 * border)
-    cut = np.full((max(rows[1] - rows[0], 1), max(columns[1] - columns[0], 1), 3), PADDING, np.uint8)
-    inside = [max(rows[0] - border, 0), min(rows[1] - border, height)]
-    across = [max(columns[0] - border, 0), min(columns[1] - border, width)]
-    if inside[0] < inside[1] and across[0] < across[1]:
-        y0, x0 = inside[0] + border - rows[0], across[0] + border - columns[0]
-        part = region(inside[0], inside[1], across[0], across[1])
-        cut[y0 : y0 + part.shape[0], x0 : x0 + part.shape[1]] = part
-    return cv2.resize(cut, (CROP_SIZE, CROP_SIZE))
+    inside = max(rows[0] - border, 0), min(rows[1] - border, height)
+    across = max(columns[0] - border, 0), min(columns[1] - border, width)
+    return Bounds(
+        height=max(rows[1] - rows[0], 1),
+        width=max(columns[1] - columns[0], 1),
+        inside=(*inside, *across),
+        corner=(inside[0] + border - rows[0], across[0] + border - columns[0]),
+    )
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 import codecs
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from syncnet.errors import UsageError
@@ -17,6 +17,21 @@ AUDIO_SUFFIXES = (".aac", ".aif", ".aiff", ".flac", ".m4a", ".mka", ".mp3", ".og
 
 
 @dataclass(frozen=True, slots=True)
+class Sound:
+    """A media file whose sound replaces a video's own.
+
+    Attributes:
+        path: Absolute path.
+        size: Size in bytes.
+        mtime_ns: Time of the last modification, in nanoseconds.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Video:
     """A file to score.
 
@@ -25,12 +40,14 @@ class Video:
         name: Path relative to the input folder, with forward slashes; results use it as the video's name.
         size: Size in bytes; None if the file is not accessible.
         mtime_ns: Time of the last modification, in nanoseconds; None if the file is not accessible.
+        sound: File whose sound is scored; None for the video's own, or if there is no such file.
     """
 
     path: str
     name: str
     size: int | None
     mtime_ns: int | None
+    sound: Sound | None = None
 
 
 def stat_video(path: str, name: str) -> Video:
@@ -84,6 +101,51 @@ def find_videos(input_dir: StrPath, *, recursive: bool, leave_out: StrPath) -> l
                 found.append(stat_video(entry.path, prefix + entry.name))
         folders += reversed(below)
     return sorted(found, key=lambda video: video.name)
+
+
+def with_sounds(videos: list[Video], audio_dir: StrPath) -> list[Video]:
+    """Return videos with the sound that another folder has for them.
+
+    The sound of a/b.mp4 is a/b.wav in that folder, or has the suffix of another media file. Of several, a sound file is
+    preferred to a video, then the first by name.
+
+    Args:
+        videos: The videos.
+        audio_dir: The folder.
+
+    Raises:
+        UsageError: ``audio_dir`` is not a folder, or a folder is not readable.
+    """
+    if not Path(audio_dir).is_dir():
+        raise UsageError(f"--audio_dir {audio_dir}: no such folder: check the path")
+    root = absolute(audio_dir)
+    folders: dict[str, dict[str, str]] = {}
+    found = []
+    for video in videos:
+        stem = os.path.splitext(video.name)[0]  # noqa: PTH122, faster than Path for a million files
+        folder, _, name = stem.rpartition("/")
+        if folder not in folders:
+            folders[folder] = sounds_by_stem(os.path.join(root, folder))  # noqa: PTH118
+        path = folders[folder].get(name)
+        stat = stat_video(path, "") if path else None
+        if path and stat and stat.size is not None and stat.mtime_ns is not None:
+            video = replace(video, sound=Sound(path, stat.size, stat.mtime_ns))
+        found.append(video)
+    return found
+
+
+def sounds_by_stem(folder: str) -> dict[str, str]:
+    """Return the paths of a folder's media files by their names without suffix; none if there is no such folder."""
+    try:
+        names = [name for name in os.listdir(folder) if is_media(name) and not name.startswith(".")]  # noqa: PTH208
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot read this folder ({error.strerror}): check its permissions") from error
+    names.sort(
+        key=lambda name: (not name.lower().endswith(AUDIO_SUFFIXES), name), reverse=True
+    )  # the preferred comes last
+    return {os.path.splitext(name)[0]: os.path.join(folder, name) for name in names}  # noqa: PTH118, PTH122
 
 
 def is_media(name: str) -> bool:

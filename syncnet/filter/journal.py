@@ -1,9 +1,9 @@
 """The journal of scores: one line of JSON per finished video, written to disk before the next video is scored.
 
-A later line replaces an earlier one of the same path. An incomplete last line, left by a killed program or a full
-disk, is cut off when the journal is next opened; no other line is ever removed. Every line ends with its own checksum:
-if the checksum is correct, only the start of the line is decoded, which saves time with a million lines. Otherwise
-another program has changed the line, and it is decoded and checked completely. Damaged lines are ignored.
+A later line replaces an earlier one of the same path and recipe. An incomplete last line, left by a killed program or
+a full disk, is cut off when the journal is next opened; no other line is ever removed. Every line ends with its own
+checksum: if the checksum is correct, only the start of the line is decoded, which saves time with a million lines.
+Otherwise another program has changed the line, and it is decoded and checked completely. Damaged lines are ignored.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from syncnet.errors import DiskFullError, SyncNetError, no_space
 from syncnet.filter.inputs import Video
-from syncnet.filter.recipe import Recipe, current_digest
+from syncnet.filter.recipe import Recipe, digests_of, mode_of
 from syncnet.filter.scorer import FAILED, STATUSES, SUCCESS, Record, VideoScore
 from syncnet.results.layout import make_folder
 from syncnet.results.step_files import save_json
@@ -33,9 +34,8 @@ logger = logging.getLogger("syncnet")
 
 BLOCK = 1 << 16
 decode = json.JSONDecoder().decode  # json.loads without its detection of the encoding
-ENTRY_KEYS = ("name", "size", "mtime_ns", "recipe", "status")
 RECORD_KEYS = ("video_name", "tracks", "reasons", "error", "faces", "start_time", "end_time", "processing_time")
-TRACK_KEYS = ("track", "offset", "offset_ms", "confidence", "min_dist", "lse_c", "lse_d", "start", "end", "reasons")
+TRACK_KEYS = ("track", "offset", "offset_ms", "confidence", "min_dist", "start", "end", "reasons")
 FIRST_LONG_KEY = b', "tracks": '  # never part of a JSON string, where quotes have a backslash before them
 CHECKSUM = b', "crc32": %d}\n'
 CHECKED_LINE = re.compile(rb', "crc32": (\d+)}\n\Z')
@@ -43,23 +43,23 @@ CHECKED_LINE = re.compile(rb', "crc32": (\d+)}\n\Z')
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Index entry of a video's latest line.
+    """Index entry of a video's latest line by one recipe.
 
     Attributes:
         position: Position of the line in the file, in bytes.
         name: Name of the video.
         size: Size of the video when it was scored, in bytes.
         mtime_ns: Time of the video's last modification when it was scored, in nanoseconds.
-        recipe: Digest of the recipe.
         status: One of ``scorer.STATUSES``.
+        sound: Size and time of the last modification of the file whose sound was scored; None for the video's own.
     """
 
     position: int
     name: str
     size: int | None
     mtime_ns: int | None
-    recipe: str
     status: str
+    sound: tuple[int, int] | None = None
 
 
 @contextlib.contextmanager
@@ -104,7 +104,8 @@ class Journal:
         recipes_path: Path of the file with the recipes by digest.
 
     Attributes:
-        entries: Entries by absolute path of the video.
+        entries: Entries by digest of the recipe, the recipe of the last line at the end, and by path of the video.
+        newest: Digest of the recipe of the last line; empty without lines.
         size: Number of bytes of the journal that have been read or written.
         recipes: Recipes by current digest.
         digests: Current digests by the digests that lines contain: earlier versions of the suite computed some
@@ -116,11 +117,17 @@ class Journal:
 
     def __init__(self, path: Path, recipes_path: Path) -> None:
         self.path, self.recipes_path = path, recipes_path
-        self.entries: dict[str, Entry] = {}
+        self.entries: dict[str, dict[str, Entry]] = {}
+        self.newest = ""
         self.size = 0
         self.stored_recipes = read_recipes(recipes_path)
-        self.digests = {old: current_digest(recipe, old=old) for old, recipe in self.stored_recipes.items()}
-        self.recipes = {self.digests[old]: recipe for old, recipe in self.stored_recipes.items()}
+        self.digests: dict[str, str] = {}
+        self.recipes: dict[str, Recipe] = {}
+        for stored, recipe in self.stored_recipes.items():
+            names = digests_of(recipe, stored=stored)
+            self.digests.update(names)
+            if names:
+                self.recipes[names[stored]] = recipe
         try:
             if path.exists():
                 repair(path)
@@ -142,9 +149,7 @@ class Journal:
                 if not line.endswith(b"\n"):  # a write that was interrupted
                     break
                 try:
-                    record = decode_head(line)
-                    record = self.with_digest(record)
-                    self.entries[record["video_path"]] = Entry(self.size, *(record[key] for key in ENTRY_KEYS))
+                    self.add(self.with_digest(decode_head(line)), position=self.size)
                 except (ValueError, KeyError, TypeError):
                     damaged += 1
                 self.size += len(line)
@@ -155,14 +160,41 @@ class Journal:
                 damaged,
             )
 
+    def add(self, record: Record, *, position: int) -> None:
+        """Add the entry of a line.
+
+        Args:
+            record: Record of the line, with the current digest of its recipe.
+            position: Position of the line in the file, in bytes.
+
+        Raises:
+            KeyError: The line is damaged.
+            TypeError: The line is damaged.
+        """
+        sound = record.get("sound")
+        entry = Entry(
+            position,
+            record["name"],
+            record["size"],
+            record["mtime_ns"],
+            sys.intern(record["status"]),  # one string for a million lines
+            (sound["size"], sound["mtime_ns"]) if sound else None,
+        )
+        path, recipe = record["video_path"], sys.intern(record["recipe"])
+        if recipe != self.newest:
+            self.entries[recipe] = self.entries.pop(recipe, {})
+            self.newest = recipe
+        self.entries[recipe][path] = entry
+
     def with_digest(self, record: Record) -> Record:
         """Return a line's record with the current digest of its recipe."""
         return {**record, "recipe": self.digests.get(record["recipe"], record["recipe"])}
 
     def add_recipe(self, digest: str, recipe: Recipe) -> None:
         """Save a recipe under its digest, unless it is saved already."""
-        if digest not in self.recipes:
-            self.recipes[digest] = self.stored_recipes[digest] = recipe
+        if digest not in self.stored_recipes:
+            self.recipes.setdefault(digest, recipe)
+            self.stored_recipes[digest] = recipe
             save_json(self.stored_recipes, self.recipes_path)
 
     def append(self, video: Video, score: VideoScore, *, recipe: str) -> Record:
@@ -186,7 +218,9 @@ class Journal:
             "video_path": video.path,
             "size": video.size,
             "mtime_ns": video.mtime_ns,
+            "sound": asdict(video.sound) if video.sound else None,
             "recipe": recipe,
+            "mode": mode_of(self.recipes[recipe]) if recipe in self.recipes else None,
             **asdict(score),
         }
         line = with_checksum(json.dumps(record))
@@ -198,17 +232,26 @@ class Journal:
                 f"{self.path}: cannot write to this file ({error.strerror}): finished scores are kept; run the same "
                 "command again to continue"
             ) from error
-        self.entries[video.path] = Entry(self.size, video.name, video.size, video.mtime_ns, recipe, score.status)
+        self.add(record, position=self.size)
         self.size += len(line)
         return record
 
-    def records(self, paths: Iterable[str]) -> Iterator[Record]:
-        """Yield the latest record of every path that has one, in the order of ``paths``."""
-        if not self.entries:
+    def of(self, recipe: str) -> dict[str, Entry]:
+        """Return the entries of a recipe by path of the video.
+
+        Args:
+            recipe: Digest of the recipe.
+        """
+        return self.entries.get(recipe, {})
+
+    def records(self, paths: Iterable[str], recipe: str) -> Iterator[Record]:
+        """Yield the latest record by a recipe of every path that has one, in the order of ``paths``."""
+        entries = self.of(recipe)
+        if not entries:
             return
         with self.path.open("rb") as file:
             for path in paths:
-                entry = self.entries.get(path)
+                entry = entries.get(path)
                 if entry is None:
                     continue
                 if file.tell() != entry.position:
@@ -216,17 +259,18 @@ class Journal:
                 yield self.with_digest(decode(file.readline().decode()))
 
     def finished(self, video: Video, recipe: str, *, retry_failed: bool = False) -> bool:
-        """Return True if a video, unmodified since, has a score by this recipe.
+        """Return True if a video, unmodified since like the file of its sound, has a score by this recipe.
 
         Args:
             video: The video.
             recipe: Digest of the recipe.
             retry_failed: Count failed videos as not finished.
         """
-        entry = self.entries.get(video.path)
+        entry = self.of(recipe).get(video.path)
+        sound = (video.sound.size, video.sound.mtime_ns) if video.sound else None
         return (
             entry is not None
-            and (entry.size, entry.mtime_ns, entry.recipe) == (video.size, video.mtime_ns, recipe)
+            and (entry.size, entry.mtime_ns, entry.sound) == (video.size, video.mtime_ns, sound)
             and not (retry_failed and entry.status == FAILED)
         )
 

@@ -88,7 +88,7 @@ def serve(connection: Connection, load: scorer.LoadScorer) -> None:
     """Run a worker process.
 
     Args:
-        connection: Receives (path, name) of a video; sends ``Ready``, and then for every video ``VideoScore``,
+        connection: Receives (path, name, sound) of a video; sends ``Ready``, and then for every video ``VideoScore``,
             ``Last``, ``Dying`` or ``Stopped``.
         load: Returns the function that scores one video.
     """
@@ -100,10 +100,10 @@ def serve(connection: Connection, load: scorer.LoadScorer) -> None:
         score = prepare(load)
         connection.send(Ready())
         while True:
-            path, name = connection.recv()
+            path, name, sound = connection.recv()
             started = time.monotonic(), scorer.timestamp()
             try:
-                connection.send(score(path, name))
+                connection.send(score(path, name, sound))
             except SyncNetError:
                 raise
             except Exception as error:
@@ -209,7 +209,7 @@ class Worker:
             True if the worker received it, False if the worker has died.
         """
         try:
-            self.connection.send((video.path, video.name))
+            self.connection.send(scorer.task(video))
         except OSError:
             return False
         now = time.monotonic()

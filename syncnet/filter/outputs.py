@@ -6,14 +6,16 @@ import csv
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from syncnet.constants import MILLISECONDS_PER_FRAME
+from syncnet.defaults import PUBLISHED
 from syncnet.filter.inputs import Video
 from syncnet.filter.layout import FilterLayout
 from syncnet.filter.quality import Statistics, Thresholds, Verdict, judge
-from syncnet.filter.recipe import Parameters, Recipe, footnote
+from syncnet.filter.recipe import Parameters, Recipe, footnote, gives_lse, mode_of
 from syncnet.filter.scorer import Record, timestamp
 from syncnet.results.layout import new_file
 
@@ -34,20 +36,64 @@ COLUMNS = (
     "quality_reasons",
     "error",
     "processing_time",
+    "mode",
+    "weights",
+    "lag_ms",
+    "lag_error_ms",
 )
 TRACK_COLUMNS = ("offset", "offset_ms", "confidence", "min_dist", "lse_c", "lse_d", "mean_face_size")
+LAG_KEYS = ("lag_ms", "lag_error_ms")  # of the whole video; lines of earlier versions lack them
 DETECTION_SETTINGS = ("min_face_size", "min_track")  # entries of ``filter_settings`` that affect scores
 BAR_WIDTH = 40
 MOST_BARS = 31  # one bar per offset from -15 to 15
 ALL, SOME, NONE = "*", "+", " "  # marks of a bar: all, some or none of its videos pass
 
 
-def result(record: Record, verdict: Verdict) -> Record:
+@dataclass(frozen=True)
+class Judged:
+    """The recipe whose scores are judged.
+
+    Attributes:
+        digest: Digest of the recipe.
+        recipe: The recipe; None if it is unknown.
+        others: Record of every other recipe in the journal, with the number of its videos.
+    """
+
+    digest: str
+    recipe: Recipe | None
+    others: list[Record]
+
+    @cached_property
+    def lse(self) -> bool:
+        """True if the scores are LSE-C and LSE-D."""
+        return gives_lse(self.recipe)
+
+    @cached_property
+    def mode(self) -> str | None:
+        """Mode of the scores."""
+        return mode_of(self.recipe) if self.recipe else None
+
+    @cached_property
+    def weights(self) -> str | None:
+        """Name of SyncNet's weights."""
+        return self.recipe["initial_model"]["name"] if self.recipe else None
+
+
+def with_lse(track: Record, *, lse: bool) -> Record:
+    """Return the record of a track with LSE-C and LSE-D, or with None for them.
+
+    The line of a video that an earlier version scored has numbers there, whatever weights they come from.
+    """
+    return {**track, "lse_c": track["confidence"] if lse else None, "lse_d": track["min_dist"] if lse else None}
+
+
+def result(record: Record, verdict: Verdict, judged: Judged) -> Record:
     """Return the record of one video in sync_filter_results.json.
 
     Args:
         record: The video's line of the journal.
         verdict: Verdict on the video.
+        judged: The recipe of the score.
     """
     track = verdict.track or {}
     return {
@@ -56,7 +102,7 @@ def result(record: Record, verdict: Verdict) -> Record:
         "status": record["status"],
         "offset": track.get("offset"),
         "confidence": track.get("confidence"),
-        "all_tracks": record["tracks"],
+        "all_tracks": [with_lse(each, lse=judged.lse) for each in record["tracks"]],
         "passes_quality": verdict.passes,
         "quality_reasons": verdict.reasons,
         "error": record["error"],
@@ -69,12 +115,15 @@ def result(record: Record, verdict: Verdict) -> Record:
         "faces": record["faces"],
         "reasons": record["reasons"],
         "recipe": record["recipe"],
+        "mode": judged.mode,
+        **{name: record.get(name) for name in LAG_KEYS},
+        "sound": record.get("sound"),
     }
 
 
-def row(record: Record, verdict: Verdict) -> Record:
+def row(record: Record, verdict: Verdict, judged: Judged) -> Record:
     """Return the row of one video in results.csv, by column; arguments as for ``result``."""
-    track = verdict.track or {}
+    track = with_lse(verdict.track, lse=judged.lse) if verdict.track else {}
     return {
         **{name: track.get(name) for name in TRACK_COLUMNS},
         "name": record["name"],
@@ -86,6 +135,9 @@ def row(record: Record, verdict: Verdict) -> Record:
         "quality_reasons": "; ".join(verdict.reasons),
         "error": record["error"],
         "processing_time": record["processing_time"],
+        "mode": judged.mode,
+        "weights": judged.weights,
+        **{name: record.get(name) for name in LAG_KEYS},
     }
 
 
@@ -96,17 +148,17 @@ def write_results(
     settings: Record,
     thresholds: Thresholds,
     total: int,
-    recipes: dict[str, Recipe],
+    judged: Judged,
 ) -> tuple[Statistics, list[tuple[Video, bool | None]]]:
     """Judge every video and write the JSON and the table, each completely or not at all.
 
     Args:
         records: Lines of the journal, in the order of the results.
         filter_layout: Paths of the output folder.
-        settings: Record of ``filter_settings``; its ``DETECTION_SETTINGS`` are replaced by those of most scores.
+        settings: Record of ``filter_settings``; its ``DETECTION_SETTINGS`` are replaced by those of the scores.
         thresholds: Thresholds to judge by.
         total: Number of videos of this run, with and without score.
-        recipes: Recipes by digest.
+        judged: The recipe of the scores.
 
     Returns:
         The statistics, and a pair per video: the video as it was scored, and whether it passes (None without a score).
@@ -131,17 +183,18 @@ def write_results(
             verdict = judge(record, thresholds)
             found.add(record, verdict)
             verdicts.append((scored_video(record), verdict.passes if verdict.track else None))
-            lines.write(("," if index else "") + "\n" + json.dumps(result(record, verdict)))
-            writer.writerow(row(record, verdict))
+            lines.write(("," if index else "") + "\n" + json.dumps(result(record, verdict, judged)))
+            writer.writerow(row(record, verdict, judged))
         lines.write("\n],\n")
         end = {
-            "filter_settings": {**settings, **detection_settings(found, recipes)},
+            "filter_settings": {**settings, **detection_settings(judged)},
             "total_videos": total,
             **found.counts(),
             "not_scored": total - found.total,
             "timestamp": timestamp(),
-            "lse": found.lse(),
-            "recipes": used_recipes(found, recipes),
+            "lse": found.lse(reportable=judged.lse),
+            "recipes": [{"recipe": judged.digest, "videos": len(found.confidences), "parameters": judged.recipe}],
+            "other_recipes": judged.others,
         }
         lines.write(json.dumps(end, indent=1)[2:] + "\n")
     return found, verdicts
@@ -152,26 +205,19 @@ def scored_video(record: Record) -> Video:
     return Video(record["video_path"], record["name"], record["size"], record["mtime_ns"])
 
 
-def detection_settings(found: Statistics, recipes: dict[str, Recipe]) -> Record:
-    """Return the ``DETECTION_SETTINGS`` of the most frequent recipe; an empty dict if that recipe is unknown."""
-    known = [used["parameters"] for used in used_recipes(found, recipes)[:1] if used["parameters"]]
-    return {name: parameters[name] for parameters in known for name in DETECTION_SETTINGS}
+def detection_settings(judged: Judged) -> Record:
+    """Return the ``DETECTION_SETTINGS`` of a recipe; an empty dict if the recipe is unknown."""
+    return {name: judged.recipe[name] for name in DETECTION_SETTINGS} if judged.recipe else {}
 
 
-def used_recipes(found: Statistics, recipes: dict[str, Recipe]) -> list[Record]:
-    """Return the recipes of the scores with their numbers of videos, the most frequent first."""
-    counts = sorted(found.recipes.items(), key=lambda item: -item[1])
-    return [{"recipe": digest, "videos": count, "parameters": recipes.get(digest)} for digest, count in counts]
-
-
-def summary(found: Statistics, *, total: int, thresholds: Thresholds, recipes: dict[str, Recipe]) -> Iterator[str]:
+def summary(found: Statistics, *, total: int, thresholds: Thresholds, judged: Judged) -> Iterator[str]:
     """Write the summary for the user: counts, histograms of the scores, and the figures that papers report.
 
     Args:
         found: Statistics of the videos.
         total: Number of videos of this run, with and without score.
         thresholds: Thresholds that the videos were judged by.
-        recipes: Recipes by digest.
+        judged: The recipe of the scores.
 
     Yields:
         One line at a time.
@@ -182,8 +228,17 @@ def summary(found: Statistics, *, total: int, thresholds: Thresholds, recipes: d
         f"{counts['no_audio']} without audio, {counts['no_video']} without video, {found.failed} failed, "
         f"{total - found.total} not scored"
     )
-    if not found.confidences:
-        return
+    if found.confidences:
+        yield from distributions(found, thresholds=thresholds)
+        yield from figures(found, judged)
+    if judged.others:
+        videos = sum(other["videos"] for other in judged.others)
+        recipes = "1 other recipe" if len(judged.others) == 1 else f"{len(judged.others)} other recipes"
+        yield f"not judged: {videos} scores by {recipes}, not comparable: give their flags to judge them"
+
+
+def distributions(found: Statistics, *, thresholds: Thresholds) -> Iterator[str]:
+    """Draw the histograms of confidences and offsets; arguments as for ``summary``."""
     yield ""
     least, most = thresholds.min_confidence, thresholds.max_abs_offset
     yield f"confidence of the most confident track ({ALL} at least {least:g}, {SOME} in part)"
@@ -192,26 +247,32 @@ def summary(found: Statistics, *, total: int, thresholds: Thresholds, recipes: d
     yield f"offset in frames of {MILLISECONDS_PER_FRAME} ms ({ALL} at most {most} either way, {SOME} in part)"
     yield from histogram(found.offsets, passes=lambda value: abs(value) <= most, whole=True)
     yield ""
-    lse = found.lse()
+
+
+def figures(found: Statistics, judged: Judged) -> Iterator[str]:
+    """Yield the lines with the figures that papers report, and with the recipe; arguments as for ``summary``."""
+    lse = found.lse(reportable=judged.lse)
     by_video, by_track = lse["most_confident_track_of_each_video"], lse["all_tracks"]
-    yield f"most confident track of each of {by_video['videos']} videos: {lse_line(by_video)}"
-    yield f"all {by_track['tracks']} tracks: {lse_line(by_track)}"
-    for used in used_recipes(found, recipes):
-        parameters = used["parameters"]
-        yield f"recipe of {used['videos']} videos: {footnote(parameters) if parameters else used['recipe']}"
-        if parameters and not parameters["initial_model"]["published"]:
-            yield "not the published SyncNet weights: do not report these numbers as LSE-C and LSE-D"
-    if len(found.recipes) > 1:
-        yield "scores of different recipes are not comparable: run with --rescore changed to score all by one recipe"
+    names = {"lse_c": "LSE-C", "lse_d": "LSE-D"} if judged.lse else {"confidence": "confidence", "min_dist": "min dist"}
+    yield f"most confident track of each of {by_video['videos']} videos: {middle_line(by_video, names)}"
+    yield f"all {by_track['tracks']} tracks: {middle_line(by_track, names)}"
+    recipe = judged.recipe
+    yield f"recipe of {by_video['videos']} videos: {footnote(recipe) if recipe else judged.digest}"
+    if recipe and not judged.lse:
+        why = "not the published SyncNet weights" if judged.mode == PUBLISHED else f"{judged.mode} mode"
+        yield f"{why}: do not report these numbers as LSE-C and LSE-D"
 
 
-def lse_line(part: dict[str, Any]) -> str:
-    """Return the text of a part of ``Statistics.lse``."""
-    texts = (
-        f"{name} mean {part[key]['mean']:.3f} median {part[key]['median']:.3f}"
-        for name, key in (("LSE-C", "lse_c"), ("LSE-D", "lse_d"))
+def middle_line(part: dict[str, Any], names: dict[str, str]) -> str:
+    """Return the text of a part of ``Statistics.lse``.
+
+    Args:
+        part: The part.
+        names: Names of the numbers to show, by their keys.
+    """
+    return ", ".join(
+        f"{name} mean {part[key]['mean']:.3f} median {part[key]['median']:.3f}" for key, name in names.items()
     )
-    return ", ".join(texts)
 
 
 def histogram(values: Sequence[float], *, passes: Callable[[float], bool], whole: bool = False) -> Iterator[str]:

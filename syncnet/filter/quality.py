@@ -32,6 +32,7 @@ PRESETS = {
     "relaxed": Thresholds(2.0, 8),
 }
 DEFAULT = Thresholds(5.0, 3)
+UNRELIABLE = (reasons.EDGE_OFFSET, reasons.LOW_CONFIDENCE)  # reasons of a track that concern the verdict
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def judge(record: Record, thresholds: Thresholds) -> Verdict:
     if abs(offset) > thresholds.max_abs_offset:
         lines.append(f"offset {offset} is more than {thresholds.max_abs_offset} frames")
     passes = not lines
-    lines += [reason["text"] for reason in track["reasons"] if reason["code"] == reasons.EDGE_OFFSET]
+    lines += [reason["text"] for reason in track["reasons"] if reason["code"] in UNRELIABLE]
     return Verdict(track, passes, lines)
 
 
@@ -93,7 +94,7 @@ def integers() -> array[int]:
 
 @dataclass
 class Statistics:
-    """Counts and scores of a folder, updated video by video.
+    """Counts and scores of a folder, all by one recipe, updated video by video.
 
     Attributes:
         statuses: Number of videos by status.
@@ -104,7 +105,6 @@ class Statistics:
         offsets: Offset of the same tracks, in frames.
         all_confidences: Confidence of every scored track.
         all_min_dists: Minimum distance of every scored track.
-        recipes: Number of scored videos by the digest of their recipe.
     """
 
     statuses: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATUSES, 0))
@@ -115,7 +115,6 @@ class Statistics:
     offsets: array[int] = field(default_factory=integers)
     all_confidences: array[float] = field(default_factory=floats)
     all_min_dists: array[float] = field(default_factory=floats)
-    recipes: dict[str, int] = field(default_factory=dict)
 
     @property
     def failed(self) -> int:
@@ -142,7 +141,6 @@ class Statistics:
         self.confidences.append(verdict.track["confidence"])
         self.min_dists.append(verdict.track["min_dist"])
         self.offsets.append(verdict.track["offset"])
-        self.recipes[record["recipe"]] = self.recipes.get(record["recipe"], 0) + 1
         for track in record["tracks"]:
             if track["confidence"] is not None:
                 self.all_confidences.append(track["confidence"])
@@ -160,20 +158,33 @@ class Statistics:
             "no_video": self.statuses["no_video"],
         }
 
-    def lse(self) -> dict[str, dict[str, Any]]:
-        """Return mean and median of LSE-C (confidence) and LSE-D (minimum distance), as papers report them."""
+    def lse(self, *, reportable: bool) -> dict[str, dict[str, Any]]:
+        """Return mean and median of confidence and minimum distance, and of LSE-C and LSE-D as papers report them.
+
+        Args:
+            reportable: True if the scores are LSE-C and LSE-D, which are otherwise None.
+        """
         return {
             "most_confident_track_of_each_video": {
                 "videos": len(self.confidences),
-                "lse_c": middle(self.confidences),
-                "lse_d": middle(self.min_dists),
+                **middles(self.confidences, self.min_dists, reportable=reportable),
             },
             "all_tracks": {
                 "tracks": len(self.all_confidences),
-                "lse_c": middle(self.all_confidences),
-                "lse_d": middle(self.all_min_dists),
+                **middles(self.all_confidences, self.all_min_dists, reportable=reportable),
             },
         }
+
+
+def middles(confidences: array[float], min_dists: array[float], *, reportable: bool) -> dict[str, Any]:
+    """Return the ``middle`` of confidences and minimum distances; ``reportable`` as for ``Statistics.lse``."""
+    found = {"confidence": middle(confidences), "min_dist": middle(min_dists)}
+    none = middle(floats())
+    return {
+        **found,
+        "lse_c": found["confidence"] if reportable else none,
+        "lse_d": found["min_dist"] if reportable else none,
+    }
 
 
 def middle(values: array[float]) -> dict[str, float | None]:

@@ -73,12 +73,13 @@ class Actor:
             self.score = self.load(scratch=scratch, index=self.index, threads=self.threads)
         return self.score
 
-    def work(self, path: str, name: str) -> tuple[scorer.VideoScore | SyncNetError, bool]:
+    def work(self, path: str, name: str, sound: str | None) -> tuple[scorer.VideoScore | SyncNetError, bool]:
         """Score one video.
 
         Args:
             path: Absolute path.
             name: Name of the video.
+            sound: As for ``scorer.Scorer``.
 
         Returns:
             The score, or the error that ends the run; and True if the actor must be replaced, because an unexpected
@@ -90,7 +91,7 @@ class Actor:
             return error, False
         started = time.monotonic(), scorer.timestamp()
         try:
-            return score(path, name), False
+            return score(path, name, sound), False
         except SyncNetError as error:
             return error, False
         except Exception as error:
@@ -126,7 +127,7 @@ class Slot:
         """Send a video to the actor."""
         self.video, self.started = video, (time.monotonic(), scorer.timestamp())
         work = self.actor.work.options(max_task_retries=MAX_VIDEO_RETRIES)
-        self.task = work.remote(video.path, video.name)
+        self.task = work.remote(*scorer.task(video))
         self.ping, self.answered = self.actor.alive.options(concurrency_group=HEALTH).remote(), time.monotonic()
 
     def release(self) -> Video:

@@ -6,7 +6,7 @@ An engine (``LocalEngine`` or ``RayEngine``) scores the videos in other processe
 import contextlib
 import logging
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from syncnet.filter import outputs, recipe
 from syncnet.filter.inputs import Video
 from syncnet.filter.journal import Journal
 from syncnet.filter.layout import FilterLayout, kept_origin
+from syncnet.filter.outputs import Judged
 from syncnet.filter.placement import NONE, Placement
 from syncnet.filter.quality import Statistics, Thresholds, Verdict, judge
 from syncnet.filter.recipe import Parameters, Recipe
@@ -44,6 +45,7 @@ class Scoring:
         rescore: One of ``RESCORE``.
         retry_failed: Also score videos that failed.
         save_outputs: Also score videos whose outputs are not kept.
+        given: Names of the parameters that the user gave, which select the recipe if ``rescore`` is ``NEVER``.
     """
 
     parameters: Parameters
@@ -51,6 +53,7 @@ class Scoring:
     rescore: str = CHANGED
     retry_failed: bool = False
     save_outputs: bool = False
+    given: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,13 +78,13 @@ class FilterResult:
     Attributes:
         statistics: Statistics of the videos that the journal has a line of.
         total: Number of videos of this run, with and without score.
-        recipes: Recipes by digest.
+        judged: The recipe of the scores.
         stopped: ``KeyboardInterrupt`` or ``SyncNetError`` that ended the scoring early; None if it is complete.
     """
 
     statistics: Statistics
     total: int
-    recipes: dict[str, Recipe]
+    judged: Judged
     stopped: BaseException | None = None
 
 
@@ -101,7 +104,7 @@ def run(
     If the scoring is interrupted or fails, the results of all finished videos are still derived.
 
     Args:
-        videos: Videos to judge; None for those in the journal.
+        videos: Videos to judge; None, only with ``NEVER``, for those in the journal.
         filter_layout: Paths of the output folder.
         scoring: Settings for scoring the videos.
         derivation: Settings for deriving the results.
@@ -115,30 +118,79 @@ def run(
 
     Raises:
         KeyboardInterrupt: Interrupted before any video was finished.
-        UsageError: ``scoring.rescore`` is ``NEVER``, and the journal has none of the videos.
+        UsageError: ``scoring.rescore`` is ``NEVER``, and the journal has no such recipe or none of the videos.
         SyncNetError: No video is finished and the scoring failed, or results cannot be written.
     """
     journal = open_journal(filter_layout, scratch)
-    if videos is None:
-        videos = known_videos(journal, below=below, recursive=recursive)
-    elif scoring.rescore == NEVER:
-        check_known(videos, journal)
     stopped: BaseException | None = None
+    if scoring.rescore == NEVER:
+        digest = recorded_recipe(journal, scoring)
+        if videos is None:
+            videos = known_videos(journal, digest, below=below, recursive=recursive)
+        else:
+            check_known(videos, journal, digest)
+    else:
+        assert videos is not None, "a run that scores has videos"
+        parameters = scoring.parameters.found()
+        made_by = recipe.make_recipe(parameters)
+        digest = recipe.digest(made_by)
+        try:
+            score_missing(
+                videos,
+                journal,
+                filter_layout,
+                replace(scoring, parameters=parameters),
+                made_by=made_by,
+                digest=digest,
+                thresholds=derivation.thresholds,
+                progress=progress,
+            )
+        except (KeyboardInterrupt, SyncNetError) as error:
+            journal.catch_up()
+            if not journal.of(digest):
+                raise
+            stopped = error
+    found = judged_recipe(journal, digest)
     try:
-        if scoring.rescore != NEVER and videos:
-            score_missing(videos, journal, filter_layout, scoring, thresholds=derivation.thresholds, progress=progress)
-    except (KeyboardInterrupt, SyncNetError) as error:
-        journal.catch_up()
-        if not journal.entries:
-            raise
-        stopped = error
-    try:
-        statistics = derive(videos, journal, filter_layout, derivation, progress=progress)
+        statistics = derive(videos, journal, filter_layout, derivation, judged=found, progress=progress)
     except SyncNetError:
         if stopped:
             raise stopped from None
         raise
-    return FilterResult(statistics, total=len(videos), recipes=journal.recipes, stopped=stopped)
+    return FilterResult(statistics, total=len(videos), judged=found, stopped=stopped)
+
+
+def recorded_recipe(journal: Journal, scoring: Scoring) -> str:
+    """Return the digest of the newest recipe in the journal that has the values of the flags that the user gave.
+
+    Raises:
+        UsageError: The journal has no scores, or none by such a recipe.
+        WeightsError: The user named a weights file that cannot be read.
+    """
+    if not journal.newest:
+        raise UsageError(f"{journal.path}: no scores: run the filter without --rescore never first")
+    given = recipe.given_values(scoring.parameters, scoring.given)
+    if not given:
+        return journal.newest
+    for digest in reversed(journal.entries):
+        if digest in journal.recipes and recipe.agrees(journal.recipes[digest], given):
+            return digest
+    values = ((name, getattr(scoring.parameters, name)) for name in given)
+    flags = ", ".join(f"--{name}" if value is True else f"--{name} {value}" for name, value in values)
+    raise UsageError(
+        f"{journal.path}: no scores by a recipe with {flags}: run the filter without --rescore never first, or drop "
+        "these flags to judge the newest scores"
+    )
+
+
+def judged_recipe(journal: Journal, digest: str) -> Judged:
+    """Return a recipe of the journal as the one that is judged."""
+    others = [
+        {"recipe": other, "videos": len(entries), "parameters": journal.recipes.get(other)}
+        for other, entries in journal.entries.items()
+        if other != digest
+    ]
+    return Judged(digest, journal.recipes.get(digest), others)
 
 
 def open_journal(filter_layout: FilterLayout, scratch: Path) -> Journal:
@@ -165,7 +217,7 @@ def to_score(
     """
 
     def done(video: Video) -> bool:
-        entry = journal.entries.get(video.path)
+        entry = journal.of(recipe).get(video.path)
         if entry is None:
             return False
         if video.size is None and entry.status != FAILED:
@@ -177,11 +229,12 @@ def to_score(
     return [video for video in videos if not done(video)]
 
 
-def known_videos(journal: Journal, *, below: str | None = None, recursive: bool = False) -> list[Video]:
+def known_videos(journal: Journal, recipe: str, *, below: str | None = None, recursive: bool = False) -> list[Video]:
     """Return the videos in the journal, without accessing the files themselves.
 
     Args:
         journal: Journal of the output folder.
+        recipe: Digest of the recipe.
         below: Absolute path of the folder to restrict the videos to; None for all.
         recursive: Include videos in subfolders of ``below``.
 
@@ -192,24 +245,40 @@ def known_videos(journal: Journal, *, below: str | None = None, recursive: bool 
         UsageError: There are none.
     """
     prefix = below.rstrip("/") + "/" if below else ""
-    paths = [path for path in journal.entries if path.startswith(prefix)]
+    known = journal.of(recipe)
+    paths = [path for path in known if path.startswith(prefix)]
     if below and not recursive:
         paths = [path for path in paths if "/" not in path[len(prefix) :]]
     if not paths:
-        where = f" of videos in {below}" if below else ""
-        raise UsageError(f"{journal.path}: no scores{where}: run the filter without --rescore never first")
-    entries = ((path, journal.entries[path]) for path in paths)
+        raise no_scores(journal, f"videos in {below}", recipe)
+    entries = ((path, known[path]) for path in paths)
     return sorted((Video(path, e.name, e.size, e.mtime_ns) for path, e in entries), key=lambda video: video.name)
 
 
-def check_known(videos: list[Video], journal: Journal) -> None:
+def check_known(videos: list[Video], journal: Journal, recipe: str) -> None:
     """Raise an error if none of the videos is in the journal.
 
     Raises:
         UsageError: None is.
     """
-    if not any(video.path in journal.entries for video in videos):
-        raise UsageError(f"{journal.path}: no scores of these videos: run the filter without --rescore never first")
+    known = journal.of(recipe)
+    if not any(video.path in known for video in videos):
+        raise no_scores(journal, "these videos", recipe)
+
+
+def no_scores(journal: Journal, videos: str, recipe: str) -> UsageError:
+    """Return the error that a journal has no scores of some videos.
+
+    Args:
+        journal: Journal of the output folder.
+        videos: The videos, in words.
+        recipe: Digest of the recipe.
+    """
+    advice = "run the filter without --rescore never first"
+    if len(journal.entries) > 1:
+        which = f"the {'newest ' if recipe == journal.newest else ''}recipe"
+        return UsageError(f"{journal.path}: no scores of {videos} by {which}: give the flags of another, or {advice}")
+    return UsageError(f"{journal.path}: no scores of {videos}: {advice}")
 
 
 def score_missing(
@@ -218,14 +287,12 @@ def score_missing(
     filter_layout: FilterLayout,
     scoring: Scoring,
     *,
+    made_by: Recipe,
+    digest: str,
     thresholds: Thresholds,
     progress: Callable[..., Any],
 ) -> None:
-    """Score the videos that need it; arguments as for ``run`` and ``score``."""
-    parameters = scoring.parameters.found()
-    made_by = recipe.make_recipe(parameters)
-    digest = recipe.digest(made_by)
-
+    """Score the videos that need it; arguments as for ``run`` and ``score``, ``digest`` is that of ``made_by``."""
     names = [digest, *(old for old, new in journal.digests.items() if new == digest)]
 
     def needs_outputs(video: Video) -> bool:
@@ -237,7 +304,7 @@ def score_missing(
         logger.info("%d of %d videos are finished already", len(videos) - len(todo), len(videos))
     if todo:
         journal.add_recipe(digest, made_by)
-        engine = scoring.make_engine(parameters)
+        engine = scoring.make_engine(scoring.parameters)
         score(todo, journal, engine, recipe=digest, thresholds=thresholds, progress=progress)
 
 
@@ -291,6 +358,7 @@ def derive(
     filter_layout: FilterLayout,
     derivation: Derivation,
     *,
+    judged: Judged,
     progress: Callable[..., Any],
 ) -> Statistics:
     """Write the results of videos from the journal, and update the quality folders.
@@ -300,6 +368,7 @@ def derive(
         journal: Journal of the output folder.
         filter_layout: Paths of the output folder.
         derivation: Settings for deriving the results.
+        judged: The recipe of the scores.
         progress: Makes a tqdm bar, as ``syncnet.progress.bar`` does.
 
     Returns:
@@ -309,14 +378,14 @@ def derive(
         SyncNetError: A file cannot be written.
     """
     names = {video.path: video.name for video in videos}
-    records = ({**record, "name": names[record["video_path"]]} for record in journal.records(names))
+    records = ({**record, "name": names[record["video_path"]]} for record in journal.records(names, judged.digest))
     found, verdicts = outputs.write_results(
         records,
         filter_layout,
         settings=derivation.settings,
         thresholds=derivation.thresholds,
         total=len(videos),
-        recipes=journal.recipes,
+        judged=judged,
     )
     if derivation.transfer != NONE:
         for folder in filter_layout.quality_folders:

@@ -12,18 +12,23 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from syncnet import reasons
+from syncnet.defaults import DIRECT, FLOAT32
 from syncnet.errors import DiskFullError, MediaError, SyncNetError, no_space
 from syncnet.filter.layout import FilterLayout, keep_outputs, video_layout
-from syncnet.results.layout import Layout, check_input, discard
+from syncnet.results.layout import Layout, check_input, discard, make_folder
+from syncnet.results.step_files import save_json
 
 if TYPE_CHECKING:
+    from syncnet.filter.inputs import Video
     from syncnet.filter.recipe import Parameters
+    from syncnet.steps.direct import DirectSettings
+    from syncnet.steps.pipeline import PipelineSettings
 
 logger = logging.getLogger("syncnet")
 
@@ -33,9 +38,12 @@ NO_AUDIO = "no_audio"
 NO_VIDEO = "no_video"  # an audio file
 FAILED = "failed"  # not analysed completely: the error says why
 STATUSES = (SUCCESS, NO_FACES, NO_AUDIO, NO_VIDEO, FAILED)
+# Statuses of videos whose content is the reason why they cannot be analysed; other errors give ``FAILED``.
+STATUS_OF = {reasons.NO_VIDEO: NO_VIDEO, reasons.NO_AUDIO: NO_AUDIO, reasons.TOO_SHORT: NO_FACES}
 
 SECONDS_DIGITS = 3
 
+Settings = TypeVar("Settings", "PipelineSettings", "DirectSettings")
 Record = dict[str, Any]  # JSON object: of a track, a reason, or a video's line of the journal
 Started = tuple[float, str]  # ``(time.monotonic(), timestamp())`` of the start of a video
 
@@ -50,6 +58,8 @@ class VideoScore:
         reasons: Records of code and text: why there is no track, or warnings about the tracks.
         error: One line that says why the status is ``FAILED``, otherwise None.
         faces: Record of ``detect.Summary``; None if no faces were detected.
+        lag_ms: Milliseconds by which the audio of the whole video is early; None if it was not or cannot be measured.
+        lag_error_ms: Half-width of the 95 % interval of ``lag_ms``.
         start_time: Start of the analysis, as ISO 8601 local time with UTC offset.
         end_time: End of the analysis, likewise.
         processing_time: Duration of the analysis, in seconds.
@@ -60,13 +70,20 @@ class VideoScore:
     reasons: list[Record] = field(default_factory=list)
     error: str | None = None
     faces: Record | None = None
+    lag_ms: float | None = None
+    lag_error_ms: float | None = None
     start_time: str = ""
     end_time: str = ""
     processing_time: float = 0.0
 
 
-ScoreVideo = Callable[[str, str], VideoScore]  # takes path and name of a video
+ScoreVideo = Callable[[str, str, str | None], VideoScore]  # takes what ``task`` returns
 LoadScorer = Callable[..., ScoreVideo]  # takes scratch, index and threads
+
+
+def task(video: Video) -> tuple[str, str, str | None]:
+    """Return the path and name of a video, and the path of the file whose sound replaces its own."""
+    return video.path, video.name, video.sound.path if video.sound else None
 
 
 def timestamp() -> str:
@@ -109,18 +126,22 @@ class Scorer:
         from SyncNetInstance import SyncNetInstance
 
         self.parameters = parameters
-        self.detector = S3FD(parameters.device, weights=parameters.s3fd_weights)
-        self.net = SyncNetInstance(parameters.device)
+        precision: dict[str, Any] = {} if parameters.precision == FLOAT32 else {"precision": parameters.precision}
+        self.detector = (
+            None if parameters.face_crops else S3FD(parameters.device, weights=parameters.s3fd_weights, **precision)
+        )
+        self.net = SyncNetInstance(parameters.device, **precision)
         self.net.loadParameters(parameters.initial_model)
         self.scratch = scratch
         self.results = FilterLayout(output_dir) if output_dir else None
 
-    def __call__(self, path: str, name: str) -> VideoScore:
+    def __call__(self, path: str, name: str, sound: str | None = None) -> VideoScore:
         """Score one video.
 
         Args:
             path: Absolute path.
             name: Name under which its outputs are kept.
+            sound: Path of the file whose sound replaces the video's own.
 
         Returns:
             The score; errors of the video itself give the status ``FAILED``.
@@ -132,15 +153,11 @@ class Scorer:
         started = time.monotonic(), timestamp()
         layout = video_layout(self.scratch)
         try:
-            score = self.analyse(path, layout)
+            score = self.analyse(path, layout, name=name, sound=sound)
             if self.results and score.status != FAILED:
                 self.keep(self.results, layout, path, name, score)
         except MediaError as error:
-            score = (
-                VideoScore(NO_VIDEO, reasons=[asdict(reasons.Reason(reasons.NO_VIDEO, "no video stream"))])
-                if error.code == reasons.NO_VIDEO
-                else failed(one_line(str(error).removeprefix(f"{path}: ")))
-            )
+            score = unusable(error, one_line(str(error).removeprefix(f"{path}: ")))
         except DiskFullError:
             raise
         except OSError as error:
@@ -157,38 +174,70 @@ class Scorer:
         times = {"start_time": started[1], "end_time": timestamp(), "processing_time": seconds}
         return VideoScore(**{**vars(score), **times})
 
-    def analyse(self, path: str, layout: Layout) -> VideoScore:
+    def analyse(self, path: str, layout: Layout, *, name: str, sound: str | None) -> VideoScore:
+        """Score a video in the mode of the recipe; arguments as for ``__call__``."""
+        check_input(path, advice="")
+        if self.parameters.audio_dir and sound is None:
+            missing = Path(self.parameters.audio_dir, name).with_suffix("")
+            raise MediaError(f"{missing}: no such file with the suffix of an audio or video file: add its sound there")
+        if self.parameters.mode == DIRECT:
+            return self.direct(path, layout, sound=sound)
+        if self.detector is None:
+            return self.face_crops(path, layout, sound=sound)
+        return self.published(path, layout, sound=sound)
+
+    def published(self, path: str, layout: Layout, *, sound: str | None) -> VideoScore:
         """Run the stages of run_pipeline and run_syncnet."""
         from syncnet.steps import pipeline
         from syncnet.steps import score as score_step
 
-        check_input(path, advice="")
-        p = self.parameters
-        settings = pipeline.PipelineSettings(
-            facedet_scale=p.facedet_scale,
-            crop_scale=p.crop_scale,
-            min_track=p.min_track,
-            num_failed_det=p.num_failed_det,
-            min_face_size=p.min_face_size,
-            scene_threshold=p.scene_threshold,
-        )
+        detector, p = self.detector, self.parameters
+        assert detector is not None, "only face crops need no detector"
         found = pipeline.run(
             path,
             layout,
-            settings,
-            load_detector=lambda: self.detector,
-            find_weights=lambda: self.detector.weights,
+            settings_of(pipeline.PipelineSettings, p),
+            load_detector=lambda: detector,
+            find_weights=lambda: detector.weights,
+            audio=Path(sound) if sound else None,
         )
-        warnings = [asdict(reason) for reason in found.reasons]
-        faces = asdict(found.faces) if found.faces else None
         if not found.tracks:
-            silent = any(reason.code == reasons.NO_AUDIO for reason in found.reasons)
-            return VideoScore(NO_AUDIO if silent else NO_FACES, reasons=warnings, faces=faces)
+            return without_tracks(
+                [asdict(reason) for reason in found.reasons], asdict(found.faces) if found.faces else None
+            )
         result = score_step.run(
             layout, self.net, batch_size=p.batch_size, vshift=p.vshift, print_line=lambda line: logger.debug("%s", line)
         )
-        tracks = result.report["tracks"]
-        return VideoScore(decide(tracks), tracks=tracks, reasons=warnings + all_unscored(tracks), faces=faces)
+        return from_report(result.report)
+
+    def face_crops(self, path: str, layout: Layout, *, sound: str | None) -> VideoScore:
+        """Score a video that is a face crop already, as the demo does."""
+        from syncnet.steps import single
+
+        p = self.parameters
+        report = single.run(
+            path,
+            layout,
+            self.net,
+            audio=Path(sound) if sound else None,
+            batch_size=p.batch_size,
+            vshift=p.vshift,
+            print_line=lambda line: logger.debug("%s", line),
+        )
+        if self.results:
+            make_folder(layout.scores.parent)
+            save_json(report, layout.scores)
+        return from_report(report)
+
+    def direct(self, path: str, layout: Layout, *, sound: str | None) -> VideoScore:
+        """Run the direct pass, which writes nothing unless the outputs are kept."""
+        from syncnet.steps import direct
+
+        settings = settings_of(direct.DirectSettings, self.parameters)
+        result = direct.run(path, detector=self.detector, net=self.net, settings=settings, audio=sound)
+        if self.results:
+            direct.save(result, layout)
+        return from_report(result.report)
 
     def keep(self, results: FilterLayout, layout: Layout, path: str, name: str, score: VideoScore) -> None:
         """Keep crops, overlay video and analysis of a video in an output folder."""
@@ -196,10 +245,56 @@ class Scorer:
         from syncnet.filter import recipe
         from syncnet.steps import visualise
 
-        if score.tracks:
+        if score.tracks and self.detector is not None:  # in a face crop there is no face to draw a box around
             visualise.run(layout, frame_rate=FRAME_RATE)
         origin = origin_of(path, recipe.digest(recipe.make_recipe(self.parameters)))
         keep_outputs(layout, results.outputs(name), temporary=results.unfinished_outputs(self.scratch), origin=origin)
+
+
+def unusable(error: MediaError, text: str) -> VideoScore:
+    """Return the score of a video that cannot be analysed.
+
+    Args:
+        error: Error that says so.
+        text: Its text, without the video's path.
+    """
+    code = error.code or ""
+    if code not in STATUS_OF:
+        return failed(text)
+    reason = reasons.Reason(code, "no video stream" if code == reasons.NO_VIDEO else text)
+    return VideoScore(STATUS_OF[code], reasons=[asdict(reason)])
+
+
+def settings_of(kind: type[Settings], parameters: Parameters) -> Settings:
+    """Return the settings of a step, a dataclass, with the values of the parameters of the same names."""
+    names = [each.name for each in fields(kind) if hasattr(parameters, each.name)]
+    return kind(**{name: getattr(parameters, name) for name in names})
+
+
+def from_report(report: Record) -> VideoScore:
+    """Return the score of a video from the content of scores.json."""
+    tracks, found = report["tracks"], report["reasons"]
+    if not tracks:
+        return without_tracks(found, report["faces"])
+    return VideoScore(
+        decide(tracks),
+        tracks=tracks,
+        reasons=found + all_unscored(tracks),
+        faces=report["faces"],
+        lag_ms=report.get("lag_ms"),
+        lag_error_ms=report.get("lag_error_ms"),
+    )
+
+
+def without_tracks(found: list[Record], faces: Record | None) -> VideoScore:
+    """Return the score of a video without face tracks.
+
+    Args:
+        found: Records of the reasons.
+        faces: Record of ``detect.Summary``.
+    """
+    silent = any(reason["code"] == reasons.NO_AUDIO for reason in found)
+    return VideoScore(NO_AUDIO if silent else NO_FACES, reasons=found, faces=faces)
 
 
 def origin_of(path: str, recipe: str) -> dict[str, str]:

@@ -101,7 +101,7 @@ def computes_bfloat16(device: torch.device) -> bool:
 
 def batch_factor(device: torch.device) -> int:
     """Return by how much batches for a device are larger than those for a CPU."""
-    return 1 if device.type == "cpu" else GPU_BATCHES
+    return GPU_BATCHES if device.type == "cuda" else 1
 
 
 class _FullFloat32(contextlib.ContextDecorator):

@@ -43,13 +43,15 @@ from syncnet.results.scores_json import (
 )
 from syncnet.results.step_files import faces_record, save_json, save_pickle, tracks_record
 from syncnet.steps import score as score_step
-from syncnet.steps.direct_pass import CropPass, DirectPass, Lips, ScoredTrack, Seen, Workers
+from syncnet.steps.direct_pass import CropPass, DirectPass, Lips, ScoredTrack, Seen, Workers, prepare
 from syncnet.steps.pipeline import PipelineResult, PipelineSettings, explain
 from syncnet.steps.versions import versions
 from syncnet.sync import lag, scoring
 from syncnet.sync.stream import AudioFeatures, Samples
 
 if TYPE_CHECKING:
+    import torch
+
     from syncnet.models.fast import FastSyncNet
     from syncnet.models.weights import Weights
 
@@ -195,11 +197,14 @@ def run(
         stack.callback(sound.close)
         if not sound.exists:
             return without_tracks(reasons.no_audio(), videofile=videofile, recipes=recipes)
-        pictures = stack.enter_context(contextlib.closing(read_ahead(grid, lambda found: found)))
+        gpu = device_of(detector, net)
+        pictures = stack.enter_context(
+            contextlib.closing(read_ahead(grid, lambda found: (found.late, prepare(found.picture, gpu))))
+        )
         stream = stack.enter_context(open_pass(sound, detector=detector, net=net, settings=settings))
-        for found in progress(pictures, total=grid.expected or None, desc="frames"):
-            clock.late.append(found.late)
-            stream.add(found.picture)
+        for late, prepared in progress(pictures, total=grid.expected or None, desc="frames"):
+            clock.late.append(late)
+            stream.add(prepared)
         tracks, seen = stream.finish(), stream.seen
         if grid.complaint:
             logger.warning("%s: damaged? using what can be read of it (%s)", videofile, grid.complaint)
@@ -216,6 +221,12 @@ def run(
         settings=settings,
         recipes=recipes,
     )
+
+
+def device_of(detector: Detector | None, net: Net) -> torch.device | None:
+    """Return the GPU on which pictures are resized and cropped; None for main memory."""
+    on_gpu = detector is not None and detector.device.type == "cuda" and detector.device == net.device
+    return net.device if on_gpu and hasattr(detector, "detect_tensor") else None
 
 
 @contextlib.contextmanager
@@ -381,9 +392,11 @@ def make_recipe(
     """Return everything that a score depends on, in the two parts of scores.json."""
     detection = {"s3fd_weights": weights_record(detector.weights), "device": str(detector.device)} if detector else {}
     return Recipes(
-        pipeline={**asdict(settings), **detection, "mode": defaults.DIRECT, "versions": versions()},
+        pipeline={**asdict(settings), **detection, "mode": defaults.DIRECT, "versions": versions(defaults.DIRECT)},
         syncnet={
-            **score_step.scoring_recipe(net, batch_size=settings.batch_size, vshift=settings.vshift),
+            **score_step.scoring_recipe(
+                net, batch_size=settings.batch_size, vshift=settings.vshift, mode=defaults.DIRECT
+            ),
             "mode": defaults.DIRECT,
             "precision": net.precision,
             "audio": str(audio) if audio else None,

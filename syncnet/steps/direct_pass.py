@@ -16,10 +16,11 @@ from syncnet.constants import WINDOW_FRAMES
 from syncnet.faces.crops import CROP_SIZE, crop_region, smooth
 from syncnet.faces.detect import CONFIDENCE, Detector, batch_size
 from syncnet.faces.follow import Chain, Follower
+from syncnet.faces.on_device import DevicePicture
 from syncnet.faces.scenes import Cuts, small_size
 from syncnet.faces.tracks import Face, Path2D, Track
-from syncnet.media.pictures import AnyPicture, even
-from syncnet.models.devices import MAX_WORKERS
+from syncnet.media.pictures import AnyPicture, Picture, even
+from syncnet.models.devices import MAX_WORKERS, batch_factor
 from syncnet.sync import scoring
 from syncnet.sync.stream import AudioFeatures
 
@@ -30,9 +31,18 @@ if TYPE_CHECKING:
 
 QUEUED = 2  # jobs that wait for each worker
 LARGEST_BATCH = 8  # frames of a detection batch; those between them stay in memory as well
+GPU_BATCH = 8  # frames of a detection batch on a GPU
 UNCONFIRMED = 250  # frames of a face that wait for ``min_track``; longer ones are scored before it is reached
 NEARLY = 0.7  # of ``min_face_size``: faces from this size on are looked for in every frame where they come and go
 OVERLAP = WINDOW_FRAMES - 1
+
+
+Crop = np.ndarray | torch.Tensor
+
+
+def stacked(crops: Sequence[Crop]) -> Crop:
+    """Return crops as one array or tensor."""
+    return torch.stack(list(crops)) if isinstance(crops[0], torch.Tensor) else np.stack(crops)  # type: ignore[arg-type]
 
 
 class Workers:
@@ -75,7 +85,7 @@ class Windows:
     """
 
     first: int
-    crops: list[np.ndarray] = field(default_factory=list)
+    crops: list[Crop] = field(default_factory=list)
     waiting: deque[tuple[int, Future[np.ndarray]]] = field(default_factory=deque)
     done: list[np.ndarray] = field(default_factory=list)
 
@@ -104,7 +114,7 @@ class Lips:
         self, net: FastSyncNet, audio: AudioFeatures, workers: Workers, *, vshift: int, batch_size: int
     ) -> None:
         self.net, self.audio, self.workers, self.vshift = net, audio, workers, vshift
-        self.size = max(1, batch_size // net.group) * net.group + OVERLAP
+        self.size = max(1, batch_size * batch_factor(net.device) // net.group) * net.group + OVERLAP
 
     def submit(self, windows: Windows, *, rest: bool = False) -> None:
         """Give complete batches of a face to the network.
@@ -114,7 +124,7 @@ class Lips:
             rest: also give it the frames that do not fill a batch: the face has no more.
         """
         while len(windows.crops) >= (OVERLAP + 1 if rest else self.size):
-            batch = np.stack(windows.crops[: self.size])
+            batch = stacked(windows.crops[: self.size])
             windows.waiting.append((windows.first, self.workers.run(self._distances, batch, windows.first)))
             windows.first += len(batch) - OVERLAP
             del windows.crops[: len(batch) - OVERLAP]
@@ -127,10 +137,23 @@ class Lips:
         windows.settle(wait=True)
         return np.concatenate([np.zeros((0, 2 * self.vshift + 1), np.float32), *windows.done])
 
-    def _distances(self, crops: np.ndarray, first: int) -> np.ndarray:
+    def _distances(self, crops: np.ndarray | torch.Tensor, first: int) -> np.ndarray:
         video = self.net.video_features(crops)
         audio = self.audio.span(first - self.vshift, first + len(video) + self.vshift)
         return scoring.shifted_distances(video, audio).cpu().numpy()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A picture with all that its turn needs.
+
+    Attributes:
+        small: the picture at ``small_size``, H x W x 3 array, uint8, BGR.
+        picture: the picture.
+    """
+
+    small: np.ndarray
+    picture: AnyPicture | DevicePicture
 
 
 @dataclass(frozen=True)
@@ -186,10 +209,13 @@ class CropPass:
         self.boxes = boxes
         self.path = None if boxes is None else smooth(Track(np.arange(len(boxes)), boxes, len(boxes)))
 
-    def add(self, picture: AnyPicture) -> None:
+    def add(self, prepared: Prepared) -> None:
         """Add the next picture."""
+        picture = prepared.picture
         self.size = picture.width, picture.height
+        crop: Crop
         if self.path is None:
+            assert not isinstance(picture, DevicePicture), "face crops are small: they are resized before"
             crop = cv2.resize(picture.bgr(), (CROP_SIZE, CROP_SIZE))
         else:
             crop = cut_out(picture, self.path, self.seen.frames, crop_scale=self.crop_scale)
@@ -207,8 +233,21 @@ class CropPass:
         return [ScoredTrack(track, self.lips.dists(self.windows))] if count else []
 
 
-def cut_out(picture: AnyPicture, path: Path2D, index: int, *, crop_scale: float) -> np.ndarray:
+def prepare(picture: AnyPicture, device: torch.device | None) -> Prepared:
+    """Do what can be done with a picture before its turn: this runs in the decoder's thread.
+
+    Args:
+        picture: the picture.
+        device: GPU to copy it to; None to leave it in main memory.
+    """
+    small = picture.resized(*map(even, small_size(picture.width, picture.height))).bgr()
+    return Prepared(small, DevicePicture.of(picture, device) if device and isinstance(picture, Picture) else picture)
+
+
+def cut_out(picture: AnyPicture | DevicePicture, path: Path2D, index: int, *, crop_scale: float) -> Crop:
     """Return a face's crop, 224 x 224 x 3, uint8, BGR, at a position of its path."""
+    if isinstance(picture, DevicePicture):
+        return picture.crop(s=path.s[index], x=path.x[index], y=path.y[index], crop_scale=crop_scale)
     return crop_region(
         picture.region,
         height=picture.height,
@@ -236,7 +275,7 @@ class DirectPass:
     def __init__(self, detector: Detector, lips: Lips, workers: Workers, settings: Any) -> None:
         self.detector, self.lips, self.workers, self.settings = detector, lips, workers, settings
         self.seen = Seen()
-        self.pictures: dict[int, AnyPicture] = {}
+        self.pictures: dict[int, AnyPicture | DevicePicture] = {}
         self.cuts = Cuts(threshold=settings.scene_threshold)
         self.follower = Follower(num_failed_det=settings.num_failed_det)
         self.windows: dict[int, Windows] = {}  # of the chains that are tracks, by their index in the follower
@@ -248,11 +287,11 @@ class DirectPass:
         self.batch: list[int] = []
         self.looks: deque[tuple[list[int], Future[list[list[Face]]]] | None] = deque()  # None: the scene ends
 
-    def add(self, picture: AnyPicture) -> None:
+    def add(self, prepared: Prepared) -> None:
         """Add the next picture."""
-        self.pictures[self.seen.frames] = picture
+        self.pictures[self.seen.frames] = prepared.picture
         self.seen.frames += 1
-        self.cuts.add(picture.resized(*map(even, small_size(picture.width, picture.height))).bgr())
+        self.cuts.add(prepared.small)
         self._plan()
         while self.looks and (len(self.looks) > self.workers.count + QUEUED or self._known()):
             self._look_done()
@@ -303,7 +342,8 @@ class DirectPass:
         self.last_look = frame
         picture = self.pictures[frame]
         pixels = picture.width * picture.height
-        if len(self.batch) >= min(LARGEST_BATCH, batch_size(pixels, self.settings.facedet_scale)):
+        fitting = min(LARGEST_BATCH, batch_size(pixels, self.settings.facedet_scale))
+        if len(self.batch) >= max(fitting, GPU_BATCH if isinstance(picture, DevicePicture) else 1):
             self._look_now()
 
     def _look_now(self) -> None:
@@ -314,18 +354,25 @@ class DirectPass:
     def _detect(self, frames: Sequence[int]) -> Future[list[list[Face]]]:
         return self.workers.run(self._faces, list(frames), [self.pictures[frame] for frame in frames])
 
-    def _faces(self, frames: Sequence[int], pictures: Sequence[AnyPicture]) -> list[list[Face]]:
+    def _faces(self, frames: Sequence[int], pictures: Sequence[AnyPicture | DevicePicture]) -> list[list[Face]]:
         """Detect the faces in pictures, at the size given by ``facedet_scale``."""
         scale = self.settings.facedet_scale
         width, height = pictures[0].width, pictures[0].height
         small = even(width * scale), even(height * scale)
-        images = np.stack([picture.resized(*small).rgb() for picture in pictures])
         factors = np.array([width / small[0], height / small[1]] * 2)
-        found = self.detector.detect_batch(images, conf_th=CONFIDENCE, scales=[1.0])
+        found = self._detected(pictures, small)
         return [
             [Face(frame=frame, bbox=tuple(map(float, row[:4] * factors)), conf=float(row[4])) for row in rows]
             for frame, rows in zip(frames, found)
         ]
+
+    def _detected(self, pictures: Sequence[AnyPicture | DevicePicture], size: tuple[int, int]) -> list[np.ndarray]:
+        """Detect the faces in pictures at a size: per picture an array, faces x 5, in pixels of that size."""
+        if isinstance(pictures[0], DevicePicture):
+            tensors = [picture.rgb(*size) for picture in pictures if isinstance(picture, DevicePicture)]
+            return self.detector.detect_tensor(torch.stack(tensors), conf_th=CONFIDENCE)  # type: ignore[attr-defined]
+        images = [picture.resized(*size).rgb() for picture in pictures if not isinstance(picture, DevicePicture)]
+        return self.detector.detect_batch(np.stack(images), conf_th=CONFIDENCE, scales=[1.0])
 
     def _look_done(self) -> None:
         """Take over the next result of the detector, or the end of a scene."""

@@ -15,6 +15,7 @@ from syncnet.media.grid import nearest_indices
 from syncnet.media.pictures import Pixels
 from syncnet.media.sound import SoundInMemory, resample
 from syncnet.steps.direct import Clock, DirectResult, DirectSettings, Net, conclude, make_recipe, open_pass
+from syncnet.steps.direct_pass import prepare
 
 if TYPE_CHECKING:
     from syncnet.faces.detect import Detector
@@ -97,7 +98,7 @@ def run(given: Given, *, detector: Detector | None, net: Net, settings: DirectSe
             open_pass(SoundInMemory(given.samples), detector=detector, net=net, settings=settings, boxes=boxes)
         )
         for index, _ in chosen:
-            stream.add(Pixels(given.frames[index][..., ::-1]))
+            stream.add(prepare(Pixels(given.frames[index][..., ::-1]), None))
         tracks = stream.finish()
         windows = stream.lips.audio.windows(len(chosen) + settings.vshift)
     return conclude(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from syncnet import reasons
-from syncnet.defaults import BATCH_SIZE, SPEAKER_THRESHOLD, VSHIFT
+from syncnet.defaults import BATCH_SIZE, PUBLISHED, SPEAKER_THRESHOLD, VSHIFT
 from syncnet.errors import MediaError, SyncNetError
 from syncnet.progress import Progress, silent
 from syncnet.reasons import Reason
@@ -222,14 +222,14 @@ def offset_lines(scores: Sequence[SyncScore | Reason]) -> Iterator[str]:
             yield f"TRACK {index}: OFFSET {score.offset}, CONF {score.confidence:.3f}\n"
 
 
-def scoring_recipe(net: Net, *, batch_size: int, vshift: int) -> dict[str, Any]:
+def scoring_recipe(net: Net, *, batch_size: int, vshift: int, mode: str = PUBLISHED) -> dict[str, Any]:
     """Return the recipe of run_syncnet: everything in this step that a score depends on."""
     return {
         "initial_model": weights_record(net.weights),
         "batch_size": batch_size,
         "vshift": vshift,
         "device": str(net.device),
-        "versions": versions(),
+        "versions": versions(mode),
     }
 
 

@@ -12,7 +12,7 @@ from syncnet.errors import DiskFullError, SyncNetError
 from syncnet.filter import journal as journals
 from syncnet.filter.inputs import Video
 from syncnet.filter.journal import Journal
-from syncnet.filter.outputs import result, row
+from syncnet.filter.outputs import Judged, result, row
 from syncnet.filter.quality import DEFAULT, judge
 from syncnet.filter.scorer import FAILED, SUCCESS, VideoScore
 
@@ -35,17 +35,23 @@ def test_incomplete_line_is_cut_off_at_any_length(journal, tmp_path):
     for cut in range(len(lines[0] + lines[1]), len(whole)):
         (tmp_path / "results.jsonl").write_bytes(whole[:cut])
         again = journal()
-        assert list(again.entries) == ["/v/0.mp4", "/v/1.mp4"]
+        assert paths(again) == ["/v/0.mp4", "/v/1.mp4"]
         again.append(*scored(2), recipe="r")
         assert (tmp_path / "results.jsonl").read_bytes() == whole
     (tmp_path / "results.jsonl").write_bytes(lines[0] + b"\0\0{garbage\n" + lines[1])
-    assert list(journal().entries) == ["/v/0.mp4", "/v/1.mp4"]
+    assert paths(journal()) == ["/v/0.mp4", "/v/1.mp4"]
 
 
 def derived(opened):
     """Return the results derived from all entries of a journal."""
-    found = [(record, judge(record, DEFAULT)) for record in opened.records(list(opened.entries))]
-    return [(result(record, verdict), row(record, verdict)) for record, verdict in found]
+    records = [record for recipe, paths in opened.entries.items() for record in opened.records(paths, recipe)]
+    found = [(record, judge(record, DEFAULT), Judged(record["recipe"], None, [])) for record in records]
+    return [(result(*each), row(*each)) for each in found]
+
+
+def paths(opened):
+    """Return the paths of all entries of a journal."""
+    return [path for entries in opened.entries.values() for path in entries]
 
 
 def test_damage_anywhere_in_a_line(journal, tmp_path):
@@ -59,9 +65,9 @@ def test_damage_anywhere_in_a_line(journal, tmp_path):
         damaged = lines[1][:at] + (b"y" if lines[1][at : at + 1] != b"y" else b"z") + lines[1][at + 1 :]
         (tmp_path / "results.jsonl").write_bytes(lines[0] + damaged + lines[2])
         again = journal()
-        kept += len(again.entries) - 2
-        assert {"/v/0.mp4", "/v/2.mp4"} <= set(again.entries)
-        assert len(derived(again)) == len(again.entries)
+        kept += len(paths(again)) - 2
+        assert {"/v/0.mp4", "/v/2.mp4"} <= set(paths(again))
+        assert len(derived(again)) == len(paths(again))
     assert 0 < kept < len(lines[1]) / 2  # damage within a string leaves a valid string
 
 
@@ -74,7 +80,7 @@ def test_lines_by_another_program(journal, tmp_path, crc32):
     with (tmp_path / "results.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n")
     again = journal()
-    assert list(again.entries) == ["/v/0.mp4", "/v/1.mp4"]
+    assert paths(again) == ["/v/0.mp4", "/v/1.mp4"]
     assert len(derived(again)) == 2
 
 
@@ -87,7 +93,7 @@ def test_names_that_look_like_the_journal_s_own(journal):
     first.append(Video("/v/b", "b", 1, 2), score, recipe=name)
     again = journal()
     assert again.entries == first.entries
-    assert [record["name"] for record in again.records(list(again.entries))] == [name, "b"]
+    assert [record["name"] for recipe in ("r", name) for record in again.records(paths(again), recipe)] == [name, "b"]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", '{"r": '])
@@ -95,7 +101,7 @@ def test_damaged_recipes_cost_no_score(journal, tmp_path, caplog, text):
     journal().append(*scored(0), recipe="r")
     (tmp_path / "recipes.json").write_text(text)
     again = journal()
-    assert list(again.entries) == ["/v/0.mp4"] and again.recipes == {}
+    assert paths(again) == ["/v/0.mp4"] and again.recipes == {}
     assert "recipes.json: damaged" in caplog.text
 
 
@@ -127,12 +133,12 @@ def test_interrupted_write_is_known(journal, tmp_path, monkeypatch, written):
     monkeypatch.setattr(journals.os, "write", interrupted)
     with pytest.raises(KeyboardInterrupt):
         first.append(*scored(1), recipe="r")
-    assert list(first.entries) == ["/v/0.mp4"]
+    assert paths(first) == ["/v/0.mp4"]
     first.catch_up()
     known = ["/v/0.mp4", "/v/1.mp4"][: 1 + int(written)]
-    assert list(first.entries) == known
-    assert [record["video_path"] for record in first.records(known)] == known
-    assert list(journal().entries) == known
+    assert paths(first) == known
+    assert [record["video_path"] for record in first.records(known, "r")] == known
+    assert paths(journal()) == known
 
 
 def test_catching_up_with_nothing(journal):
@@ -147,7 +153,7 @@ def test_later_lines_count(journal):
     first.append(video, VideoScore(FAILED, error="x"), recipe="r")
     first.append(video, score, recipe="r")
     again = journal()
-    assert [record["status"] for record in again.records([video.path])] == [SUCCESS]
+    assert [record["status"] for record in again.records([video.path], "r")] == [SUCCESS]
     assert again.finished(video, "r") and not again.finished(video, "other")
 
 

@@ -1,17 +1,19 @@
 # ruff: noqa: F811, fixtures are imported
 """Tests that scores of earlier versions stay valid.
 
-old_journal/ is a journal that version 1.0.0 wrote with ffmpeg 5.1, with a placeholder for the folder's name. Its
-recipes contain only the version of ffmpeg.
+old_journal/ is a journal that an early version wrote with ffmpeg 5.1, with a placeholder for the folder's name. Its
+recipes contain only the version of ffmpeg. In mixed_journal/ version 1.0.0 has continued it: with the same recipe,
+which has another digest there that recipes.json lacks, with --min_track 40 and with the first recipe again.
 """
 
+import csv
 import json
 import os
 import shutil
 from pathlib import Path
 
 import pytest
-from filter_fixtures import by_name, folder, run_filter, stub, weights_files  # noqa: F401
+from filter_fixtures import by_name, folder, published_weights, run_filter, stub, weights_files  # noqa: F401
 
 from syncnet import defaults
 from syncnet.filter import recipe
@@ -20,7 +22,7 @@ from syncnet.media.ffmpeg import PUBLISHED_FINGERPRINT
 from syncnet.media.fingerprint import Behaviour
 from syncnet.steps.versions import versions as all_versions
 
-OLD = Path(__file__).parent / "old_journal"
+OLD, MIXED = (Path(__file__).parent / name for name in ("old_journal", "mixed_journal"))
 NAMES = ("g.c7.2.o1.mp4", "none.mp4", "p.c3.1.o0.mp4")
 WRITTEN = 1_700_000_000
 
@@ -38,13 +40,23 @@ def published_ffmpeg(monkeypatch):
 @pytest.fixture
 def old(folder, tmp_path):
     """Videos, and the output folder that the old version left."""
-    videos = folder(*NAMES)
-    for name in NAMES:
-        os.utime(videos / name, (WRITTEN, WRITTEN))
-    (tmp_path / "out").mkdir()
-    shutil.copy(OLD / "recipes.json", tmp_path / "out")
-    with (tmp_path / "out/results.jsonl").open("wb") as file:
-        for line in (OLD / "results.jsonl").read_text(encoding="utf-8").splitlines():
+    return restore(OLD, folder(*NAMES), tmp_path / "out")
+
+
+@pytest.fixture
+def mixed(folder, tmp_path):
+    """Videos, and the output folder that two earlier versions left."""
+    return restore(MIXED, folder(*NAMES, "new.c8.o0.mp4"), tmp_path / "out")
+
+
+def restore(journal, videos, output):
+    """Copy a journal, and give videos the time that it was written for; return the folder of the videos."""
+    for video in videos.iterdir():
+        os.utime(video, (WRITTEN, WRITTEN))
+    output.mkdir()
+    shutil.copy(journal / "recipes.json", output)
+    with (output / "results.jsonl").open("wb") as file:
+        for line in (journal / "results.jsonl").read_text(encoding="utf-8").splitlines():
             record = json.loads(line.replace("@FOLDER@", str(videos)))
             del record["crc32"]
             file.write(with_checksum(json.dumps(record)))
@@ -82,11 +94,58 @@ def test_new_scores_join_the_old_ones(run_filter, stub, old, folder, tmp_path, p
     assert stub() == ["new.c8.o0.mp4"]
     assert [used["videos"] for used in results["recipes"]] == [3]
     journal = Journal(tmp_path / "out/results.jsonl", tmp_path / "out/recipes.json")
-    assert len(journal.entries) == 4
-    assert len({entry.recipe for entry in journal.entries.values()}) == 1
+    [entries] = journal.entries.values()
+    assert len(entries) == 4
     results, _ = run_filter(old, "--rescore", "never", "--min_confidence", "7.5")
     assert results["good_quality"] == 1
     assert "8e08043ab58e63ad" in json.loads((tmp_path / "out/recipes.json").read_text())
+
+
+@pytest.mark.parametrize("version", ["1.0.0", "9.0"])
+def test_scores_of_two_versions_stay_valid(run_filter, stub, mixed, tmp_path, published_ffmpeg, monkeypatch, version):
+    monkeypatch.setattr("syncnet.steps.versions.__version__", version)
+    all_versions.cache_clear()
+    results, err = run_filter(mixed)
+    assert (
+        "4 of 4 videos are finished already" in err and "not judged: 4 scores by 1 other recipe, not comparable" in err
+    )
+    [used], [other] = results["recipes"], results["other_recipes"]
+    assert (used["videos"], used["parameters"]["min_track"]) == (3, 50)
+    assert (other["videos"], other["parameters"]["min_track"]) == (4, 40)
+    results, _ = run_filter(mixed, "--min_track", 40)
+    assert results["filter_settings"]["min_track"] == 40 and results["good_quality"] == 2
+    results, _ = run_filter(mixed, "--mode", "published", "--detect_every", 5, "--precision", "float32")
+    assert results["filter_settings"]["min_track"] == 50
+    assert stub() == []
+    results, _ = run_filter(None, "--rescore", "never", "--min_track", 40)
+    assert results["total_videos"] == 4 and results["filter_settings"]["min_track"] == 40
+    results, _ = run_filter(None, "--rescore", "never", "--mode", "published")
+    assert results["filter_settings"]["min_track"] == 50  # the recipe of the last line
+
+
+def test_new_recipes_join_an_old_journal(run_filter, stub, mixed, tmp_path, published_ffmpeg):
+    """And the earlier one is still there afterwards, with its scores."""
+    results, _ = run_filter(mixed, "--mode", "direct")
+    assert len(stub()) == 4 and sorted(used["videos"] for used in results["other_recipes"]) == [4, 4]
+    results, _ = run_filter(mixed)
+    assert len(stub()) == 4 and results["recipes"][0]["parameters"]["min_track"] == 50
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_old_scores_are_lse_only_where_they_are(run_filter, old, tmp_path, published_ffmpeg, published):
+    """The lines have numbers there in any case; the recipe decides."""
+    path = tmp_path / "out/recipes.json"
+    path.write_text(path.read_text().replace('"published": false', f'"published": {json.dumps(published)}', 1))
+    results, err = run_filter(None, "--rescore", "never")
+    assert ("LSE-C mean" in err) == published == ("do not report these numbers" not in err)
+    good = by_name(results)["g.c7.2.o1.mp4"]
+    assert [track["lse_c"] for track in good["all_tracks"]] == ([7.2, 6.2] if published else [None, None])
+    assert [track["confidence"] for track in good["all_tracks"]] == [7.2, 6.2]
+    with (tmp_path / "out/results.csv").open(newline="") as file:
+        row = next(csv.DictReader(file))
+    assert (row["lse_c"], row["lse_d"]) == (("7.2", "8.0") if published else ("", ""))
+    assert (row["confidence"], row["mode"], row["weights"], row["lag_ms"]) == ("7.2", "published", "a.pt", "")
+    assert (good["mode"], good["lag_ms"], good["sound"]) == ("published", None, None)
 
 
 def test_two_ffmpegs_of_one_fingerprint_are_one_recipe():

@@ -2,11 +2,13 @@
 """Tests of the filter's main loop and results, with a scorer that reads scores from file names."""
 
 import codecs
+import csv
 import json
 import os
 import shutil
 
 import cv2
+import filter_stub
 import pytest
 import torch
 from filter_fixtures import (  # noqa: F401
@@ -19,14 +21,17 @@ from filter_fixtures import (  # noqa: F401
     files,
     folder,
     placed,
+    published_weights,
     run_filter,
     stub,
     weights_files,
 )
+from filter_program import records
 
 import filter_videos_by_sync_score as script
 from syncnet.filter import scorer
 from syncnet.filter.outputs import histogram
+from syncnet.filter.quality import Thresholds, judge
 
 
 def test_published_fields_and_folders(run_filter, folder, tmp_path):
@@ -154,7 +159,7 @@ def test_what_is_scored_again(run_filter, folder, stub, tmp_path):
     assert run_filter(videos, code=3)[0]["total_videos"] == 3
 
 
-def test_paper_line(run_filter, folder):
+def test_paper_line(run_filter, folder, published_weights):
     results, err = run_filter(folder("a.c7.o0.mp4", "b.c4.o1.mp4", "c.c1.o0.mp4", FACELESS))
     best, every = results["lse"]["most_confident_track_of_each_video"], results["lse"]["all_tracks"]
     assert (best["videos"], best["lse_c"]) == (3, {"mean": 4.0, "median": 4.0})
@@ -164,7 +169,60 @@ def test_paper_line(run_filter, folder):
     assert used["parameters"]["initial_model"]["name"] == "a.pt"
     assert "most confident track of each of 3 videos: LSE-C mean 4.000 median 4.000, LSE-D mean 8.000" in err
     assert "all 6 tracks: LSE-C mean 3.500" in err
-    assert "a.pt" in err and "min_track 50" in err and "do not report these numbers as LSE-C and LSE-D" in err
+    assert "a.pt" in err and "min_track 50" in err and "do not report" not in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"), [([], "not the published SyncNet weights"), (["--mode", "direct"], "direct")]
+)
+def test_scores_that_are_not_lse(run_filter, folder, tmp_path, flags, why, request):
+    if flags:
+        request.getfixturevalue("published_weights")
+    results, err = run_filter(folder("a.c7.o0.mp4", "b.c4.o1.mp4", "c.c1.o0.mp4", FACELESS), *flags)
+    best, every = results["lse"]["most_confident_track_of_each_video"], results["lse"]["all_tracks"]
+    middle = {"mean": 4.0, "median": 4.0}
+    assert best["confidence"] == middle and best["min_dist"] == {"mean": 8.0, "median": 8.0}
+    assert best["lse_c"] == best["lse_d"] == every["lse_c"] == every["lse_d"] == {"mean": None, "median": None}
+    assert "of 3 videos: confidence mean 4.000 median 4.000, min dist mean 8.000" in err
+    assert f"{why}" in err and "do not report these numbers as LSE-C and LSE-D" in err
+    tracks = [track for result in results["results"] for track in result["all_tracks"]]
+    assert tracks and all(
+        track["lse_c"] is track["lse_d"] is None and None is not track["confidence"] for track in tracks
+    )
+    rows = table(tmp_path)
+    assert all(row["lse_c"] == row["lse_d"] == "" for row in rows)
+    assert [row["confidence"] for row in rows] == ["7.0", "4.0", "1.0", ""]
+
+
+def table(tmp_path):
+    """Return the rows of results.csv."""
+    with (tmp_path / "out/results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_columns_of_published_and_direct_mode(run_filter, folder, tmp_path, published_weights):
+    videos = folder(GOOD, FACELESS)
+    run_filter(videos)
+    names = ("mode", "weights", "lse_c", "lse_d", "lag_ms", "lag_error_ms")
+    assert [[row[name] for name in names] for row in table(tmp_path)] == [
+        ["published", "a.pt", "7.2", "8.0", "", ""],
+        ["published", "a.pt", "", "", "", ""],
+    ]
+    results, _ = run_filter(videos, "--mode", "direct")
+    assert [[row[name] for name in names] for row in table(tmp_path)] == [
+        ["direct", "a.pt", "", "", "37.0", "4.0"],
+        ["direct", "a.pt", "", "", "", ""],
+    ]
+    good = by_name(results)[GOOD]
+    assert (good["mode"], good["lag_ms"], good["lag_error_ms"]) == ("direct", 37.0, 4.0)
+    assert [record["mode"] for record in records(tmp_path / "out")] == ["published"] * 2 + ["direct"] * 2
+
+
+def test_an_offset_that_means_nothing_is_named():
+    reason = {"code": "low_confidence", "text": "the offset means nothing"}
+    track = {**filter_stub.track(0, 1.5, 9), "reasons": [reason, {"code": "audio_short", "text": "x"}]}
+    verdict = judge({"status": "success", "tracks": [track]}, Thresholds(1.0, 10))
+    assert verdict.passes and verdict.reasons == ["the offset means nothing"]
 
 
 def test_histogram_shows_where_thresholds_cut(run_filter, folder):

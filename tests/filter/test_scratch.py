@@ -27,7 +27,7 @@ def failing_scorer(tmp_path, monkeypatch):
         made = scorer.Scorer.__new__(scorer.Scorer)
         made.scratch, made.results, made.parameters = tmp_path / "scratch", None, None
 
-        def analyse(path, layout):
+        def analyse(path, layout, **_):
             raise error
 
         monkeypatch.setattr(made, "analyse", analyse)

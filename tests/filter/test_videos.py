@@ -135,7 +135,10 @@ def scripts_agree(run, video, result, tmp_path):
     assert run("run_syncnet", *where).code == 0
     report = json.loads(Layout(tmp_path / "data", "me").scores.read_text())
     assert len(report["tracks"]) == len(result["all_tracks"]) == 1
+    assert result["all_tracks"][0]["lse_c"] is None  # the tests' weights are not the published ones
     for name, value in report["tracks"][0].items():
+        if name in ("lse_c", "lse_d"):
+            continue
         other = result["all_tracks"][0][name]
         assert other == (pytest.approx(value, abs=1e-4) if isinstance(value, float) else value)
 

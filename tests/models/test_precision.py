@@ -127,13 +127,13 @@ def test_settings_of_float32_are_restored_by_the_last_to_leave():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_scores_do_not_depend_on_tf32(syncnet):
+@pytest.mark.parametrize("of_the_program", ["high", "medium"])
+def test_scores_do_not_depend_on_tf32(syncnet, of_the_program):
     net, windows = FastSyncNet(syncnet, torch.device("cuda")), clip(7)
-    before = net.video_features(windows)
-    conv = torch.backends.cudnn.conv
-    saved = conv.fp32_precision
+    before, saved = net.video_features(windows), torch.get_float32_matmul_precision()
     try:
-        conv.fp32_precision = "tf32"
+        torch.set_float32_matmul_precision(of_the_program)
         assert torch.equal(net.video_features(windows), before)
+        assert torch.get_float32_matmul_precision() == of_the_program
     finally:
-        conv.fp32_precision = saved
+        torch.set_float32_matmul_precision(saved)

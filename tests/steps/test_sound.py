@@ -124,6 +124,19 @@ def test_stream_of_another_file(mute, clip, detector, tmp_path):
         assert pitch(layout) == pytest.approx(expected, abs=3)
 
 
+@pytest.mark.parametrize("delay", [0, 0.3])
+def test_own_sound_from_a_copy(detector, tmp_path, delay):
+    """The sound of a copy of the video, also if it starts late, is the same as the video's own."""
+    face = clips.face_clip(tmp_path / "face.mp4", audio="")
+    inputs = ("-i", face, "-itsoffset", delay, "-f", "lavfi", "-i", tone(OTHER))
+    Ffmpeg([*inputs, "-c:v", "copy", tmp_path / "own.mp4"], source=face).finish()
+    _, own = run(tmp_path / "own.mp4", tmp_path / "own", detector)
+    _, copied = run(face, tmp_path / "copied", detector, audio=tmp_path / "own.mp4")
+    expected, found = conversions.read_wav(own.audio), conversions.read_wav(copied.audio)
+    assert len(found) > SAMPLE_RATE
+    np.testing.assert_array_equal(found, expected[: len(found)])
+
+
 def test_the_videos_own_file_as_other_sound(clip, detector, tmp_path):
     _, layout = run(clip, tmp_path, detector, audio=clip, audio_stream=0)
     assert pitch(layout) == pytest.approx(LOW, abs=3)

@@ -1,0 +1,187 @@
+"""Tests of what a worker does with a video in every mode, with steps that take the place of the real ones."""
+
+import sys
+import types
+from dataclasses import fields
+from pathlib import Path
+from unittest.mock import MagicMock
+
+import pytest
+
+import filter_videos_by_sync_score as script
+from syncnet import reasons
+from syncnet.errors import MediaError
+from syncnet.filter import ray_engine, recipe, scorer
+from syncnet.filter.inputs import Sound, Video
+from syncnet.filter.layout import FilterLayout
+from syncnet.results.step_files import save_json
+from syncnet.steps import direct, pipeline, visualise
+
+TRACK = {"track": 0, "offset": 1, "confidence": 7.0, "min_dist": 8.0, "lse_c": None, "reasons": []}
+REPORT = {"tracks": [TRACK], "reasons": [], "faces": {"frames": 5}, "lag_ms": 37.5, "lag_error_ms": 4.0}
+
+
+@pytest.fixture
+def networks(monkeypatch):
+    """Replace the networks; return a list of the calls that make them."""
+    made = []
+
+    class Network:
+        weights = None
+
+        def __init__(self, device, **options):
+            made.append((device, options))
+
+        def loadParameters(self, path):
+            made.append(path)
+
+    monkeypatch.setitem(sys.modules, "detectors", types.SimpleNamespace(S3FD=Network))
+    monkeypatch.setitem(sys.modules, "SyncNetInstance", types.SimpleNamespace(SyncNetInstance=Network))
+    return made
+
+
+@pytest.fixture
+def score(networks, tmp_path):
+    """Return a function that scores a file by flags."""
+    video = tmp_path / "a.mp4"
+    video.write_text("a video")
+
+    def call(*flags, sound=None, output_dir=None):
+        args = script.get_parser().parse_args(["--output_dir", "out", "--device", "cpu", *map(str, flags)])
+        made = scorer.Scorer(script.parameters_of(args), scratch=tmp_path / "scratch", output_dir=output_dir)
+        found = made(str(video), "a.mp4", sound)
+        assert not (tmp_path / "scratch").exists()
+        return found
+
+    return call
+
+
+@pytest.fixture
+def direct_run(monkeypatch, tmp_path):
+    """Replace the direct pass; return a dict with its arguments, where ``report`` can be replaced."""
+    seen = {"report": REPORT}
+
+    def run(path, **more):
+        assert not (tmp_path / "scratch").exists(), "direct mode has scratch files"
+        seen.update(more, path=path)
+        return types.SimpleNamespace(report=seen["report"])
+
+    monkeypatch.setattr(direct, "run", run)
+    return seen
+
+
+def test_direct_mode(score, direct_run, networks, tmp_path):
+    found = score("--mode", "direct", "--detect_every", 3, "--min_track", 9, "--vshift", 7, sound="/s/a.wav")
+    assert (found.status, found.tracks, found.faces) == ("success", [TRACK], {"frames": 5})
+    assert (found.lag_ms, found.lag_error_ms, found.error) == (37.5, 4.0, None)
+    assert direct_run["path"] == str(tmp_path / "a.mp4") and direct_run["audio"] == "/s/a.wav"
+    settings = direct_run["settings"]
+    assert (settings.detect_every, settings.min_track, settings.vshift, settings.face_crops) == (3, 9, 7, False)
+    assert direct_run["detector"] is not None
+    assert [options for _, options in networks[:2]] == [{"weights": "detectors/s3fd/weights/sfd_face.pth"}, {}]
+
+
+def test_every_setting_of_direct_mode_is_a_parameter():
+    """So that no flag is lost on the way."""
+    parameters = {field.name for field in fields(recipe.Parameters)}
+    for kind in (direct.DirectSettings, pipeline.PipelineSettings):
+        assert {field.name for field in fields(kind)} - parameters == {"frame_rate"}
+
+
+def test_precision_reaches_both_networks(score, direct_run, networks):
+    score("--mode", "direct", "--precision", "bfloat16")
+    assert [options["precision"] for _, options in networks[:2]] == ["bfloat16", "bfloat16"]
+
+
+@pytest.mark.parametrize("mode", ["direct", "published"])
+def test_face_crops_load_no_detector(score, direct_run, networks, monkeypatch, mode):
+    seen = {}
+
+    def run(videofile, layout, net, **more):
+        seen.update(more, videofile=videofile)
+        return {"tracks": [TRACK], "reasons": [], "faces": None}
+
+    monkeypatch.setitem(sys.modules, "syncnet.steps.single", types.SimpleNamespace(run=run))
+    monkeypatch.setattr("syncnet.steps.single", types.SimpleNamespace(run=run), raising=False)
+    found = score("--mode", mode, "--face_crops", "--vshift", 7, sound="/s/a.wav")
+    assert found.status == "success" and len(networks) == 2  # SyncNet and its weights
+    if mode == "direct":
+        assert direct_run["detector"] is None and direct_run["settings"].face_crops
+    else:
+        assert (seen["audio"], seen["vshift"], seen["batch_size"]) == (Path("/s/a.wav"), 7, 20)
+
+
+def test_published_mode_takes_the_sound_into_the_pipeline(score, monkeypatch):
+    seen = []
+
+    def run(path, layout, settings, **more):
+        seen.append(more.get("audio"))
+        return pipeline.PipelineResult(recipe={}, reasons=[reasons.no_face(facedet_scale=0.25)])
+
+    monkeypatch.setattr(pipeline, "run", run)
+    assert score().status == score(sound="/s/a.wav").status == "no_faces"
+    assert [str(audio) for audio in seen] == ["None", "/s/a.wav"]
+
+
+def test_no_sound_in_the_folder(score, direct_run, tmp_path):
+    for mode in ("direct", "published"):
+        found = score("--mode", mode, "--audio_dir", tmp_path / "sounds")
+        assert found.status == "failed"
+        advice = "no such file with the suffix of an audio or video file: add its sound there"
+        assert found.error == f"{tmp_path}/sounds/a: {advice}"
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        (reasons.NO_VIDEO, "no_video"),
+        (reasons.NO_AUDIO, "no_audio"),
+        (reasons.TOO_SHORT, "no_faces"),
+        (reasons.NOT_MEDIA, "failed"),
+        (None, "failed"),
+    ],
+)
+def test_videos_that_cannot_be_analysed(score, monkeypatch, tmp_path, code, status):
+    def run(path, **_):
+        raise MediaError(f"{path}: it is so", code=code)
+
+    monkeypatch.setattr(direct, "run", run)
+    found = score("--mode", "direct")
+    assert found.status == status
+    assert found.error == ("it is so" if status == "failed" else None)
+    assert [reason["code"] for reason in found.reasons] == ([] if status == "failed" else [code])
+
+
+@pytest.mark.parametrize(("code", "status"), [(reasons.NO_AUDIO, "no_audio"), (reasons.NO_FACE, "no_faces")])
+def test_direct_mode_without_a_track(score, direct_run, code, status):
+    direct_run["report"] = {"tracks": [], "reasons": [{"code": code, "text": "x"}], "faces": None}
+    found = score("--mode", "direct")
+    assert (found.status, found.lag_ms) == (status, None)
+
+
+def test_outputs_of_direct_mode(score, direct_run, monkeypatch, tmp_path):
+    """They are written only if they are kept."""
+    drawn = []
+
+    def save(result, layout):
+        layout.scores.parent.mkdir(parents=True)
+        save_json(result.report, layout.scores)
+
+    monkeypatch.setattr(direct, "save", save, raising=False)
+    monkeypatch.setattr(visualise, "run", lambda layout, **_: drawn.append(layout))
+    score("--mode", "direct")
+    assert drawn == []
+    score("--mode", "direct", output_dir=tmp_path / "out")
+    assert (FilterLayout(tmp_path / "out").outputs("a.mp4") / "analysis/scores.json").is_file() and len(drawn) == 1
+
+
+def test_ray_s_actors_get_the_sound(monkeypatch, tmp_path):
+    """From the driver, which sends it, to the function that scores a video."""
+    monkeypatch.setattr(ray_engine.logger, "propagate", ray_engine.logger.propagate)  # an actor changes it
+    actor = ray_engine.Actor(lambda **_: lambda *arguments: arguments, tmp_path, 0, 1)
+    handle = MagicMock()
+    handle.work.options.return_value.remote = actor.work
+    slot = ray_engine.Slot(0, handle)
+    for sound, path in ((Sound("/s/a.wav", 1, 2), "/s/a.wav"), (None, None)):
+        slot.give(Video("/v/a.mp4", "a.mp4", 1, 2, sound))
+        assert slot.task == (("/v/a.mp4", "a.mp4", path), False)
