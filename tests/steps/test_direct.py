@@ -15,6 +15,7 @@ import torch
 from syncnet import reasons
 from syncnet.errors import MediaError, WeightsError
 from syncnet.faces.detect import Detector
+from syncnet.media import conversions
 from syncnet.media.ffmpeg import Ffmpeg
 from syncnet.media.pictures import Pixels
 from syncnet.media.sound import SoundInMemory
@@ -220,7 +221,8 @@ def test_saved_results_can_be_shown(clip, nets, run, tmp_path, monkeypatch):
     """Nothing is left behind without ``save``, and run_visualise works with what it leaves."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    found = direct.run(clip, **nets, settings=SMALL)
+    wav = clips.write_audio(clip.with_name("long.wav"), clips.flashes(100))
+    found = direct.run(clip, **nets, settings=SMALL, audio=wav)
     assert list(tmp_path.iterdir()) == []
     layout = Layout(tmp_path / "data", "me")
     direct.save(found, layout)
@@ -228,6 +230,7 @@ def test_saved_results_can_be_shown(clip, nets, run, tmp_path, monkeypatch):
     ran = run("run_visualise", "--data_dir", layout.data_dir, "--reference", "me")
     assert ran.code == 0, "\n".join(ran.err)
     assert len(clips.decode(layout.video_out)) == 90
+    np.testing.assert_array_equal(conversions.read_wav(layout.audio), conversions.read_wav(wav))
 
 
 class Whole(Detector):
@@ -253,7 +256,7 @@ def test_memory_is_bounded(nets):
         for index in range(frames):
             picture = Held(scenes[index // 60])
             held.add(picture)
-            stream.add(picture)
+            stream.add(direct_pass.prepare(picture, None))
             del picture
             most = max(most, len(held))
         tracks = stream.finish()
@@ -280,7 +283,7 @@ def test_a_long_face_that_is_too_short_yet(nets):
     settings = replace(SMALL, min_track=600)
     with direct.open_pass(sound, detector=detector, net=nets["net"], settings=settings) as stream:
         for _ in range(frames):
-            stream.add(Pixels(np.zeros((120, 160, 3), np.uint8)))
+            stream.add(direct_pass.prepare(Pixels(np.zeros((120, 160, 3), np.uint8)), None))
             assert all(len(w.crops) < direct_pass.UNCONFIRMED + 100 for w in stream.live.values())
         [found] = stream.finish()
     assert len(found.dists) == frames - direct_pass.OVERLAP
