@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -320,7 +321,9 @@ class DirectPass:
         """
         step = self.settings.detect_every
         while True:
-            cut = next((cut for cut in self.cuts.known if cut > self.scene), self.seen.frames if final else None)
+            known = self.cuts.known
+            after = bisect.bisect_right(known, self.scene)
+            cut = known[after] if after < len(known) else self.seen.frames if final else None
             end = cut if cut is not None and (final or cut <= self.cuts.settled) else None
             if end is not None and self.next_look >= end:
                 if self.last_look < end - 1:

@@ -197,6 +197,24 @@ def test_another_file_starts_with_the_video(tmp_path):
     sound.close()
 
 
+def test_sound_that_nobody_asks_for_is_not_kept(tmp_path):
+    """A video without faces needs the length of its sound alone."""
+    sound = Sound(write(tmp_path / "a.nut", [[(0, noise())]]), zero=0.0)
+    sound.forget(RATE)
+    assert sound.length(10**6) == 2 * RATE
+    assert sum(map(len, sound.parts)) <= RATE + 800
+    np.testing.assert_array_equal(sound.read(RATE, 3 * RATE), [*noise()[RATE:], *np.zeros(RATE, np.int16)])
+    sound.close()
+
+
+def test_a_wild_time_stamp_ends_the_sound(tmp_path):
+    """It does not fill the memory with silence."""
+    path = write(tmp_path / "a.nut", [[(0, noise(1)), (10**6 * RATE, noise(1))]])
+    sound = Sound(path, zero=0.0)
+    assert sound.length(10**6) == RATE
+    sound.close()
+
+
 @pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])
 @pytest.mark.parametrize("kind", ["int16", "float32", "stereo"])
 def test_sound_in_memory(rate, kind):

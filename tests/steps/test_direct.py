@@ -79,8 +79,9 @@ def test_sample_as_in_published_mode(tmp_path):
         assert len(found.report["tracks"]) == len(expected)
         for ours, theirs in zip(found.report["tracks"], expected):
             for end in ("first_frame", "last_frame"):
-                assert abs(ours[end] - theirs[end]) < every, (every, end)
-            assert ours["offset"] == theirs["offset"]
+                assert abs(ours[end] - theirs[end]) <= every, (every, end)
+            if theirs["confidence"] >= reasons.SURE_CONFIDENCE:
+                assert ours["offset"] == theirs["offset"]
             assert ours["confidence"] == pytest.approx(theirs["confidence"], abs=0.6)
             assert np.abs(np.subtract(ours["box"], theirs["box"])).max() <= 3
             assert ours["lse_c"] is None
