@@ -79,9 +79,12 @@ def test_networks_are_loaded_once(material, options, monkeypatch):
 
     api.load_net.cache_clear()
     loaded, original = [], SyncNetInstance.SyncNetInstance.loadParameters
-    monkeypatch.setattr(
-        SyncNetInstance.SyncNetInstance, "loadParameters", lambda self, path: (loaded.append(path), original(self, path))
-    )
+
+    def load(self, path):
+        loaded.append(path)
+        original(self, path)
+
+    monkeypatch.setattr(SyncNetInstance.SyncNetInstance, "loadParameters", load)
     frames, samples, _ = material
     for _ in range(2):
         score_frames(crops(frames), samples, frame_rate=25, sample_rate=RATE, face_crops=True, **options)
@@ -134,7 +137,8 @@ def test_frames_as_the_video(material, options):
         assert len(found.tracks) == len(expected)
         assert found.videofile is None
         for ours, theirs in zip(found.tracks, expected):
-            assert (ours.first_frame, ours.last_frame, ours.offset) == (theirs.first_frame, theirs.last_frame, theirs.offset)
+            for name in ("first_frame", "last_frame", "offset"):
+                assert getattr(ours, name) == getattr(theirs, name)
             assert ours.confidence == pytest.approx(theirs.confidence, abs=0.02)
             assert ours.lag_ms == pytest.approx(theirs.lag_ms, abs=2)
     assert json.dumps(found.to_dict())
