@@ -249,7 +249,7 @@ class Whole(Detector):
 @pytest.mark.usefixtures("nothing_left_running")
 def test_memory_is_bounded(nets):
     """However long the video, few pictures are held, and nothing of a face that has gone but its distances."""
-    frames, held, most = 1500, weakref.WeakSet(), 0
+    frames, held, most = 900, weakref.WeakSet(), 0
     scenes = [np.full((120, 160, 3), 250 * (index % 2), np.uint8) for index in range(frames // 60)]
     sound = SoundInMemory(np.zeros(frames * 640, np.int16))
     detector = Whole([(10, 10, 70, 70), (80, 20, 150, 90)])
@@ -288,6 +288,22 @@ def test_a_long_face_that_is_too_short_yet(nets):
             assert all(len(w.crops) < direct_pass.UNCONFIRMED + 100 for w in stream.live.values())
         [found] = stream.finish()
     assert len(found.dists) == frames - direct_pass.OVERLAP
+
+
+def test_batches_of_the_detector_are_small(clip, nets):
+    """However few frames are looked at, and however many where a face comes and goes."""
+    sizes = []
+
+    class Coming(Whole):
+        def detect_batch(self, images, conf_th, scales):
+            sizes.append(len(images))
+            found = super().detect_batch(images, conf_th, scales)
+            return found if len(sizes) > 1 else [self.rows[:0], *found[1:]]
+
+    direct.run(
+        clip, detector=Coming([(90, 50, 210, 170)]), net=nets["net"], settings=replace(SMALL, detect_every=40)
+    )
+    assert sum(sizes) > 40 and max(sizes) <= direct_pass.LARGEST_BATCH
 
 
 @pytest.mark.usefixtures("nothing_left_running")
