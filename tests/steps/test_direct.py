@@ -300,9 +300,7 @@ def test_batches_of_the_detector_are_small(clip, nets):
             found = super().detect_batch(images, conf_th, scales)
             return found if len(sizes) > 1 else [self.rows[:0], *found[1:]]
 
-    direct.run(
-        clip, detector=Coming([(90, 50, 210, 170)]), net=nets["net"], settings=replace(SMALL, detect_every=40)
-    )
+    direct.run(clip, detector=Coming([(90, 50, 210, 170)]), net=nets["net"], settings=replace(SMALL, detect_every=40))
     assert sum(sizes) > 40 and max(sizes) <= direct_pass.LARGEST_BATCH
 
 
