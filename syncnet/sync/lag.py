@@ -42,7 +42,8 @@ class Lag:
 
     Attributes:
         ms: milliseconds by which the audio is early; negative if it is late. If it drifts, in the middle of the track.
-        error_ms: half-width of the 95 % interval of ``ms``; of the whole search if ``ms`` is at its edge, or beyond.
+        error_ms: half-width of the 95 % interval of ``ms``; of the whole search if ``ms`` is at its edge, or if
+            hardly any window has audio.
         drift_ms_per_min: milliseconds by which ``ms`` grows in a minute; None for a track of at most 20 s, and at the
             edge of the search.
         drift_error_ms_per_min: half-width of the 95 % interval of the drift; None without drift.
@@ -111,7 +112,7 @@ def measure(dists: np.ndarray, *, audio: range | None = None, zero_ms: float = 0
 
     near = np.arange(max(0, best - REACH), min(columns, best + REACH + 1))
     curves = squares[existing(near[0], near[-1]), near[0] : near[-1] + 1]
-    if not 0 < best < columns - 1 or not len(curves):
+    if not 0 < best < columns - 1 or len(curves) < FEWEST_BLOCKS:
         return Lag(milliseconds(best), float(vshift * MILLISECONDS_PER_FRAME))
     complete = squares[existing(0, columns - 1)]
     if len(complete) > DRIFT_SECONDS * FRAME_RATE:
