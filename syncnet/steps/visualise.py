@@ -132,7 +132,7 @@ def open_frames(layout: Layout, pipeline: dict[str, Any] | None) -> Iterator[tup
 
         video = check_input(pipeline["videofile"], advice=": the frames are read from it: put it back")
         extract_audio(video, layout, pipeline["recipe"])
-        with contextlib.closing(read_ahead(read_bgr(video), lambda found: found[1])) as images:
+        with contextlib.closing(read_ahead(read_bgr(video), lambda image: image)) as images:
             yield images, None
         return
     files = frame_files(layout.frames)
