@@ -126,7 +126,8 @@ class Follower:
         """
         if self.looked is None:
             return False
-        before = [chain.faces[-1] for chain in self.open]
+        # one that is missing for too long may have come back in time, in a frame between
+        before = [c.faces[-1] for c in self.open if all(f.frame - c.last <= self.num_failed_det for f in faces)]
         new = (f for f in faces if not any(iou(f.bbox, b.bbox) > TRACK_IOU for b in before))
         lost = (b for b in before if b.frame == self.looked and not any(iou(f.bbox, b.bbox) > TRACK_IOU for f in faces))
         return any(size_of(face) >= least_size for several in (new, lost) for face in several)

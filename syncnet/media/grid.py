@@ -30,6 +30,8 @@ Frame = TypeVar("Frame")
 
 DECODER_THREADS = 4
 TIME_TOLERANCE = 1e-6  # seconds; time stamps are sums of binary fractions
+LONGEST_STILL = 3600  # seconds that a picture may last; a later time stamp is damaged
+FARTHEST_BACK = 1.0  # seconds by which a time stamp may go back unnoticed
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,10 @@ class Grid:
         last: float | None = None
         for frame in decoded(self.container, self.stream, self._complain):
             time = (last + usual if last is not None else 0.0) if frame.time is None else frame.time
+            if last is not None and not last - FARTHEST_BACK <= time <= last + LONGEST_STILL:
+                self._complain(f"time stamps jump from {last:.2f} to {time:.2f} s")
+                if time > last:
+                    return
             if last is not None and time <= last + TIME_TOLERANCE:
                 continue  # a player does not show it
             last = time

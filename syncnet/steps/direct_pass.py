@@ -128,6 +128,8 @@ class Lips:
             windows.waiting.append((windows.first, self.workers.run(self._distances, batch, windows.first)))
             windows.first += len(batch) - OVERLAP
             del windows.crops[: len(batch) - OVERLAP]
+        if rest:
+            windows.crops.clear()
         windows.settle()
 
     def dists(self, windows: Windows) -> np.ndarray:
@@ -412,6 +414,8 @@ class DirectPass:
         for frame in range(self.oldest, oldest):
             del self.pictures[frame]
         self.oldest = max(self.oldest, oldest)
+        for windows in self.finishing:
+            windows.settle()
         self.finishing = [windows for windows in self.finishing if windows.waiting]
         needed = (windows.needed for windows in (*self.live.values(), *self.finishing))
         self.lips.audio.forget(min([self.oldest, *needed]) - self.lips.vshift)
