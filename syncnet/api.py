@@ -295,6 +295,8 @@ def score_frames(
     from syncnet.steps.direct import DirectSettings
 
     check_mode(defaults.DIRECT, precision=precision)
+    if boxes is not None and face_crops:
+        raise UsageError("boxes: a face crop has none: give either boxes or face_crops=True")
     given = memory.check(frames, audio, frame_rate=frame_rate, sample_rate=sample_rate, boxes=boxes)
     settings = DirectSettings(crop_scale=crop_scale, face_crops=face_crops, vshift=vshift, batch_size=batch_size)
     found = memory.run(

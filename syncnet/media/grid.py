@@ -30,7 +30,7 @@ Frame = TypeVar("Frame")
 
 DECODER_THREADS = 4
 TIME_TOLERANCE = 1e-6  # seconds; time stamps are sums of binary fractions
-LONGEST_STILL = 3600  # seconds that a picture may last; a later time stamp is damaged
+LONGEST_STILL = 3600  # seconds that a picture or a hole in the sound may last; a later time stamp is damaged
 FARTHEST_BACK = 1.0  # seconds by which a time stamp may go back unnoticed
 
 

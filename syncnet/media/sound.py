@@ -13,7 +13,7 @@ from syncnet import reasons
 from syncnet.constants import SAMPLE_RATE
 from syncnet.errors import MediaError
 from syncnet.media.containers import MICROSECONDS, decodable, open_container
-from syncnet.media.grid import decoded
+from syncnet.media.grid import LONGEST_STILL, decoded
 
 if TYPE_CHECKING:
     import os
@@ -91,6 +91,7 @@ class Sound:
             self.chunks = self._placed(zero, before)
             self.parts: deque[np.ndarray] = deque()
             self.first = self.position = self.kept = 0  # position: after what was read; kept: start of ``parts``
+            self.needed = -before  # samples before it have been forgotten
             self.end: int | None = None if self.exists else 0
             if self.exists:
                 self._advance()
@@ -125,8 +126,12 @@ class Sound:
         return self.position
 
     def forget(self, before: int) -> None:
-        """Free the memory of samples before a number."""
-        while self.parts and self.kept + len(self.parts[0]) <= before:
+        """Free the memory of samples before a number, also of those that have not been read yet."""
+        self.needed = max(self.needed, before)
+        self._drop()
+
+    def _drop(self) -> None:
+        while self.parts and self.kept + len(self.parts[0]) <= self.needed:
             self.kept += len(self.parts.popleft())
 
     def _advance(self) -> None:
@@ -142,6 +147,7 @@ class Sound:
             self.parts.append(np.zeros(at - self.position, np.int16))
         self.parts.append(samples)
         self.position = at + len(samples)
+        self._drop()
 
     def _placed(self, zero: float, before: int) -> Iterator[tuple[int, np.ndarray]]:
         """Yield pieces of sound, each with the number of its first sample, in order and without overlap."""
@@ -172,6 +178,8 @@ class Sound:
         for frame in decoded(self.container, self.stream, lambda detail: None):
             time = expected if frame.time is None else frame.time
             found = frame.format.name, frame.layout.name, frame.sample_rate
+            if resampler is not None and time > expected + LONGEST_STILL:
+                break
             if resampler is None or found != kind or abs(time - expected) > STEP_TOLERANCE:
                 if resampler is not None:
                     yield from pieces(resampler.resample(None))

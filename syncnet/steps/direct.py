@@ -305,7 +305,7 @@ def conclude(
         scores, [int(track.frame[0]) for track in tracks], threshold=defaults.SPEAKER_THRESHOLD
     )
     spans = [span_record(span) for span in speaking]
-    faces = None if settings.face_crops else summarise(seen)
+    faces = summarise(seen) if seen.faces else None  # None: none was looked for
     scenes = [Scene(start, end) for start, end in zip([0, *seen.cuts], [*seen.cuts, seen.frames])]
     why = explain(
         Tracking(tracks=tracks, longest=seen.longest, largest=seen.largest),
@@ -391,16 +391,22 @@ def make_recipe(
 ) -> Recipes:
     """Return everything that a score depends on, in the two parts of scores.json."""
     detection = {"s3fd_weights": weights_record(detector.weights), "device": str(detector.device)} if detector else {}
+    sound = {"audio": str(audio) if audio else None, "audio_stream": audio_stream}
     return Recipes(
-        pipeline={**asdict(settings), **detection, "mode": defaults.DIRECT, "versions": versions(defaults.DIRECT)},
+        pipeline={
+            **asdict(settings),
+            **detection,
+            **sound,
+            "mode": defaults.DIRECT,
+            "versions": versions(defaults.DIRECT),
+        },
         syncnet={
             **score_step.scoring_recipe(
                 net, batch_size=settings.batch_size, vshift=settings.vshift, mode=defaults.DIRECT
             ),
             "mode": defaults.DIRECT,
             "precision": net.precision,
-            "audio": str(audio) if audio else None,
-            "audio_stream": audio_stream,
+            **sound,
             "speaker_threshold": defaults.SPEAKER_THRESHOLD,
         },
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -320,7 +321,9 @@ class DirectPass:
         """
         step = self.settings.detect_every
         while True:
-            cut = next((cut for cut in self.cuts.known if cut > self.scene), self.seen.frames if final else None)
+            known = self.cuts.known
+            after = bisect.bisect_right(known, self.scene)
+            cut = known[after] if after < len(known) else self.seen.frames if final else None
             end = cut if cut is not None and (final or cut <= self.cuts.settled) else None
             if end is not None and self.next_look >= end:
                 if self.last_look < end - 1:
@@ -340,11 +343,13 @@ class DirectPass:
         """Look for faces in a frame, together with a few others."""
         self.batch.append(frame)
         self.last_look = frame
-        picture = self.pictures[frame]
-        pixels = picture.width * picture.height
-        fitting = min(LARGEST_BATCH, batch_size(pixels, self.settings.facedet_scale))
-        if len(self.batch) >= max(fitting, GPU_BATCH if isinstance(picture, DevicePicture) else 1):
+        if len(self.batch) >= self._batch_size(self.pictures[frame]):
             self._look_now()
+
+    def _batch_size(self, picture: AnyPicture | DevicePicture) -> int:
+        """Return the number of pictures of a batch of the detector."""
+        fitting = min(LARGEST_BATCH, batch_size(picture.width * picture.height, self.settings.facedet_scale))
+        return max(fitting, GPU_BATCH if isinstance(picture, DevicePicture) else 1)
 
     def _look_now(self) -> None:
         if self.batch:
@@ -390,7 +395,9 @@ class DirectPass:
         before, least = self.follower.looked, self.settings.min_face_size * NEARLY
         if before is not None and before < frame - 1 and self.follower.unsettled(faces, least_size=least):
             between = range(before + 1, frame)
-            for index, of_frame in zip(between, self._detect(between).result()):
+            size = self._batch_size(self.pictures[frame])
+            batches = [self._detect(between[at : at + size]) for at in range(0, len(between), size)]
+            for index, of_frame in zip(between, (found for batch in batches for found in batch.result())):
                 self._link(index, of_frame)
         self._link(frame, faces)
         self._crop()

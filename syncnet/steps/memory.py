@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 BOX_VALUES = 4
 COLOURS = 3
+MOST_CHANNELS = 64  # more are samples x channels
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,14 @@ def check(frames: Any, audio: Any, *, frame_rate: float, sample_rate: int, boxes
     if not images.size:
         raise UsageError(f"frames: {kind(images)}: there is none")
     floating = np.issubdtype(sound.dtype, np.floating)
-    if sound.ndim not in (1, 2) or not (floating or sound.dtype == np.int16):
+    channels = 1 if sound.ndim == 1 else len(sound) if sound.ndim == 2 else 0
+    if not 1 <= channels <= MOST_CHANNELS or not (floating or sound.dtype == np.int16):
         raise UsageError(f"audio: {kind(sound)}: must be samples or channels x samples, int16 or float from -1 to 1")
     if floating and not np.isfinite(sound).all():
         raise UsageError("audio: has NaN or infinite samples")
     if not 0 < frame_rate < math.inf:
         raise UsageError(f"frame_rate {frame_rate}: must be a number above 0")
-    if sample_rate != int(sample_rate) or sample_rate < 1:
+    if not 1 <= sample_rate < math.inf or sample_rate != int(sample_rate):
         raise UsageError(f"sample_rate {sample_rate}: must be a whole number above 0")
     corners = None
     if boxes is not None:

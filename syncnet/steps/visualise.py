@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import wave
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from syncnet.constants import SAMPLE_RATE
 from syncnet.defaults import DIRECT, SPEAKER_THRESHOLD
 from syncnet.errors import SyncNetError
 from syncnet.faces.crops import video_writer
 from syncnet.media import conversions
-from syncnet.media.containers import find_sound
 from syncnet.media.frames import read_ahead, read_frame
 from syncnet.progress import Progress, silent
 from syncnet.results.layout import Layout, check_input, frame_files, make_folder, new_file
@@ -143,18 +144,35 @@ def open_frames(layout: Layout, pipeline: dict[str, Any] | None) -> Iterator[tup
 
 
 def extract_audio(video: Path, layout: Layout, recipe: dict[str, Any]) -> None:
-    """Extract the audio that direct mode scored.
+    """Extract the audio that direct mode scored, from the first picture on.
 
     Args:
         video: path of the video.
         layout: ``Layout``.
         recipe: recipe of direct mode, with ``audio`` and ``audio_stream`` if the user chose the sound.
     """
-    source = Path(recipe.get("audio") or video)
-    sound = find_sound(source, audio_stream=recipe.get("audio_stream"))
+    from syncnet.media.grid import Grid
+    from syncnet.media.sound import Sound
+
+    source = recipe.get("audio")
+    with Grid(video) as grid:
+        start, delay = grid.start, grid.delay
+    sound = Sound(
+        check_input(source, advice=": its sound was scored: put it back") if source else video,
+        zero=None if source else start,
+        after=delay,
+        stream=recipe.get("audio_stream"),
+    )
     make_folder(layout.audio.parent)
-    with new_file(layout.audio) as temporary:
-        conversions.start_audio(source, temporary, streams=sound.streams, index=sound.index).finish()
+    with contextlib.closing(sound), new_file(layout.audio) as temporary, wave.open(str(temporary), "wb") as output:
+        output.setnchannels(1)
+        output.setsampwidth(2)
+        output.setframerate(SAMPLE_RATE)
+        at = 0
+        while (end := min(sound.length(at + SAMPLE_RATE), at + SAMPLE_RATE)) > at:
+            output.writeframes(sound.read(at, end).tobytes())
+            sound.forget(end)
+            at = end
 
 
 def faces_by_frame(

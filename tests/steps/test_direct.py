@@ -15,6 +15,7 @@ import torch
 from syncnet import reasons
 from syncnet.errors import MediaError, WeightsError
 from syncnet.faces.detect import Detector
+from syncnet.media import conversions
 from syncnet.media.ffmpeg import Ffmpeg
 from syncnet.media.pictures import Pixels
 from syncnet.media.sound import SoundInMemory
@@ -78,9 +79,10 @@ def test_sample_as_in_published_mode(tmp_path):
         assert len(found.report["tracks"]) == len(expected)
         for ours, theirs in zip(found.report["tracks"], expected):
             for end in ("first_frame", "last_frame"):
-                assert abs(ours[end] - theirs[end]) < every, (every, end)
-            assert ours["offset"] == theirs["offset"]
-            assert ours["confidence"] == pytest.approx(theirs["confidence"], abs=0.6)
+                assert abs(ours[end] - theirs[end]) <= every, (every, end)
+            if theirs["confidence"] >= reasons.SURE_CONFIDENCE:
+                assert ours["offset"] == theirs["offset"]
+            assert ours["confidence"] == pytest.approx(theirs["confidence"], rel=0.06, abs=0.3)
             assert np.abs(np.subtract(ours["box"], theirs["box"])).max() <= 3
             assert ours["lse_c"] is None
         assert abs(found.report["lag_ms"]) < 12
@@ -220,7 +222,8 @@ def test_saved_results_can_be_shown(clip, nets, run, tmp_path, monkeypatch):
     """Nothing is left behind without ``save``, and run_visualise works with what it leaves."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    found = direct.run(clip, **nets, settings=SMALL)
+    wav = clips.write_audio(clip.with_name("long.wav"), clips.flashes(100))
+    found = direct.run(clip, **nets, settings=SMALL, audio=wav)
     assert list(tmp_path.iterdir()) == []
     layout = Layout(tmp_path / "data", "me")
     direct.save(found, layout)
@@ -228,6 +231,7 @@ def test_saved_results_can_be_shown(clip, nets, run, tmp_path, monkeypatch):
     ran = run("run_visualise", "--data_dir", layout.data_dir, "--reference", "me")
     assert ran.code == 0, "\n".join(ran.err)
     assert len(clips.decode(layout.video_out)) == 90
+    np.testing.assert_array_equal(conversions.read_wav(layout.audio), conversions.read_wav(wav))
 
 
 class Whole(Detector):
@@ -245,7 +249,7 @@ class Whole(Detector):
 @pytest.mark.usefixtures("nothing_left_running")
 def test_memory_is_bounded(nets):
     """However long the video, few pictures are held, and nothing of a face that has gone but its distances."""
-    frames, held, most = 1500, weakref.WeakSet(), 0
+    frames, held, most = 900, weakref.WeakSet(), 0
     scenes = [np.full((120, 160, 3), 250 * (index % 2), np.uint8) for index in range(frames // 60)]
     sound = SoundInMemory(np.zeros(frames * 640, np.int16))
     detector = Whole([(10, 10, 70, 70), (80, 20, 150, 90)])
@@ -253,7 +257,7 @@ def test_memory_is_bounded(nets):
         for index in range(frames):
             picture = Held(scenes[index // 60])
             held.add(picture)
-            stream.add(picture)
+            stream.add(direct_pass.prepare(picture, None))
             del picture
             most = max(most, len(held))
         tracks = stream.finish()
@@ -280,10 +284,26 @@ def test_a_long_face_that_is_too_short_yet(nets):
     settings = replace(SMALL, min_track=600)
     with direct.open_pass(sound, detector=detector, net=nets["net"], settings=settings) as stream:
         for _ in range(frames):
-            stream.add(Pixels(np.zeros((120, 160, 3), np.uint8)))
+            stream.add(direct_pass.prepare(Pixels(np.zeros((120, 160, 3), np.uint8)), None))
             assert all(len(w.crops) < direct_pass.UNCONFIRMED + 100 for w in stream.live.values())
         [found] = stream.finish()
     assert len(found.dists) == frames - direct_pass.OVERLAP
+
+
+def test_batches_of_the_detector_are_small(clip, nets):
+    """However few frames are looked at, and however many where a face comes and goes."""
+    sizes = []
+
+    class Coming(Whole):
+        def detect_batch(self, images, conf_th, scales):
+            sizes.append(len(images))
+            found = super().detect_batch(images, conf_th, scales)
+            return found if len(sizes) > 1 else [self.rows[:0], *found[1:]]
+
+    direct.run(
+        clip, detector=Coming([(90, 50, 210, 170)]), net=nets["net"], settings=replace(SMALL, detect_every=40)
+    )
+    assert sum(sizes) > 40 and max(sizes) <= direct_pass.LARGEST_BATCH
 
 
 @pytest.mark.usefixtures("nothing_left_running")

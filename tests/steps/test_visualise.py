@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import sys
-from types import SimpleNamespace
 
 import clips
 import cv2
@@ -14,6 +12,7 @@ from checks import one_error
 from syncnet.errors import SyncNetError
 from syncnet.media import conversions
 from syncnet.media.conversions import frame_count
+from syncnet.media.ffmpeg import Ffmpeg
 from syncnet.results.step_files import SavedTrack, load_pickle, save_pickle
 from syncnet.steps import visualise
 
@@ -64,16 +63,14 @@ def test_video(results, run):
 
 
 @pytest.fixture
-def direct(results, face_clip, tmp_path, monkeypatch):
-    """Results as direct mode writes them, without frames, audio and crops; the grid is the frames as decoded."""
+def direct(results, face_clip, tmp_path):
+    """Results as direct mode writes them, without frames, audio and crops."""
     video = shutil.copy(face_clip, tmp_path / "video.mp4")
     for step in ("pyframes", "pyavi", "pycrop"):
         shutil.rmtree(results.folder(step))
     pipeline = json.loads(results.pipeline.read_text())
     pipeline["videofile"], pipeline["recipe"] = str(video), {"mode": "direct"}
     results.pipeline.write_text(json.dumps(pipeline))
-    grid = SimpleNamespace(read_bgr=lambda path: enumerate(clips.decode(path)))
-    monkeypatch.setitem(sys.modules, "syncnet.media.grid", grid)
     return results
 
 
@@ -97,6 +94,18 @@ def test_sound_that_direct_mode_was_given(direct, run, tmp_path):
     assert run("run_visualise", "--data_dir", direct.data_dir, "--reference", direct.reference).code == 0
     samples = conversions.read_wav(direct.audio)
     assert np.argmax(np.abs(np.fft.rfft(samples))) * 16000 / len(samples) == pytest.approx(900, abs=3)
+
+
+def test_sound_of_a_video_that_starts_late(direct, run, tmp_path):
+    """What sounds before the first picture is left out, as in the scores."""
+    late = tmp_path / "late.mkv"
+    inputs = ("-itsoffset", "0.5", "-i", tmp_path / "video.mp4", "-i", tmp_path / "video.mp4")
+    Ffmpeg([*inputs, "-map", "0:v", "-map", "1:a", "-c", "copy", late], source=late).finish()
+    pipeline = json.loads(direct.pipeline.read_text())
+    pipeline["videofile"] = str(late)
+    direct.pipeline.write_text(json.dumps(pipeline))
+    assert run("run_visualise", "--data_dir", direct.data_dir, "--reference", direct.reference).code == 0
+    assert len(conversions.read_wav(direct.audio)) == pytest.approx(1.1 * 16000, abs=800)
 
 
 def test_video_of_direct_mode_that_is_gone(direct, run, tmp_path):
