@@ -1,6 +1,7 @@
 # make demo          download the published weights if possible, and run all scripts on the sample video
 # make test          run the linters and all tests
 # make bench         run the benchmarks
+# make bench-direct  run the benchmarks of direct mode
 # make test-ffmpeg   run all tests that involve ffmpeg with several versions of it, and print a table of scores;
 #                    FFMPEG_TESTS="tests/steps/test_parity.py" selects tests
 #
@@ -23,7 +24,7 @@ FFMPEG_TESTS = tests/media tests/steps tests/faces tests/sync/test_clip_score.py
 	tests/filter/test_videos.py
 FFMPEG_VIDEOS = data/sample.mp4
 
-.PHONY: demo test lint bench install clean test-ffmpeg
+.PHONY: demo test lint bench bench-direct install clean test-ffmpeg
 
 demo: $(VENV)/requirements
 	@echo "== Published weights and demo clip (for the reference's own numbers)"
@@ -56,6 +57,11 @@ bench: $(VENV)/requirements
 	$(RUN) -m benchmarks.stages
 	$(RUN) -m benchmarks.processes
 	$(RUN) -m benchmarks.filter
+
+bench-direct: $(VENV)/requirements
+	$(RUN) -m benchmarks.direct
+	$(RUN) -m benchmarks.truth
+	$(RUN) -m benchmarks.agreement
 
 test-ffmpeg: $(VENV)/requirements-dev $(FFMPEG_PACKAGES:%=$(VENV)/ffmpegs/%)
 	@for ffmpeg in $(FFMPEGS); do \

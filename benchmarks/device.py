@@ -3,9 +3,9 @@
     python -m benchmarks.device
     python -m benchmarks.device --size 1280x720 --seconds 60
 
-The video is data/sample.mp4, looped and scaled. "decode" is what the decoder gives alone, "prepare" also makes the small
-pictures for scene cuts and copies the pictures to the GPU, and the rest is the whole of direct mode, with the starter
-weights and with the same padded to the published size.
+The video is data/sample.mp4, looped and scaled. "decode" is what the decoder gives alone, "prepare" also makes the
+small pictures for scene cuts and copies the pictures to the GPU, and the rest is the whole of direct mode, with the
+starter weights and with the same padded to the published size.
 """
 
 import argparse

@@ -148,6 +148,7 @@ def test_the_wheel_has_the_suite_and_nothing_else(wheel):
     sources = {str(path.relative_to(ROOT)) for top in ("syncnet", "detectors") for path in (ROOT / top).rglob("*.py")}
     assert sources <= names
     assert {"syncnet/starter/syncnet.pt", "syncnet/starter/s3fd.pt", "syncnet/starter/MODEL_CARD.md"} <= names
+    assert "syncnet/starter/lag_zero.json" in names
 
 
 @pytest.mark.slow

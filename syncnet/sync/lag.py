@@ -15,12 +15,15 @@ import numpy as np
 from scipy.special import stdtrit
 
 from syncnet import reasons
-from syncnet.constants import FRAME_RATE, MILLISECONDS_PER_FRAME
+from syncnet.constants import FRAME_RATE, MILLISECONDS_PER_FRAME, WINDOW_FRAMES
 from syncnet.reasons import Reason
 
 REACH = 2  # columns on either side of the minimum in which a resampled curve may have its own
 BLOCK_WINDOWS = 8  # neighbouring windows share frames and phones, so they are resampled in blocks
 FEWEST_BLOCKS = 3
+# Windows share frames, so blocks are not independent: the covariance between blocks, relative to the variance of a
+# block's sum, times the length of a block.
+SHARED_WINDOWS = (WINDOW_FRAMES**2 - 1) / (3 * WINDOW_FRAMES)
 MOST_BLOCKS = 200  # longer tracks have longer blocks
 RESAMPLES = 400
 SURE = 0.975  # quantile that bounds a two-sided interval of 95 %
@@ -28,7 +31,7 @@ SURE = 0.975  # quantile that bounds a two-sided interval of 95 %
 DRIFT_SECONDS = 20  # longer tracks have a drift
 DRIFT_BLOCK_WINDOWS = FRAME_RATE
 LARGEST_DRIFT_MS_PER_MIN = 600
-NEWTON_STEPS = 6
+NEWTON_STEPS = 10
 MINUTE_WINDOWS = 60 * FRAME_RATE
 LEAST_ERROR_MS = 0.1  # in weights
 
@@ -39,7 +42,8 @@ class Lag:
 
     Attributes:
         ms: milliseconds by which the audio is early; negative if it is late. If it drifts, in the middle of the track.
-        error_ms: half-width of the 95 % interval of ``ms``; of the whole search if ``ms`` is at its edge, or beyond.
+        error_ms: half-width of the 95 % interval of ``ms``; of the whole search if ``ms`` is at its edge, or if
+            hardly any window has audio.
         drift_ms_per_min: milliseconds by which ``ms`` grows in a minute; None for a track of at most 20 s, and at the
             edge of the search.
         drift_error_ms_per_min: half-width of the 95 % interval of the drift; None without drift.
@@ -108,7 +112,7 @@ def measure(dists: np.ndarray, *, audio: range | None = None, zero_ms: float = 0
 
     near = np.arange(max(0, best - REACH), min(columns, best + REACH + 1))
     curves = squares[existing(near[0], near[-1]), near[0] : near[-1] + 1]
-    if not 0 < best < columns - 1 or not len(curves):
+    if not 0 < best < columns - 1 or len(curves) < FEWEST_BLOCKS:
         return Lag(milliseconds(best), float(vshift * MILLISECONDS_PER_FRAME))
     complete = squares[existing(0, columns - 1)]
     if len(complete) > DRIFT_SECONDS * FRAME_RATE:
@@ -116,11 +120,11 @@ def measure(dists: np.ndarray, *, audio: range | None = None, zero_ms: float = 0
         blocks -= np.median(blocks.mean(axis=0))
         times = np.arange(len(blocks)) * len(complete) / len(blocks)
         times -= times.mean()
-        line = fit_line(blocks, times)
+        line = fit_line(blocks, times, windows=len(complete))
         if line is not None:
             near = round(line.column) + np.arange(-REACH, REACH + 1)
             aligned = np.stack([interpolate(blocks, column + line.slope * times) for column in near], axis=1)
-            place, error = locate(aligned, aligned, 0.0)
+            place, error = locate(aligned, 0.0, windows=len(complete))
             return Lag(
                 milliseconds(near[0] + place),
                 error * MILLISECONDS_PER_FRAME,
@@ -129,7 +133,7 @@ def measure(dists: np.ndarray, *, audio: range | None = None, zero_ms: float = 0
             )
     usable = [squares[existing(k, k), k] for k in range(columns)]
     base = float(np.median([column.mean() for column in usable if len(column)]))
-    place, error = locate(curves, block_means(curves, BLOCK_WINDOWS), base)
+    place, error = locate(block_means(curves, BLOCK_WINDOWS), base, windows=len(curves))
     return Lag(milliseconds(near[0] + place), error * MILLISECONDS_PER_FRAME)
 
 
@@ -147,31 +151,33 @@ def resampled(blocks: np.ndarray) -> np.ndarray:
     return drawn @ blocks / count
 
 
-def half_width(estimates: np.ndarray, *, blocks: int, parameters: int) -> float:
+def half_width(estimates: np.ndarray, *, blocks: int, windows: int, parameters: int) -> float:
     """Return the half-width of the 95 % interval of a value, from its estimates on resampled blocks.
 
     Args:
         estimates: the estimates.
-        blocks: number of blocks, on which the small-sample correction depends.
+        blocks: number of blocks; few of them need a correction.
+        windows: number of windows in all blocks.
         parameters: number of values estimated from them.
     """
     free = max(1, blocks - parameters)
-    return float(estimates.std() * np.sqrt(blocks / free) * stdtrit(free, SURE))
+    apart = 1 - SHARED_WINDOWS * blocks / windows if windows > SHARED_WINDOWS * blocks else 1.0
+    return float(estimates.std() * np.sqrt(blocks / free / apart) * stdtrit(free, SURE))
 
 
-def locate(curves: np.ndarray, blocks: np.ndarray, base: float) -> tuple[float, float]:
-    """Find the minimum of the mean of some curves of squared distances.
+def locate(blocks: np.ndarray, base: float, *, windows: int) -> tuple[float, float]:
+    """Find the minimum of a curve of squared distances.
 
     Args:
-        curves: curves x columns.
-        blocks: means of independent blocks of the curves, blocks x columns.
+        blocks: the curve's blocks, blocks x columns.
         base: mean squared distance far from the minimum.
+        windows: number of windows in all blocks.
 
     Returns:
         Column of the minimum, and half-width of its 95 % interval.
     """
-    [place] = minima(curves.mean(axis=0, dtype=np.float64)[None], base)
-    error = half_width(minima(resampled(blocks), base), blocks=len(blocks), parameters=1)
+    [place] = minima(blocks.mean(axis=0)[None], base)
+    error = half_width(minima(resampled(blocks), base), blocks=len(blocks), windows=windows, parameters=1)
     return float(place), error
 
 
@@ -193,12 +199,13 @@ def interpolate(curves: np.ndarray, places: np.ndarray) -> np.ndarray:
     return (curves * np.sinc(places[:, None] - np.arange(curves.shape[1]))).sum(axis=1)
 
 
-def fit_line(curves: np.ndarray, times: np.ndarray) -> Line | None:
+def fit_line(curves: np.ndarray, times: np.ndarray, *, windows: int) -> Line | None:
     """Fit the line along which the squared distances are smallest.
 
     Args:
         curves: blocks x columns, minus the value far from the minimum.
         times: their times in windows, with a mean of zero.
+        windows: number of windows in all blocks.
 
     Returns:
         The line; None if it leaves the columns, or if there is no minimum.
@@ -210,23 +217,21 @@ def fit_line(curves: np.ndarray, times: np.ndarray) -> Line | None:
             return None
         before, middle, after = (interpolate(curves, places + step) for step in (-1, 0, 1))
         rise, bend = (after - before) / 2, after + before - 2 * middle
-        terms = np.stack([bend, bend * times, bend * times**2, rise, rise * times], axis=1)
+        terms = np.stack([bend, times, times**2, rise, rise * times], axis=1)
         [(right, steeper)] = newton_steps(terms.mean(axis=0)[None])
         column, slope = column + right, slope + steeper
-    if not np.isfinite(column + slope):
-        return None
     steps = newton_steps(resampled(terms))[:, 1]
-    return Line(float(column), float(slope), half_width(steps, blocks=len(times), parameters=2))
+    return Line(float(column), float(slope), half_width(steps, blocks=len(times), windows=windows, parameters=2))
 
 
 def newton_steps(terms: np.ndarray) -> np.ndarray:
-    """Solve for the changes of column and slope, N x 2, from the N x 5 means of the terms in ``fit_line``."""
-    bend, bend_time, bend_square, rise, rise_time = terms.T
-    scale = bend * bend_square - bend_time**2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        right = (bend_time * rise_time - bend_square * rise) / scale
-        steeper = (bend_time * rise - bend * rise_time) / scale
-    return np.stack([right, steeper], axis=1)
+    """Return the changes of column and slope, N x 2, from the N x 5 means of the terms in ``fit_line``.
+
+    Single blocks bend too irregularly, so all have the mean bend.
+    """
+    bend, time, square, rise, rise_time = terms.T
+    scale = np.maximum(bend, np.finfo(np.float32).tiny) * (square - time**2)
+    return np.stack([time * rise_time - square * rise, time * rise - rise_time], axis=1) / scale[:, None]
 
 
 def steepest(curves: np.ndarray, times: np.ndarray) -> tuple[float, float]:
