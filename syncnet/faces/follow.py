@@ -10,6 +10,7 @@ import numpy as np
 from syncnet.faces.crops import SMOOTHING, smooth
 from syncnet.faces.tracks import TRACK_IOU, Face, Path2D, Track, iou
 
+STILL_IOU = 0.85  # faces that overlap by more have hardly moved
 MARGIN = SMOOTHING // 2  # frames before and after a frame that its crop's position depends on
 
 
@@ -116,6 +117,20 @@ class Follower:
         self._close(lambda chain: True)
         self.scene += 1
         self.looked = None
+
+    def still(self, faces: Sequence[Face], *, least_size: float) -> bool:
+        """Return True if the faces of a frame are those of the frame looked at before, and have hardly moved.
+
+        Args:
+            faces, least_size: as in ``unsettled``.
+        """
+        before = [chain.faces[-1] for chain in self.open if chain.last == self.looked]
+
+        def all_near(these: Sequence[Face], those: Sequence[Face]) -> bool:
+            large = (face for face in these if size_of(face) >= least_size)
+            return all(any(iou(face.bbox, other.bbox) > STILL_IOU for other in those) for face in large)
+
+        return all_near(faces, before) and all_near(before, faces)
 
     def unsettled(self, faces: Sequence[Face], *, least_size: float) -> bool:
         """Return True if a face of a frame begins a chain, or one of the frame looked at before is missing in it.

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from syncnet.models.fast import FastSyncNet
 
 QUEUED = 2  # jobs that wait for each worker
-LARGEST_BATCH = 8  # frames of a detection batch; those between them stay in memory as well
+SPARSE = 2  # where faces hardly move they are looked for this many times less often
+LARGEST_BATCH = 4  # frames of a detection batch; those between them stay in memory as well
 GPU_BATCH = 8  # frames of a detection batch on a GPU
 UNCONFIRMED = 250  # frames of a face that wait for ``min_track``; longer ones are scored before it is reached
 NEARLY = 0.7  # of ``min_face_size``: faces from this size on are looked for in every frame where they come and go
@@ -317,9 +318,9 @@ class DirectPass:
     def _plan(self, *, final: bool = False) -> None:
         """Plan in which frames to look for faces, as far as the scenes are known.
 
-        These are every n-th frame of a scene, and its last one.
+        These are every n-th frame of a scene, and its last one; ``_follow`` adds others where faces move, come or go.
         """
-        step = self.settings.detect_every
+        step = self.settings.detect_every * (SPARSE if self.settings.detect_every > 1 else 1)
         while True:
             known = self.cuts.known
             after = bisect.bisect_right(known, self.scene)
@@ -391,16 +392,24 @@ class DirectPass:
             self._follow(frame, faces)
 
     def _follow(self, frame: int, faces: list[Face]) -> None:
-        """Link the faces of a frame to tracks; where faces come or go, look at the frames before it as well."""
-        before, least = self.follower.looked, self.settings.min_face_size * NEARLY
+        """Link the faces of a frame to tracks, after looking at frames before it if faces moved, came or went."""
+        least = self.settings.min_face_size * NEARLY
+        before, every = self.follower.looked, self.settings.detect_every
+        if before is not None and before + every < frame and not self.follower.still(faces, least_size=least):
+            self._follow(before + every, self._look_at([before + every])[0])
+            before = self.follower.looked
         if before is not None and before < frame - 1 and self.follower.unsettled(faces, least_size=least):
             between = range(before + 1, frame)
-            size = self._batch_size(self.pictures[frame])
-            batches = [self._detect(between[at : at + size]) for at in range(0, len(between), size)]
-            for index, of_frame in zip(between, (found for batch in batches for found in batch.result())):
+            for index, of_frame in zip(between, self._look_at(between)):
                 self._link(index, of_frame)
         self._link(frame, faces)
         self._crop()
+
+    def _look_at(self, frames: Sequence[int]) -> list[list[Face]]:
+        """Look for faces in frames at once: they depend on what was found around them."""
+        size = self._batch_size(self.pictures[frames[0]])
+        batches = [self._detect(frames[at : at + size]) for at in range(0, len(frames), size)]
+        return [faces for batch in batches for faces in batch.result()]
 
     def _link(self, frame: int, faces: list[Face]) -> None:
         self.seen.faces[frame] = faces
