@@ -68,7 +68,9 @@ def moved(path: Path, folder: Path, move: int, *, side: int | None) -> Path:
     paste = f"scale={side}:{side},pad={width}:{height}:(ow-iw)/2:(oh-ih)/2:color=gray" if side else "null"
     file = folder / f"{path.stem}{move:+d}.mp4"
     maps = ("-map", "0:v", "-map", "1:a", "-vf", paste, "-crf", "16", "-preset", "veryfast", "-pix_fmt", "yuv420p")
-    Ffmpeg(["-i", path, "-i", wav, *maps, "-c:a", "aac", "-shortest", *ERRORS_ONLY, file], source=path).finish()
+    Ffmpeg(
+        ["-i", path, "-i", wav, *maps, "-c:a", "aac", "-ar", "48000", "-shortest", *ERRORS_ONLY, file], source=path
+    ).finish()
     return file
 
 

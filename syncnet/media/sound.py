@@ -197,23 +197,23 @@ class SoundInMemory:
 
     Args:
         samples: at 16 kHz, mono, int16.
+        zero: index of the sample that is sample 0 of this object.
     """
 
-    first = 0
-
-    def __init__(self, samples: np.ndarray) -> None:
-        self.samples = samples
+    def __init__(self, samples: np.ndarray, *, zero: int = 0) -> None:
+        self.samples, self.zero, self.first = samples, zero, -zero
 
     def read(self, first: int, last: int) -> np.ndarray:
         """Return samples ``first`` to ``last`` (exclusive); zeros where there is no sound."""
         found = np.zeros(max(0, last - first), np.int16)
-        part = self.samples[max(0, first) : max(0, last)]
-        found[max(0, -first) : max(0, -first) + len(part)] = part
+        start, end = first + self.zero, last + self.zero
+        part = self.samples[max(0, start) : max(0, end)]
+        found[max(0, -start) : max(0, -start) + len(part)] = part
         return found
 
     def length(self, wanted: int) -> int:
-        """Return the number of samples."""
-        return len(self.samples)
+        """Return the number after the last sample."""
+        return len(self.samples) - self.zero
 
     def forget(self, before: int) -> None:
         """Do nothing: the samples belong to the caller."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from syncnet import defaults, reasons
-from syncnet.constants import MIN_FRAMES, SAMPLES_PER_FRAME
+from syncnet.constants import MILLISECONDS_PER_FRAME, MIN_FRAMES, SAMPLE_RATE, SAMPLES_PER_FRAME
 from syncnet.errors import WeightsError
 from syncnet.faces.crops import smooth
 from syncnet.faces.detect import Detector, Summary
@@ -59,6 +59,11 @@ logger = logging.getLogger("syncnet")
 
 UNMEASURED = "unmeasured"
 MILLISECONDS = 1000
+# Pictures are compared with the sound of this much later. The conversions of published mode have about this effect on
+# videos of 24 and 25 frames per second that are in step, and a confidence is lower the farther the lag is from whole
+# frames: so the confidences of both modes agree. The lag is corrected for it.
+PHASE_SAMPLES = SAMPLE_RATE * 16 // MILLISECONDS
+PHASE_MS = PHASE_SAMPLES * MILLISECONDS / SAMPLE_RATE
 
 
 @dataclass(frozen=True)
@@ -189,8 +194,8 @@ def run(
         clock.delay = grid.delay
         sound = Sound(
             source,
-            zero=None if audio else grid.start,
-            after=grid.delay,
+            zero=None if audio else grid.start + PHASE_SAMPLES / SAMPLE_RATE,
+            after=grid.delay + PHASE_SAMPLES / SAMPLE_RATE,
             stream=audio_stream,
             before=settings.vshift * SAMPLES_PER_FRAME,
         )
@@ -208,7 +213,8 @@ def run(
         tracks, seen = stream.finish(), stream.seen
         if grid.complaint:
             logger.warning("%s: damaged? using what can be read of it (%s)", videofile, grid.complaint)
-        audio_frames = min(seen.frames, max(0, sound.length(seen.frames * SAMPLES_PER_FRAME)) // SAMPLES_PER_FRAME)
+        length = sound.length(seen.frames * SAMPLES_PER_FRAME) + PHASE_SAMPLES
+        audio_frames = min(seen.frames, max(0, length) // SAMPLES_PER_FRAME)
         windows = stream.lips.audio.windows(seen.frames + settings.vshift)
     return conclude(
         tracks,
@@ -295,10 +301,11 @@ def conclude(
         found = lag.measure(
             score.dists,
             audio=range(windows.start - first, windows.stop - first),
-            zero_ms=zero or 0.0,
+            zero_ms=(zero or 0.0) + PHASE_MS,
             picture_ms=clock.mean_late_ms(track),
         )
         lags.append((score.confidence, found))
+        scores[index] = score = replace(score, offset=whole_frames(found, near=score.offset))
         numbers = score_record(score, vshift=settings.vshift, weights=net.weights, mode=defaults.DIRECT, lag=found)
         records.append({**place, **numbers})
     speaking = score_step.speakers(
@@ -325,6 +332,11 @@ def conclude(
         zero=UNMEASURED if zero is None else zero,
     )
     return DirectResult(report, pipeline, scores=scores, seen=seen)
+
+
+def whole_frames(found: lag.Lag, *, near: int) -> int:
+    """Return a lag in whole frames, at most one frame from the offset with the smallest mean distance."""
+    return min(max(round(found.ms / MILLISECONDS_PER_FRAME), near - 1), near + 1)
 
 
 def score_track(found: ScoredTrack, *, audio_frames: int, net: Net) -> scoring.SyncScore | Reason:

@@ -14,7 +14,16 @@ from syncnet.errors import UsageError
 from syncnet.media.grid import nearest_indices
 from syncnet.media.pictures import Pixels
 from syncnet.media.sound import SoundInMemory, resample
-from syncnet.steps.direct import Clock, DirectResult, DirectSettings, Net, conclude, make_recipe, open_pass
+from syncnet.steps.direct import (
+    PHASE_SAMPLES,
+    Clock,
+    DirectResult,
+    DirectSettings,
+    Net,
+    conclude,
+    make_recipe,
+    open_pass,
+)
 from syncnet.steps.direct_pass import prepare
 
 if TYPE_CHECKING:
@@ -97,7 +106,13 @@ def run(given: Given, *, detector: Detector | None, net: Net, settings: DirectSe
     boxes = None if given.boxes is None else given.boxes[[index for index, _ in chosen]]
     with contextlib.ExitStack() as stack:
         stream = stack.enter_context(
-            open_pass(SoundInMemory(given.samples), detector=detector, net=net, settings=settings, boxes=boxes)
+            open_pass(
+                SoundInMemory(given.samples, zero=PHASE_SAMPLES),
+                detector=detector,
+                net=net,
+                settings=settings,
+                boxes=boxes,
+            )
         )
         for index, _ in chosen:
             stream.add(prepare(Pixels(given.frames[index][..., ::-1]), None))

@@ -134,7 +134,9 @@ def measure(dists: np.ndarray, *, audio: range | None = None, zero_ms: float = 0
     usable = [squares[existing(k, k), k] for k in range(columns)]
     base = float(np.median([column.mean() for column in usable if len(column)]))
     place, error = locate(block_means(curves, BLOCK_WINDOWS), base, windows=len(curves))
-    return Lag(milliseconds(near[0] + place), error * MILLISECONDS_PER_FRAME)
+    # without a match the squared distances can have their minimum elsewhere: lag and offset must not contradict
+    column = min(max(near[0] + place, best - 1), best + 1)
+    return Lag(milliseconds(column), error * MILLISECONDS_PER_FRAME)
 
 
 def block_means(values: np.ndarray, length: int) -> np.ndarray:
