@@ -82,7 +82,7 @@ def test_sample_as_in_published_mode(tmp_path):
                 assert abs(ours[end] - theirs[end]) <= every, (every, end)
             if theirs["confidence"] >= reasons.SURE_CONFIDENCE:
                 assert ours["offset"] == theirs["offset"]
-            assert ours["confidence"] == pytest.approx(theirs["confidence"], rel=0.06, abs=0.3)
+            assert ours["confidence"] == pytest.approx(theirs["confidence"], rel=0.1, abs=0.3)
             assert np.abs(np.subtract(ours["box"], theirs["box"])).max() <= 3
             assert ours["lse_c"] is None
         assert abs(found.report["lag_ms"]) < 12
