@@ -61,7 +61,9 @@ bench: $(VENV)/requirements
 bench-direct: $(VENV)/requirements
 	$(RUN) -m benchmarks.direct
 	$(RUN) -m benchmarks.truth
+	$(RUN) -m benchmarks.lag_error
 	$(RUN) -m benchmarks.agreement
+	$(RUN) -m benchmarks.bias
 
 test-ffmpeg: $(VENV)/requirements-dev $(FFMPEG_PACKAGES:%=$(VENV)/ffmpegs/%)
 	@for ffmpeg in $(FFMPEGS); do \

@@ -66,6 +66,7 @@ PUBLISHED_FLAGS = {
         "reference": "",
     },
     "run_visualise": {"data_dir": "data/work", "videofile": "", "reference": "", "frame_rate": 25},
+    "score_video": {},  # the published suite has none
     "filter_videos_by_sync_score": {
         "min_confidence": 5.0,
         "max_abs_offset": 3,
