@@ -58,11 +58,12 @@ def main(args: argparse.Namespace) -> None:
     from syncnet.results.layout import check_input, clear_result
     from syncnet.results.step_files import save_json
 
-    check_input(args.videofile)
+    inputs = [check_input(args.videofile)]
+    if args.audio:
+        inputs.append(check_input(args.audio, advice=": check --audio"))
     layout = cli.required_reference(args) if args.reference else None
     if args.json:
-        for path in filter(None, (args.videofile, args.audio)):
-            clear_result(Path(args.json), videofile=path)
+        clear_result(Path(args.json), *inputs)
     score = api.score_video(
         args.videofile,
         **{name: getattr(args, name) for name in FLAGS},

@@ -23,6 +23,7 @@ from syncnet.faces.detect import Detector, Summary
 from syncnet.faces.follow import size_of
 from syncnet.faces.scenes import Scene, timecodes
 from syncnet.faces.tracks import Face, Track, Tracking
+from syncnet.media.containers import no_sound
 from syncnet.media.frames import read_ahead
 from syncnet.media.grid import Grid
 from syncnet.media.sound import Sound
@@ -196,6 +197,8 @@ def run(
         )
         stack.callback(sound.close)
         if not sound.exists:
+            if audio:
+                raise no_sound(source)
             return without_tracks(reasons.no_audio(), videofile=videofile, recipes=recipes)
         gpu = device_of(detector, net)
         pictures = stack.enter_context(
