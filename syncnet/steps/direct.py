@@ -17,7 +17,7 @@ import numpy as np
 
 from syncnet import defaults, reasons
 from syncnet.constants import MIN_FRAMES, SAMPLES_PER_FRAME
-from syncnet.errors import WeightsError
+from syncnet.errors import UsageError, WeightsError
 from syncnet.faces.crops import smooth
 from syncnet.faces.detect import Detector, Summary
 from syncnet.faces.follow import size_of
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("syncnet")
 
 UNMEASURED = "unmeasured"
+LEAST = {"detect_every": 1, "vshift": 1, "batch_size": 1, "min_track": 0, "num_failed_det": 0, "min_face_size": 0}
 MILLISECONDS = 1000
 
 
@@ -81,6 +82,14 @@ class DirectSettings(PipelineSettings):
     face_crops: bool = False
     vshift: int = defaults.VSHIFT
     batch_size: int = defaults.BATCH_SIZE
+
+    def __post_init__(self) -> None:
+        for name, least in LEAST.items():
+            value = getattr(self, name)
+            if not isinstance(value, int | np.integer) or value < least:
+                raise UsageError(f"{name}: {value!r} must be a whole number of at least {least}")
+        if not self.facedet_scale > 0 or not self.crop_scale >= 0:
+            raise UsageError(f"facedet_scale, crop_scale: {self.facedet_scale}, {self.crop_scale}: must be positive")
 
 
 DEFAULT_SETTINGS = DirectSettings()
