@@ -38,7 +38,7 @@ def main(args: argparse.Namespace) -> None:
     check_input(args.videofile)
     make_folder(folder, flag="--tmp_dir")
     if args.json:
-        clear_result(Path(args.json), videofile=args.videofile)
+        clear_result(Path(args.json), args.videofile)
     settings = {"batch_size": args.batch_size, "vshift": args.vshift, "face_crops": args.face_crops}
     score = net.score(args.videofile, folder=folder, **settings)
     for reason in score_warnings(score, vshift=args.vshift):

@@ -15,6 +15,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from syncnet import cli, defaults
+from syncnet.reasons import LOW_CONFIDENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,11 +59,12 @@ def main(args: argparse.Namespace) -> None:
     from syncnet.results.layout import check_input, clear_result
     from syncnet.results.step_files import save_json
 
-    check_input(args.videofile)
+    inputs = [check_input(args.videofile)]
+    if args.audio:
+        inputs.append(check_input(args.audio, advice=": check --audio"))
     layout = cli.required_reference(args) if args.reference else None
     if args.json:
-        for path in filter(None, (args.videofile, args.audio)):
-            clear_result(Path(args.json), videofile=path)
+        clear_result(Path(args.json), *inputs)
     score = api.score_video(
         args.videofile,
         **{name: getattr(args, name) for name in FLAGS},
@@ -100,7 +102,8 @@ def row(track: TrackScore) -> str:
     place = f"{track.track:5d} {track.start:8.2f} {track.end:8.2f}"
     if track.confidence is None or track.min_dist is None:
         return f"{place} {UNKNOWN:>7} {UNKNOWN:>14} {UNKNOWN:>11} {UNKNOWN:>9}"
-    lag = UNKNOWN if track.lag_ms is None else f"{track.lag_ms:.0f} +-{track.lag_error_ms:.0f}"
+    means_nothing = track.lag_ms is None or LOW_CONFIDENCE in [reason.code for reason in track.reasons]
+    lag = UNKNOWN if means_nothing else f"{track.lag_ms:.0f} +-{track.lag_error_ms:.0f}"
     return f"{place} {track.offset:7d} {lag:>14} {track.confidence:11.3f} {track.min_dist:9.3f}"
 
 

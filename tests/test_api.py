@@ -199,6 +199,7 @@ IMAGES, SOUND = np.zeros((8, 20, 20, 3), np.uint8), np.zeros(5120, np.int16)
         (IMAGES, SOUND[None, None], {}, "audio"),
         (IMAGES, np.stack([SOUND, SOUND], 1), {}, "audio"),
         (IMAGES, np.full(5120, np.nan), {}, "audio"),
+        (IMAGES, np.full(5120, 8000.0), {}, "audio"),
         (IMAGES, SOUND, {"frame_rate": 0}, "frame_rate"),
         (IMAGES, SOUND, {"frame_rate": float("nan")}, "frame_rate"),
         (IMAGES, SOUND, {"sample_rate": 0}, "sample_rate"),
@@ -207,6 +208,9 @@ IMAGES, SOUND = np.zeros((8, 20, 20, 3), np.uint8), np.zeros(5120, np.int16)
         (IMAGES, SOUND, {"boxes": np.zeros((7, 4))}, "boxes"),
         (IMAGES, SOUND, {"boxes": np.zeros((8, 4))}, "boxes"),
         (IMAGES, SOUND, {"boxes": np.full((8, 4), np.nan)}, "boxes"),
+        (IMAGES, SOUND, {"boxes": np.full((8, 4), 1e6)}, "boxes"),
+        (IMAGES, SOUND, {"vshift": 0}, "vshift"),
+        (IMAGES, SOUND, {"batch_size": 0}, "batch_size"),
         (IMAGES, SOUND, {"boxes": np.ones((8, 4)), "face_crops": True}, "boxes"),
         (IMAGES, SOUND, {"precision": "float16"}, "--precision"),
     ],
@@ -221,6 +225,14 @@ def test_what_cannot_be_scored(frames, audio, changes, word, options):
 def test_modes_that_do_not_exist(changes, material, options):
     with pytest.raises(UsageError, match="--"):
         score_video(material[2], **changes, **options)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"detect_every": 0}, {"vshift": 0}, {"batch_size": 1.5}, {"min_track": -1}, {"facedet_scale": 0}]
+)
+def test_settings_that_cannot_work(changes, material, options):
+    with pytest.raises(UsageError, match=f"^{next(iter(changes))}"):
+        score_video(material[2], **{**options, **changes})
 
 
 @pytest.mark.parametrize("audio", [SOUND[:0], np.zeros((2, 0), np.float32), SOUND[:640]])

@@ -132,7 +132,7 @@ def test_help_is_quick(script):
     assert "--verbose" in done.stdout
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", PUBLISHED_FLAGS)
 def test_published_flags_and_defaults_stay(script):
     found = flags(script)
     assert {name: found.get(name, "missing") for name in PUBLISHED_FLAGS[script]} == PUBLISHED_FLAGS[script]

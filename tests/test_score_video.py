@@ -140,6 +140,8 @@ def test_errors_are_one_line(mode, score, clip, tmp_path):
     one_error(score(tmp_path / "gone.mp4", "--mode", mode, "--quiet"), "gone.mp4", "no such file")
     one_error(score(clip, "--mode", mode, "--quiet", "--audio", tmp_path / "gone.wav"), "gone.wav", "--audio")
     one_error(score(clip, "--mode", mode, "--quiet", "--audio", text), text, "not a media file")
+    silent = clips.make(tmp_path / "silent.mp4", clips.canvas(seconds=1.4))
+    one_error(score(clip, "--mode", mode, "--quiet", "--audio", silent), silent, "no audio stream", "--audio")
     one_error(score(clip, "--mode", mode, "--quiet", "--audio_stream", 5), clip.name, "--audio_stream 5")
     one_error(score(clip, "--mode", mode, "--quiet", "--initial_model", text), text)
     if mode == "published":
@@ -157,10 +159,13 @@ def test_flags_that_cannot_work(argv, score, clip):
 
 def test_the_input_is_never_overwritten(score, clip, tmp_path):
     path = shutil.copy(clip, tmp_path / "a.mkv")
-    ran = score(path, "--json", path)
-    assert ran.code in (1, 2) and len(ran.err) == 1
+    sound = shutil.copy(clip.with_name("early.wav"), tmp_path / "a.wav")
+    for result in (path, sound):
+        one_error(score(path, "--audio", sound, "--json", result), result, "never overwritten", code=2)
     assert path.read_bytes() == clip.read_bytes()
+    assert sound.read_bytes() == clip.with_name("early.wav").read_bytes()
 
 
 def test_a_json_that_cannot_be_written(score, clip, tmp_path):
-    one_error(score(clip, "--quiet", "--json", tmp_path / "gone" / "deep" / "a.json" / ""), "a.json")
+    for path in (tmp_path / "gone" / "a.json", tmp_path):
+        one_error(score(clip, "--quiet", "--json", path), path, "--json", code=2)

@@ -197,20 +197,32 @@ def find_sound(path: Path, *, audio_stream: int | None) -> Sound:
         MediaError: the file is not a media file, or does not have the stream.
     """
     with open_container(path) as container:
-        streams = container.streams.audio
-        audio = main_audio(container)
+        audio = main_audio(container) if audio_stream is None else numbered_audio(container, path, audio_stream)
         if audio is None:
-            raise MediaError(f"{path}: has no audio stream that can be decoded: name another file with --audio")
-        if audio_stream is not None:
-            if not 0 <= audio_stream < len(streams):
-                count = "1 audio stream" if len(streams) == 1 else f"{len(streams)} audio streams"
-                raise MediaError(f"{path}: has {count}, so --audio_stream {audio_stream} is not one: they count from 0")
-            audio = streams[audio_stream]
-            if audio.codec_context is None:
-                raise MediaError(
-                    f"{path}: audio stream {audio_stream} cannot be decoded: choose another --audio_stream"
-                )
+            raise no_sound(path)
         return Sound(path, audio.index, Streams(video=False, audio=True, sample_format=sample_format(audio)))
+
+
+def no_sound(path: str | os.PathLike[str]) -> MediaError:
+    """Return the error for a file that was chosen for its sound, but has none."""
+    return MediaError(f"{path}: has no audio stream that can be decoded: name another file with --audio")
+
+
+def numbered_audio(container: InputContainer, path: str | os.PathLike[str], number: int) -> AudioStream | None:
+    """Return the audio stream of this index among the audio streams; None if there is no audio at all.
+
+    Raises:
+        MediaError: there is no stream of this index, or it cannot be decoded.
+    """
+    streams = container.streams.audio
+    if not streams:
+        return None
+    if not 0 <= number < len(streams):
+        count = "1 audio stream" if len(streams) == 1 else f"{len(streams)} audio streams"
+        raise MediaError(f"{path}: has {count}, so --audio_stream {number} is not one: they count from 0")
+    if streams[number].codec_context is None:
+        raise MediaError(f"{path}: audio stream {number} cannot be decoded: choose another --audio_stream")
+    return streams[number]
 
 
 def main_video_index(path: str | os.PathLike[str]) -> int:

@@ -123,7 +123,8 @@ class Grid:
         usual = float(1 / rate) if rate else 1 / FRAME_RATE
         last: float | None = None
         for frame in decoded(self.container, self.stream, self._complain):
-            time = (last + usual if last is not None else 0.0) if frame.time is None else frame.time
+            found = seconds_of(frame, reordered=self.container.format.name == "avi")
+            time = (last + usual if last is not None else 0.0) if found is None else found
             if last is not None and not last - FARTHEST_BACK <= time <= last + LONGEST_STILL:
                 self._complain(f"time stamps jump from {last:.2f} to {time:.2f} s")
                 if time > last:
@@ -135,6 +136,19 @@ class Grid:
 
     def _complain(self, detail: str) -> None:
         self.complaint = detail
+
+
+def seconds_of(frame: VideoFrame, *, reordered: bool) -> float | None:
+    """Return the time stamp of a frame; None if it has none.
+
+    Args:
+        frame: the frame.
+        reordered: the container stores no presentation times (AVI). Those that libavformat makes up for it go back
+            and forth where frames are reordered (H.264), so decoding times count, as in ffmpeg and published mode.
+    """
+    if reordered:
+        return None if frame.dts is None or frame.time_base is None else float(frame.dts * frame.time_base)
+    return frame.time
 
 
 def decoded(container: InputContainer, stream: Any, complain: Callable[[str], None]) -> Iterator[Any]:

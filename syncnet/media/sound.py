@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING
 import av
 import numpy as np
 
-from syncnet import reasons
 from syncnet.constants import SAMPLE_RATE
-from syncnet.errors import MediaError
-from syncnet.media.containers import MICROSECONDS, decodable, open_container
+from syncnet.media.containers import MICROSECONDS, decodable, numbered_audio, open_container
 from syncnet.media.grid import LONGEST_STILL, decoded
 
 if TYPE_CHECKING:
@@ -36,18 +34,9 @@ def choose_stream(container: InputContainer, path: str | os.PathLike[str], index
     Raises:
         MediaError: there is no stream of this index.
     """
-    streams = container.streams.audio
     if index is not None:
-        if index >= len(streams) or streams[index].codec_context is None:
-            raise MediaError(
-                f"{path}: has {len(streams)} audio streams: --audio_stream {index} is not one of 0 to "
-                f"{max(0, len(streams) - 1)}"
-                if streams
-                else f"{path}: {reasons.no_audio().text}",
-                code=reasons.NO_AUDIO,
-            )
-        return streams[index]
-    known = decodable(streams)
+        return numbered_audio(container, path, index)
+    known = decodable(container.streams.audio)
     marked = [stream for stream in known if stream.disposition & av.stream.Disposition.default]
     return next(iter(marked or known), None)
 

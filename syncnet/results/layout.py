@@ -312,18 +312,20 @@ def discard(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def clear_result(path: Path, *, videofile: str | Path) -> None:
+def clear_result(path: Path, *inputs: str | Path) -> None:
     """Remove a result of an earlier run, so that it is not mistaken for the result of a run that fails.
 
     Args:
         path: value of --json.
-        videofile: the input.
+        inputs: the files that are read.
 
     Raises:
-        UsageError: ``path`` is the input.
+        UsageError: ``path`` is an input, or no file can be there.
     """
-    if path.exists() and path.samefile(videofile):
+    if path.exists() and any(path.samefile(file) for file in inputs):
         raise UsageError(f"{path}: is the input, which is never overwritten: choose another --json")
+    if path.is_dir() or not path.resolve().parent.is_dir():
+        raise UsageError(f"{path}: is a folder, or in a folder that does not exist: choose another --json")
     if path.is_file():
         path.resolve().unlink()
 

@@ -17,12 +17,13 @@ import numpy as np
 
 from syncnet import defaults, reasons
 from syncnet.constants import MILLISECONDS_PER_FRAME, MIN_FRAMES, SAMPLE_RATE, SAMPLES_PER_FRAME
-from syncnet.errors import WeightsError
+from syncnet.errors import UsageError, WeightsError
 from syncnet.faces.crops import smooth
 from syncnet.faces.detect import Detector, Summary
 from syncnet.faces.follow import size_of
 from syncnet.faces.scenes import Scene, timecodes
 from syncnet.faces.tracks import Face, Track, Tracking
+from syncnet.media.containers import no_sound
 from syncnet.media.frames import read_ahead
 from syncnet.media.grid import Grid
 from syncnet.media.sound import Sound
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("syncnet")
 
 UNMEASURED = "unmeasured"
+LEAST = {"detect_every": 1, "vshift": 1, "batch_size": 1, "min_track": 0, "num_failed_det": 0, "min_face_size": 0}
 MILLISECONDS = 1000
 # Pictures are compared with the sound of this much later. The conversions of published mode have about this effect on
 # videos of 24 and 25 frames per second that are in step, and a confidence is lower the farther the lag is from whole
@@ -85,6 +87,14 @@ class DirectSettings(PipelineSettings):
     face_crops: bool = False
     vshift: int = defaults.VSHIFT
     batch_size: int = defaults.BATCH_SIZE
+
+    def __post_init__(self) -> None:
+        for name, least in LEAST.items():
+            value = getattr(self, name)
+            if not isinstance(value, int | np.integer) or value < least:
+                raise UsageError(f"{name}: {value!r} must be a whole number of at least {least}")
+        if not self.facedet_scale > 0 or not self.crop_scale >= 0:
+            raise UsageError(f"facedet_scale, crop_scale: {self.facedet_scale}, {self.crop_scale}: must be positive")
 
 
 DEFAULT_SETTINGS = DirectSettings()
@@ -201,6 +211,8 @@ def run(
         )
         stack.callback(sound.close)
         if not sound.exists:
+            if audio:
+                raise no_sound(source)
             return without_tracks(reasons.no_audio(), videofile=videofile, recipes=recipes)
         gpu = device_of(detector, net)
         pictures = stack.enter_context(
@@ -304,7 +316,8 @@ def conclude(
             zero_ms=(zero or 0.0) + PHASE_MS,
             picture_ms=clock.mean_late_ms(track),
         )
-        lags.append((score.confidence, found))
+        if abs(score.offset) < settings.vshift:  # else the true lag is not known
+            lags.append((score.confidence, found))
         scores[index] = score = replace(score, offset=whole_frames(found, near=score.offset))
         numbers = score_record(score, vshift=settings.vshift, weights=net.weights, mode=defaults.DIRECT, lag=found)
         records.append({**place, **numbers})

@@ -29,6 +29,8 @@ from syncnet.steps.direct_pass import prepare
 if TYPE_CHECKING:
     from syncnet.faces.detect import Detector
 
+LOUDEST = 100  # louder floats are 16-bit samples that were converted, not scaled
+LARGEST_BOX = 10  # times the larger side of the frames
 BOX_VALUES = 4
 COLOURS = 3
 MOST_CHANNELS = 64  # more are samples x channels
@@ -68,6 +70,8 @@ def check(frames: Any, audio: Any, *, frame_rate: float, sample_rate: int, boxes
         raise UsageError(f"audio: {kind(sound)}: must be samples or channels x samples, int16 or float from -1 to 1")
     if floating and not np.isfinite(sound).all():
         raise UsageError("audio: has NaN or infinite samples")
+    if floating and sound.size and abs(sound).max() > LOUDEST:
+        raise UsageError(f"audio: has samples of {abs(sound).max():.0f}: floats must be from -1 to 1: divide by 32768?")
     if not 0 < frame_rate < math.inf:
         raise UsageError(f"frame_rate {frame_rate}: must be a number above 0")
     if not 1 <= sample_rate < math.inf or sample_rate != int(sample_rate):
@@ -79,6 +83,8 @@ def check(frames: Any, audio: Any, *, frame_rate: float, sample_rate: int, boxes
             raise UsageError(f"boxes: {kind(corners)}: must be {len(images)} x 4, one x, y, width, height a frame")
         if not (np.isfinite(corners).all() and (corners[:, 2:] > 0).all()):
             raise UsageError("boxes: widths and heights must be above 0")
+        if corners[:, 2:].max() > LARGEST_BOX * max(images.shape[1:3]):
+            raise UsageError("boxes: much larger than the frames: give x, y, width and height in pixels")
         corners = np.concatenate([corners[:, :2], corners[:, :2] + corners[:, 2:]], axis=1)
     return Given(images, resample(sound, sample_rate=int(sample_rate)), float(frame_rate), corners)
 

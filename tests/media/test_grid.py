@@ -102,6 +102,15 @@ def test_time_stamps_before_zero(tmp_path):
     assert np.abs(late).max() < 1e-6
 
 
+def test_reordered_frames_in_a_container_without_presentation_times(tmp_path):
+    """Of H.264 in AVI, libavformat makes up presentation times that go back and forth."""
+    times, base = numbered.regular(25)
+    path = numbered.write(tmp_path / "a.avi", times, time_base=base, rate=Fraction(25), b_frames=2)
+    numbers, late, _ = shown(path)
+    assert numbers == list(range(50))
+    assert np.abs(late).max() < 1e-6
+
+
 class Frame:
     """What ``Grid`` needs of a decoded frame."""
 

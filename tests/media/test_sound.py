@@ -182,7 +182,7 @@ def test_the_stream_that_a_player_takes(tmp_path):
     unmarked = write(tmp_path / "unmarked.nut", [[(0, one)], [(0, two)]], default=None)
     np.testing.assert_array_equal(read(unmarked), one)
     np.testing.assert_array_equal(read(unmarked, stream=1), two)
-    with pytest.raises(MediaError, match=r"second\.mkv: has 2 audio streams: --audio_stream 2 is not one of 0 to 1"):
+    with pytest.raises(MediaError, match=r"second\.mkv: has 2 audio streams, so --audio_stream 2 is not one"):
         Sound(second, stream=2)
 
 
