@@ -119,13 +119,7 @@ def score_warnings(score: SyncScore, *, vshift: int) -> list[Reason]:
 
 def empty_record(reason: Reason) -> dict[str, Any]:
     """Return what replaces ``score_record`` for a track that cannot be scored."""
-    return {
-        **dict.fromkeys(SCORE_KEYS),
-        **lag_record(None),
-        "windows": 0,
-        **speaking_record(None, None),
-        "reasons": [asdict(reason)],
-    }
+    return {**dict.fromkeys(SCORE_KEYS), **lag_record(None), "windows": 0, "reasons": [asdict(reason)]}
 
 
 def track_record(
@@ -202,7 +196,7 @@ def scores_report(
     Args:
         pipeline: from ``pipeline_report``; None if another program made the crops.
         reference: name of the video; None if it has no name.
-        tracks: one dict per track, ``track_record`` and ``score_record`` merged.
+        tracks: one dict per track, ``track_record``, ``score_record`` and ``speaking_record`` merged.
         speakers: results of ``span_record``.
         without_face: results of ``times_record``: speech that no visible face utters.
         recipe: recipe of run_syncnet; None if nothing was scored.

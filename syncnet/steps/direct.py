@@ -303,7 +303,7 @@ def conclude(
         place = track_record(index, first, last, track.size, box=box_record(track.bbox))
         place = {**place, "start": clock.time(place["start"]), "end": clock.time(place["end"])}
         if isinstance(score, Reason):
-            records.append({**place, **empty_record(score)})
+            records.append({**place, **empty_record(score), **speaking.numbers(score, spoken)})
             continue
         found = lag.measure(
             score.dists,
