@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from detectors import S3FD
+    from syncnet.faces.tracks import Path2D
     from syncnet.results.layout import Layout
     from SyncNetInstance import SyncNetInstance
 
@@ -49,6 +50,8 @@ class TrackScore:
         speaking_offset, speaking_confidence, speaking_min_dist: ``offset``, ``confidence`` and ``min_dist`` of the
             windows in which the face speaks; None if it never does.
         reasons: why there is no score, or why it is not reliable.
+        path: smoothed position of the face, ``s`` (half of its size), ``x`` and ``y`` (its centre): arrays with a
+            value per frame, in pixels, which ``Score.to_dict`` leaves out; None of face crops.
         dists: windows x (2 * vshift + 1) array of distances, which ``Score.to_dict`` leaves out; None of face crops in
             published mode.
     """
@@ -76,6 +79,7 @@ class TrackScore:
     speaking_confidence: float | None
     speaking_min_dist: float | None
     reasons: tuple[Reason, ...]
+    path: Path2D | None = field(repr=False, compare=False)
     dists: np.ndarray | None = field(repr=False, compare=False)
 
 
@@ -145,26 +149,28 @@ class Score:
         return copy.deepcopy(self.report)
 
 
-def make_score(report: dict[str, Any], dists: Sequence[np.ndarray]) -> Score:
+def make_score(report: dict[str, Any], dists: Sequence[np.ndarray], paths: Sequence[Path2D]) -> Score:
     """Return a ``Score``.
 
     Args:
         report: content of scores.json.
         dists: distances of every track.
+        paths: crop positions of every track; none of face crops.
     """
 
     def typed(records: list[dict[str, Any]]) -> tuple[Reason, ...]:
         return tuple(Reason(**record) for record in records)
 
-    names = [item.name for item in fields(TrackScore) if item.name not in ("box", "reasons", "dists")]
+    names = [item.name for item in fields(TrackScore) if item.name not in ("box", "reasons", "path", "dists")]
     tracks = [
         TrackScore(
             **{name: record[name] for name in names},
             box=tuple(record["box"]) if record["box"] else None,
             reasons=typed(record["reasons"]),
+            path=path,
             dists=of_track,
         )
-        for record, of_track in itertools.zip_longest(report["tracks"], dists)
+        for record, path, of_track in itertools.zip_longest(report["tracks"], paths, dists)
     ]
     same = ("videofile", "mode", "lag_ms", "lag_error_ms", "lag_zero", "faces", "recipe")
     return Score(
@@ -279,7 +285,7 @@ def score_video(
     )
     if layout is not None:
         direct.save(found, layout)
-    return make_score(found.report, found.dists)
+    return make_score(found.report, found.dists, [] if face_crops else found.paths)
 
 
 def score_frames(
@@ -339,7 +345,40 @@ def score_frames(
         net=load_net(device, initial_model, precision),
         settings=settings,
     )
-    return make_score(found.report, found.dists)
+    return make_score(found.report, found.dists, [] if face_crops else found.paths)
+
+
+def split_speakers(
+    score: Score,
+    folder: str | Path,
+    *,
+    min_span: float = defaults.MIN_SPAN,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> list[Path]:
+    """Write every time in which a face speaks as a clip of its own: its crop, 224x224, and its sound; and index.csv.
+
+    Args:
+        score: from ``score_video``; the video is read again.
+        folder: new folder for the clips.
+        min_span: shortest clip, in seconds.
+        overwrite: replace the clips that an earlier run wrote to the folder.
+        progress: as in ``syncnet.progress``.
+
+    Returns:
+        Paths of the clips, by time.
+
+    Raises:
+        UsageError: something in the folder would be lost, or the score is not of a file.
+        MediaError: the video or its sound cannot be read any more.
+        SyncNetError: the clips cannot be written.
+    """
+    from syncnet.steps import split
+
+    if score.videofile is None:
+        raise UsageError("split_speakers: needs the score of a file: these frames are in memory")
+    paths = [track.path for track in score.tracks]
+    return split.run(score.report, paths, folder, min_span=min_span, overwrite=overwrite, progress=progress)
 
 
 def check_mode(mode: str, *, precision: str) -> None:
@@ -377,7 +416,7 @@ def published(
         layout = kept or stack.enter_context(scratch())
         if load is None:
             report = single.run(path, layout, net, **sound, **scoring)
-            return make_score(report, [])
+            return make_score(report, [], [])
         names = [item.name for item in fields(pipeline.PipelineSettings)]
         found = pipeline.run(
             path,
@@ -393,7 +432,7 @@ def published(
         else:
             report, scores = load_json(layout.scores, made_by="run_pipeline.py"), []
         dists = [score_step.distances(score, vshift=settings.vshift) for score in scores]
-        return make_score({**report, "reference": None}, dists)
+        return make_score({**report, "reference": None}, dists, found.paths)
 
 
 @contextlib.contextmanager

@@ -87,6 +87,12 @@ def save_json(value: object, path: Path) -> None:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
+def save_text(text: str, path: Path) -> None:
+    """Write a text file atomically; names that are not valid Unicode keep their bytes."""
+    with new_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
+
+
 def plain(value: object) -> object:
     """Convert a numpy number to a Python number."""
     if isinstance(value, np.generic):

@@ -22,7 +22,7 @@ from syncnet.faces.crops import smooth
 from syncnet.faces.detect import Detector, Summary
 from syncnet.faces.follow import size_of
 from syncnet.faces.scenes import Scene, timecodes
-from syncnet.faces.tracks import Face, Track, Tracking
+from syncnet.faces.tracks import Face, Path2D, Track, Tracking
 from syncnet.media.frames import read_ahead
 from syncnet.media.grid import Grid
 from syncnet.media.sound import Sound
@@ -108,6 +108,11 @@ class DirectResult:
         """Per track an array of distances, windows x shifts; of a track without a score, 0 rows."""
         shifts = 2 * self.report["recipe"]["syncnet"]["vshift"] + 1
         return [s.dists if isinstance(s, scoring.SyncScore) else np.zeros((0, shifts), np.float32) for s in self.scores]
+
+    @property
+    def paths(self) -> list[Path2D]:
+        """Crop positions of the tracks."""
+        return [smooth(track) for track in self.pipeline.tracks]
 
 
 class Net(score_step.Net, Protocol):
@@ -451,7 +456,7 @@ def save(result: DirectResult, layout: Layout) -> None:
         save_pickle(timecodes(result.pipeline.scenes), layout.scenes)
     if result.pipeline.tracks:
         tracks = result.pipeline.tracks
-        save_pickle(tracks_record(tracks, [smooth(track) for track in tracks]), layout.tracks)
+        save_pickle(tracks_record(tracks, result.paths), layout.tracks)
         save_pickle(result.dists, layout.distances)
         with new_file(layout.offsets) as temporary:
             temporary.write_text("".join(score_step.offset_lines(result.scores)), encoding="utf-8")
