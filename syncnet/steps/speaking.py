@@ -29,7 +29,7 @@ def find(
     cuts: Sequence[int] = (),
     min_speaking: float,
 ) -> Turns:
-    """Find who speaks when; a track without a score never does.
+    """Find who speaks when; a track without a score never does, and a video without a track is not looked at.
 
     Args:
         scores: per track its ``SyncScore``, or the ``Reason`` why it has none.
@@ -37,6 +37,8 @@ def find(
         levels: frames x K array, from ``stream.Levels``.
         cuts, min_speaking: as in ``speakers.find``.
     """
+    if not scores:
+        return Turns(spans=[], without_face=[], speaking=[])
     scored = [score.dists for score in scores if isinstance(score, SyncScore)]
     unknown = np.zeros((0, scored[0].shape[1] if scored else 1), np.float32)
     candidates = [
