@@ -30,8 +30,7 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 STRIP_HEIGHT, LEAST_STRIP = 0.04, 10
 THICK, LEAST_THICK = 0.008, 4
 TEXT_HEIGHT, LEAST_TEXT = 1 / 900, 0.45
-THIN = 1
-CURSOR = 3
+THIN_PARTS = 4  # a thick line has the width of so many thin ones
 MARGIN = 4
 LUMINANCE = np.array([0.114, 0.587, 0.299])  # of B, G and R
 BRIGHT = 110
@@ -57,6 +56,7 @@ class Overlay:
         for first, end, track in turns.spans:
             self.speaker[first:end] = track
         self.thick = max(LEAST_THICK, round(height * THICK))
+        self.thin = max(1, self.thick // THIN_PARTS)
         self.scale = max(LEAST_TEXT, height * TEXT_HEIGHT)
         self.strip_height = min(height, max(LEAST_STRIP, round(height * STRIP_HEIGHT)))
         colours = {NOBODY: BACKGROUND, UNSEEN: OFF_SCREEN_COLOUR}
@@ -79,14 +79,14 @@ class Overlay:
             self._write(image, OFF_SCREEN, (MARGIN, top - MARGIN), OFF_SCREEN_COLOUR)
         image[top:] = self.strip
         at = min(index, len(self.speaker) - 1) * image.shape[1] // len(self.speaker)
-        cv2.rectangle(image, (at - CURSOR, top), (at + CURSOR, image.shape[0]), BLACK, cv2.FILLED)
-        cv2.rectangle(image, (at - CURSOR // 2, top), (at + CURSOR // 2, image.shape[0]), WHITE, cv2.FILLED)
+        for half, colour in ((2 * self.thin, BLACK), (self.thin, WHITE)):
+            cv2.rectangle(image, (at - half, top), (at + half, image.shape[0]), colour, cv2.FILLED)
 
     def _draw_face(self, image: np.ndarray, face: DrawnFace, *, speaks: bool) -> None:
         colour = colour_of(face.track)
         corner = int(face.x - face.s), int(face.y - face.s)
         opposite = int(face.x + face.s), int(face.y + face.s)
-        cv2.rectangle(image, corner, opposite, colour, self.thick if speaks else THIN)
+        cv2.rectangle(image, corner, opposite, colour, self.thick if speaks else self.thin)
         self._write(image, f"{face.track} {SPEAKING}" if speaks else f"{face.track}", corner, colour)
 
     def _write(self, image: np.ndarray, text: str, corner: tuple[int, int], colour: Colour) -> None:
