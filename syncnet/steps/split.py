@@ -165,8 +165,8 @@ def write(
                     index, picture = found
                     crop = span.crop(picture.picture, index - first, crop_scale=recipe.get("crop_scale", 0.0))
                     start, end = index * SAMPLES_PER_FRAME, (index + 1) * SAMPLES_PER_FRAME
+                    sound.forget(start)
                     clip.add(crop, sound.read(start, end))
-                    sound.forget(end)
                     found = next(inside, None)
             yield span, path.name, clip.frames
 
