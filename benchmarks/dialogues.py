@@ -42,6 +42,7 @@ TAGS = ("pauses", "chewing", "off screen", "cuts", "lag", "noise")
 SIDE_SECONDS = 5.2
 SIDE_KINDS = ("left right left", "silence", "off screen", "lag")
 SIDE_LAG_MS = -120
+LARGEST_SILENCE = 0.15  # share of a clip
 CORRELATED = 0.5  # envelopes of two clips above this say the same sentence
 
 
@@ -304,7 +305,7 @@ def beside(left: Talker, right: Talker, stranger: np.ndarray, kind: str, *, name
         if who != NOBODY:
             inside = slice(first * SAMPLES_PER_FRAME, last * SAMPLES_PER_FRAME)
             audio[inside] = sounds[who][inside]
-            speaker[first:last] = who
+            speaker[first:last] = np.where(silences(sounds[who])[first:last], NOBODY, who)
     lag = SIDE_LAG_MS if kind == "lag" else 0
     faces = [Face(0, left.crops[:frames]), Face(0, right.crops[:frames])]
     return Dialogue(name, (kind,), faces, moved(audio, lag), speaker, lag_ms=lag)

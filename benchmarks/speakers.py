@@ -145,7 +145,10 @@ def side_by_side(count: int, cache: Path, faces: Path) -> Iterator[Scored]:
                 continue
             if not file.exists():
                 left, right, stranger = (dialogues.load(faces / "clips" / row["clip"], row["person"]) for row in picks)
-                if any(dialogues.same_sentence(a.audio, b.audio) for a, b in itertools.combinations((left, right, stranger), 2)):
+                clips = (left, right, stranger)
+                quiet = any(dialogues.silences(clip.audio).mean() > dialogues.LARGEST_SILENCE for clip in clips)
+                alike = (dialogues.same_sentence(a.audio, b.audio) for a, b in itertools.combinations(clips, 2))
+                if quiet or any(alike):
                     absent.touch()
                     continue
                 kind = dialogues.SIDE_KINDS[made % len(dialogues.SIDE_KINDS)]

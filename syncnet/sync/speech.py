@@ -17,9 +17,9 @@ PIECE = 2000  # frames that are transformed at once; limits memory use
 FULL_SCALE = 32768
 SILENCE_DB = -75.0  # relative to full scale; quieter sound is not heard
 SMOOTHING = 3  # frames
-FLOOR, LOUD = 10, 95  # percentiles of the level that stand for the floor and for speech
+FLOOR, LOUD = 3, 95  # percentiles of the level that stand for the floor and for speech
 NEIGHBOURHOOD_SECONDS = 60  # around a frame, in which its floor is measured
-RISE_DB = 3.0  # of speech above the floor, at least
+RISE_DB = 2.0  # of speech above the floor, at least
 RANGE_DB = 30.0  # sound that is quieter than the loud speech by more is none
 SHORTEST_SECONDS = 0.12  # a shorter sound is not speech
 BRIDGED_SECONDS = 0.5  # a shorter silence is part of the speech around it
@@ -71,7 +71,8 @@ def present(levels: np.ndarray) -> np.ndarray:
 
 def bridged(heard: np.ndarray) -> np.ndarray:
     """Leave out sounds that are too short for speech, and fill short silences between speech."""
-    shortest, longest = (round(seconds * FRAME_RATE) for seconds in (SHORTEST_SECONDS, BRIDGED_SECONDS))
+    shortest = round(SHORTEST_SECONDS * FRAME_RATE)
+    longest = round(BRIDGED_SECONDS * FRAME_RATE) - (SMOOTHING - 1)  # smoothing makes silences shorter
     padded = np.pad(binary_opening(heard, np.ones(shortest)), longest)
     return binary_closing(padded, np.ones(longest))[longest:-longest]
 
