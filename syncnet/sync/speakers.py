@@ -34,8 +34,10 @@ from syncnet.sync import speech
 SILENCE, NOBODY = -2, -1
 CENTRE = WINDOW_FRAMES // 2  # window i belongs to frame i + CENTRE
 
-SMOOTHING, TRUNCATE = 5.0, 2.5  # frames: standard deviation of the smoothing, and its reach relative to that
+SMOOTHING, TRUNCATE = 6.0, 2.5  # frames: standard deviation of the smoothing, and its reach relative to that
 NEAR, FAR = 1, 3  # shifts from the common lag
+PULL = 6.0  # of the video's lag on that of a shot, in units of the spread of the shot's curve
+PULL_TO_ZERO = 0.25  # per shift
 NORMAL_MAD = 1.4826  # standard deviation of normally distributed values, relative to their median absolute deviation
 ENOUGH = 20000  # windows to measure the spread in
 LEAST_SPREAD = 1e-6
@@ -43,8 +45,8 @@ LARGEST_RATIO = 20.0  # nothing is surer
 PIECE = 4096  # frames; limits memory use
 
 # Fitted by ``python -m benchmarks.speakers --calibrate``
-INTERCEPT = -2.0
-WEIGHTS = np.array([0.5, 0.5])  # of the two terms
+INTERCEPT = -0.5
+WEIGHTS = np.array([0.29, 0.38])  # of the two terms
 CHANGE = 4.0  # cost of a change, as a logarithm
 
 
@@ -156,9 +158,9 @@ def find(
     shots = [shot_of(candidates, range(first, end), heard, sound=len(levels)) for first, end in bounds]
     unit = spread([part.smooth for shot in shots for part in shot.parts])
     speaker, sure = np.full(total, SILENCE), np.zeros(total)
-    overall = np.mean([shot.curve for shot in shots if shot.parts], axis=0) if unit else np.zeros(1)
+    overall = np.sum([shot.curve for shot in shots if shot.parts], axis=0) if unit else np.zeros(1)
     for shot in shots:
-        column = int((shot.curve + overall).argmin())
+        column = common_lag(shot.curve, overall)
         here = slice(shot.frames.start, shot.frames.stop)
         spoken = delayed(heard, len(overall) // 2 - column)[here]
         speaker[here], sure[here] = decode(shot, spoken, column=column, unit=unit, shortest=min_speaking)
@@ -228,6 +230,21 @@ def lag_curve(below: np.ndarray, first: int, heard: np.ndarray) -> np.ndarray:
         curve[column] = below[used, column].mean() if used.any() else 0.0
     curve -= np.median(curve)
     return curve / max(LEAST_SPREAD, NORMAL_MAD * np.median(np.abs(curve)))
+
+
+def common_lag(curve: np.ndarray, overall: np.ndarray) -> int:
+    """Return the column of a shot's common lag.
+
+    A shot in which nobody in the picture speaks has no lag of its own. So the video's is taken unless the shot's curve
+    is clearly lower elsewhere, and a small one rather than a large one.
+
+    Args:
+        curve: the sum of the ``lag_curve`` of the shot's tracks.
+        overall: that of all of the video's tracks.
+    """
+    small = PULL_TO_ZERO * np.abs(np.arange(len(overall)) - len(overall) // 2)
+    video = overall + small
+    return int((curve + small + PULL * video / max(LEAST_SPREAD, -video.min())).argmin())
 
 
 def spread(smooth: Sequence[np.ndarray]) -> float:
