@@ -40,6 +40,7 @@ PULL = 6.0  # of the video's lag on that of a shot, in units of the spread of th
 PULL_TO_ZERO = 0.25  # per shift
 NORMAL_MAD = 1.4826  # standard deviation of normally distributed values, relative to their median absolute deviation
 ENOUGH = 20000  # windows to measure the spread in
+COMMON_SPREAD = 0.3  # share of the whole spread in that of a sound
 LEAST_SPREAD = 1e-6
 LARGEST_RATIO = 20.0  # nothing is surer
 PIECE = 4096  # frames; limits memory use
@@ -204,13 +205,42 @@ def below_median(candidate: Candidate, *, sound: int) -> np.ndarray:
     alike = int((np.cumprod(dists[-1, ::-1] == dists[-1, -1])).sum())
     if alike > 1:
         end = min(end, count + vshift - alike)
-    beyond = np.arange(count)[:, None] + np.arange(-vshift, vshift + 1)
-    missing = (beyond < first) | (beyond >= end)
+    window = np.arange(count)[:, None] + np.arange(-vshift, vshift + 1)
+    missing = (window < first) | (window >= end)
     rows = missing.any(axis=1)
     if rows.any():
         known = np.ma.masked_array(dists[rows], missing[rows])
         below[rows] = (known - np.ma.median(known, axis=1)[:, None]).filled(0.0)
-    return below
+    return without_sound(below)
+
+
+def without_sound(below: np.ndarray) -> np.ndarray:
+    """Return distances without what is the same for all pictures: some sounds are near to any face, some far from any.
+
+    Args:
+        below: windows x shifts, distances minus their median over shifts.
+
+    Returns:
+        The distances minus their mean over the windows that were compared with the same sound, relative to their spread
+        over these and a share of the whole spread, and minus their median over shifts.
+    """
+    count, columns = below.shape
+    sounds = [slice(column, column + count) for column in range(columns)]
+    number, total, squares = np.zeros((3, count + columns - 1), np.float32)
+    for column, sound in enumerate(sounds):
+        number[sound] += 1
+        total[sound] += below[:, column]
+    mean = total / number
+    out = np.empty_like(below)
+    for column, sound in enumerate(sounds):
+        out[:, column] = below[:, column] - mean[sound]
+    out -= np.median(out, axis=1, keepdims=True)
+    for column, sound in enumerate(sounds):
+        squares[sound] += np.square(out[:, column])
+    deviation = np.sqrt(squares / number) + max(LEAST_SPREAD, COMMON_SPREAD * float(out.std()))
+    for column, sound in enumerate(sounds):
+        out[:, column] /= deviation[sound]
+    return out
 
 
 def lag_curve(below: np.ndarray, first: int, heard: np.ndarray) -> np.ndarray:
