@@ -20,7 +20,7 @@ SMOOTHING = 3  # frames
 FLOOR, LOUD = 3, 95  # percentiles of the level that stand for the floor and for speech
 NEIGHBOURHOOD_SECONDS = 60  # around a frame, in which its floor is measured
 RISE_DB = 2.0  # of speech above the floor, at least
-RANGE_DB = 30.0  # sound that is quieter than the loud speech by more is none
+RANGE_DB = 40.0  # sound that is quieter than the loud speech by more is none
 SHORTEST_SECONDS = 0.12  # a shorter sound is not speech
 BRIDGED_SECONDS = 0.5  # a shorter silence is part of the speech around it
 
