@@ -34,7 +34,7 @@ from syncnet.sync import speech
 SILENCE, NOBODY = -2, -1
 CENTRE = WINDOW_FRAMES // 2  # window i belongs to frame i + CENTRE
 
-SMOOTHING, TRUNCATE = 6.0, 2.5  # frames: standard deviation of the smoothing, and its reach relative to that
+SMOOTHING, TRUNCATE = 5.0, 2.5  # frames: standard deviation of the smoothing, and its reach relative to that
 NEAR, FAR = 1, 3  # shifts from the common lag
 PULL = 6.0  # of the video's lag on that of a shot, in units of the spread of the shot's curve
 PULL_TO_ZERO = 0.25  # per shift
@@ -298,8 +298,8 @@ def delayed(values: np.ndarray, frames: int) -> np.ndarray:
 def terms(part: Part, column: int) -> np.ndarray:
     """Return the two terms of the evidence of every window, windows x 2, in units of distance; see above."""
     columns = np.abs(np.arange(part.smooth.shape[1]) - column)
-    nearest = part.smooth[:, columns <= NEAR].min(axis=1)
-    return np.stack([-nearest, part.smooth[:, columns > FAR].min(axis=1) - nearest], axis=1)
+    near = part.smooth[:, columns <= NEAR].mean(axis=1)
+    return np.stack([-near, part.smooth[:, columns > FAR].min(axis=1) - near], axis=1)
 
 
 def evidence(part: Part, *, column: int, unit: float) -> np.ndarray:
