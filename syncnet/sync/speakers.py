@@ -398,9 +398,7 @@ def propagate(ratios: np.ndarray, *, total: Callable) -> np.ndarray:
     return out
 
 
-def chain_on(
-    state: list[float], likelihoods: list[list[float]], *, total: Callable, begins: bool
-) -> list[list[float]]:
+def chain_on(state: list[float], likelihoods: list[list[float]], *, total: Callable, begins: bool) -> list[list[float]]:
     """Do the steps of ``propagate`` in frames whose states are the same.
 
     Args:

@@ -82,6 +82,6 @@ def running_percentile(values: np.ndarray, percentile: float) -> np.ndarray:
     reach = NEIGHBOURHOOD_SECONDS * FRAME_RATE
     if len(values) <= reach:
         return np.percentile(values, percentile, axis=0, keepdims=True).astype(np.float32).repeat(len(values), axis=0)
-    sparse = values[::FRAME_RATE // 5]
+    sparse = values[:: FRAME_RATE // 5]
     found = percentile_filter(sparse, percentile, size=(reach // (FRAME_RATE // 5) | 1, 1), mode="nearest")
     return found.repeat(FRAME_RATE // 5, axis=0)[: len(values)]

@@ -43,6 +43,13 @@ def test_the_box_of_the_speaking_face_is_thick_and_named(index, speaker):
     assert not is_colour(image[:top], OFF_SCREEN_COLOUR).any()
 
 
+def test_the_speaking_face_is_on_top_of_others():
+    faces = [visualise.DrawnFace(track, 4.0, s=40.0, x=100.0 + 5 * track, y=120.0) for track in (0, 1)]
+    alone, both = (drawn(5, faces[:count])[0] for count in (1, 2))
+    own = is_colour(alone, colour_of(0))
+    assert is_colour(both, colour_of(0))[own].all()
+
+
 def test_voice_off_screen_is_written():
     image, top = drawn(45)
     written = is_colour(image[:top], OFF_SCREEN_COLOUR)

@@ -6,6 +6,7 @@ import shutil
 import clips
 import numpy as np
 import pytest
+import torch
 from scipy.io import wavfile
 
 from syncnet import api, reasons
@@ -15,7 +16,7 @@ from syncnet.results.scores_json import SPEAKING_KEYS
 from syncnet.steps import speaking
 from syncnet.sync import scoring, speakers, speech
 from syncnet.sync.speakers import Span, Turns
-from syncnet.sync.stream import LEVELS_BLOCK, Levels, levels_of
+from syncnet.sync.stream import LEVELS_BLOCK, AudioFeatures, Levels, levels_of
 
 FRAMES = 90
 SPOKEN = range(10, 60)  # frames of the track, in which the model says that it speaks
@@ -192,6 +193,25 @@ def test_levels_are_measured_in_any_pieces(monkeypatch):
     np.testing.assert_allclose(levels.of(800), whole, rtol=1e-5)
     assert [b for _, b in seen[:-1]] == [a for a, _ in seen[1:]]
     assert levels.of(0).shape == (0, whole.shape[1])
+
+
+def test_sound_is_measured_before_it_is_forgotten(model):
+    class Forgetful(SoundInMemory):
+        forgotten = -(10**9)
+
+        def read(self, first, last):
+            assert first >= self.forgotten
+            return super().read(first, last)
+
+        def forget(self, before):
+            self.forgotten = max(self.forgotten, before)
+
+    samples = np.random.default_rng(0).integers(-9000, 9000, 640 * 200).astype(np.int16)
+    features = AudioFeatures(Forgetful(samples), lambda windows: torch.zeros(len(windows), 4))
+    features.span(0, 70)
+    for before in (-15, 3, 60, 130):
+        features.forget(before)
+    np.testing.assert_array_equal(features.levels(200), speech.measure(samples))
 
 
 def test_sound_that_is_empty_or_missing(tmp_path):
