@@ -44,6 +44,7 @@ COMMON_SPREAD = 0.3  # share of the whole spread in that of a sound
 LEAST_SPREAD = 1e-6
 LARGEST_RATIO = 20.0  # nothing is surer
 PIECE = 4096  # frames; limits memory use
+RESCALED = 8  # frames; limits the exponents of likelihoods
 
 # Fitted by ``python -m benchmarks.speakers --calibrate``
 INTERCEPT = -0.21
@@ -196,7 +197,7 @@ def below_median(candidate: Candidate, *, sound: int) -> np.ndarray:
     all shifts beyond it have one distance.
     """
     dists = candidate.dists
-    below = np.subtract(dists, np.median(dists, axis=1, keepdims=True), dtype=np.float32)
+    below = dists - dists.mean(axis=1, keepdims=True, dtype=np.float32)
     count, columns = dists.shape
     vshift = columns // 2
     first, end = -candidate.first, sound - WINDOW_FRAMES + 1 - candidate.first  # windows of the sound
@@ -210,7 +211,7 @@ def below_median(candidate: Candidate, *, sound: int) -> np.ndarray:
     rows = missing.any(axis=1)
     if rows.any():
         known = np.ma.masked_array(dists[rows], missing[rows])
-        below[rows] = (known - np.ma.median(known, axis=1)[:, None]).filled(0.0)
+        below[rows] = (known - known.mean(axis=1)[:, None]).filled(0.0)
     return without_sound(below)
 
 
@@ -380,7 +381,7 @@ def propagate(ratios: np.ndarray, *, total: Callable) -> np.ndarray:
         total: ``sum`` for the likelihood of all sequences, ``max`` for that of the likeliest.
 
     Returns:
-        frames x states array, each frame relative to its ``total``.
+        frames x states array, every frame in a unit of its own.
     """
     out = np.zeros_like(ratios)
     present = np.isfinite(ratios)
@@ -411,18 +412,18 @@ def chain_on(
     """
     change = float(np.exp(-CHANGE))
     rows = []
-    for likelihood in likelihoods:
-        if begins:
-            begins = False
+    for index, likelihood in enumerate(likelihoods):
+        if begins and not index:
+            state = [value * factor for value, factor in zip(state, likelihood)]
         elif total is max:
             least = change * max(state)
-            state = [value if value > least else least for value in state]
+            state = [(value if value > least else least) * factor for value, factor in zip(state, likelihood)]
         else:
             others = change * sum(state)
-            state = [value * (1 - change) + others for value in state]
-        state = [value * factor for value, factor in zip(state, likelihood)]
-        scale = 1 / total(state)
-        state = [value * scale for value in state]
+            state = [(value * (1 - change) + others) * factor for value, factor in zip(state, likelihood)]
+        if index % RESCALED == 0:
+            scale = 1 / max(state)
+            state = [value * scale for value in state]
         rows.append(state)
     return rows
 

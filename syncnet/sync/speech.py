@@ -69,7 +69,7 @@ def present(levels: np.ndarray) -> np.ndarray:
     loud = running_percentile(rises[:, None], LOUD)[:, 0]
     shortest = round(SHORTEST_SECONDS * FRAME_RATE) + SMOOTHING - 1  # smoothing makes sounds longer
     above = binary_opening(rises > np.maximum(RISE_DB, loud - RANGE_DB), np.ones(shortest))
-    return bridged(binary_propagation(rises > PEAK_DB, mask=above))
+    return bridged(binary_propagation(above & (rises > PEAK_DB), mask=above))
 
 
 def bridged(heard: np.ndarray) -> np.ndarray:
