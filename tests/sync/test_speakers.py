@@ -22,9 +22,7 @@ def sound(spoken: np.ndarray) -> np.ndarray:
     return level.astype(np.float32)
 
 
-def dists_of(
-    talking: np.ndarray, *, lag: int = 0, depth: float = 4.0, noise: float = 1.0, seed: int = 0
-) -> np.ndarray:
+def dists_of(talking: np.ndarray, *, lag: int = 0, depth: float = 4.0, noise: float = 1.0, seed: int = 0) -> np.ndarray:
     """Return distances of a face in whose windows the lips match the sound at a shift where it talks."""
     count = len(talking) - WINDOW_FRAMES
     rng = np.random.default_rng(seed)
@@ -49,9 +47,7 @@ def dialogue(
     talker = np.concatenate([np.full(frames, who) for who, frames in turns])
     heard = np.roll(talker > -2, -lag)
     found = [
-        Candidate(
-            start, len(talker) - start, scale * dists_of(talker[start:] == who, lag=lag, seed=who + 1, **options)
-        )
+        Candidate(start, len(talker) - start, scale * dists_of(talker[start:] == who, lag=lag, seed=who + 1, **options))
         for who in range(faces)
     ]
     return found, sound(heard)
