@@ -172,7 +172,9 @@ def write_script(seed: int, voices: Sequence[Voice], tags: Sequence[str], rng: n
     return script
 
 
-def shots_of(frames: int, people: int, tags: Sequence[str], rng: np.random.Generator) -> Iterator[tuple[range, list[int]]]:
+def shots_of(
+    frames: int, people: int, tags: Sequence[str], rng: np.random.Generator
+) -> Iterator[tuple[range, list[int]]]:
     """Yield the shots: their frames, and who is in the picture."""
     everybody = list(range(people))
     if "cuts" not in tags or people < 2:
@@ -192,7 +194,10 @@ def crops_of(frames: np.ndarray, boxes: np.ndarray, rng: np.random.Generator) ->
     shaky = boxes + rng.normal(0, 0.006 * np.ptp(boxes[0, 1::2]), boxes.shape)
     path = smooth(Track(frame=np.arange(len(boxes)), bbox=shaky, found=len(boxes)))
     return np.stack(
-        [crop_face(image, s=s, x=x, y=y, crop_scale=CROP_SCALE) for image, s, x, y in zip(frames, path.s, path.x, path.y)]
+        [
+            crop_face(image, s=s, x=x, y=y, crop_scale=CROP_SCALE)
+            for image, s, x, y in zip(frames, path.s, path.x, path.y)
+        ]
     )
 
 
@@ -297,7 +302,12 @@ def beside(left: Talker, right: Talker, stranger: np.ndarray, kind: str, *, name
     frames = min(len(left.crops), len(right.crops), len(left.audio) // SAMPLES_PER_FRAME)
     frames = min(frames, len(right.audio) // SAMPLES_PER_FRAME, len(stranger) // SAMPLES_PER_FRAME)
     marks = [0, round(frames * rng.uniform(0.28, 0.4)), round(frames * rng.uniform(0.6, 0.72)), frames]
-    order = {"left right left": (0, 1, 0), "silence": (0, NOBODY, 1), "off screen": (1, OFF_SCREEN, 0), "lag": (0, 1, 1)}
+    order = {
+        "left right left": (0, 1, 0),
+        "silence": (0, NOBODY, 1),
+        "off screen": (1, OFF_SCREEN, 0),
+        "lag": (0, 1, 1),
+    }
     sounds = {0: left.audio, 1: right.audio, OFF_SCREEN: stranger}
     audio = np.zeros(frames * SAMPLES_PER_FRAME, np.int16)
     speaker = np.full(frames, NOBODY)

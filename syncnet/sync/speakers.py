@@ -44,10 +44,11 @@ COMMON_SPREAD = 0.3  # share of the whole spread in that of a sound
 LEAST_SPREAD = 1e-6
 LARGEST_RATIO = 20.0  # nothing is surer
 PIECE = 4096  # frames; limits memory use
+RESCALED = 8  # frames; limits the exponents of likelihoods
 
 # Fitted by ``python -m benchmarks.speakers --calibrate``
-INTERCEPT = -0.5
-WEIGHTS = np.array([0.29, 0.38])  # of the two terms
+INTERCEPT = -0.21
+WEIGHTS = np.array([0.305, 0.165])  # of the two terms
 CHANGE = 4.0  # cost of a change, as a logarithm
 
 
@@ -152,20 +153,55 @@ def find(
         cuts: frames that begin a scene, without 0, in ascending order.
         min_speaking: seconds; a shorter span goes to the likelier of its neighbours.
     """
+    analysis = analyse(candidates, levels=levels, cuts=cuts)
+    speaker, sure = np.full(len(analysis.heard), SILENCE), np.zeros(len(analysis.heard))
+    for shot, column in zip(analysis.shots, analysis.columns):
+        here = slice(shot.frames.start, shot.frames.stop)
+        tracks, ratios = evidence(shot, column=column, unit=analysis.unit)
+        for first, end in runs(analysis.spoken(column)[here]):
+            states = without_short(
+                likeliest(ratios[first:end]), ratios[first:end], shortest=round(min_speaking * FRAME_RATE)
+            )
+            frames = slice(shot.frames.start + first, shot.frames.start + end)
+            sure[frames] = posterior(ratios[first:end])[np.arange(end - first), states]
+            speaker[frames] = np.where(states == SILENCE, SILENCE, tracks[states])
+    return turns(candidates, speaker, sure)
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What is known of a video before it is decided who speaks.
+
+    Attributes:
+        shots: all shots.
+        columns: per shot the column of its common lag.
+        unit: spread over shifts of all tracks' distances.
+        heard: True for the frames whose sound has speech.
+        vshift: largest shift.
+    """
+
+    shots: list[Shot]
+    columns: list[int]
+    unit: float
+    heard: np.ndarray
+    vshift: int
+
+    def spoken(self, column: int) -> np.ndarray:
+        """Return True for the frames in whose pictures somebody speaks, with the lag of a column."""
+        return delayed(self.heard, self.vshift - column)
+
+
+def analyse(candidates: Sequence[Candidate], *, levels: np.ndarray, cuts: Sequence[int]) -> Analysis:
+    """Smooth the distances, and find speech and common lags; arguments as for ``find``."""
     total = max([len(levels), *(candidate.first + candidate.frames for candidate in candidates)])
     heard = np.zeros(total, bool)
     heard[: len(levels)] = speech.present(levels)
     bounds = itertools.pairwise([0, *(cut for cut in cuts if 0 < cut < total), total])
     shots = [shot_of(candidates, range(first, end), heard, sound=len(levels)) for first, end in bounds]
-    unit = spread([part.smooth for shot in shots for part in shot.parts])
-    speaker, sure = np.full(total, SILENCE), np.zeros(total)
-    overall = np.sum([shot.curve for shot in shots if shot.parts], axis=0) if unit else np.zeros(1)
-    for shot in shots:
-        column = common_lag(shot.curve, overall)
-        here = slice(shot.frames.start, shot.frames.stop)
-        spoken = delayed(heard, len(overall) // 2 - column)[here]
-        speaker[here], sure[here] = decode(shot, spoken, column=column, unit=unit, shortest=min_speaking)
-    return turns(candidates, speaker, sure)
+    parts = [part for shot in shots for part in shot.parts]
+    overall = np.sum([part.curve for part in parts], axis=0) if parts else np.zeros(1)
+    columns = [common_lag(shot.curve, overall) for shot in shots]
+    return Analysis(shots, columns, spread([part.smooth for part in parts]), heard, len(overall) // 2)
 
 
 def shot_of(candidates: Sequence[Candidate], frames: range, heard: np.ndarray, *, sound: int) -> Shot:
@@ -182,21 +218,23 @@ def shot_of(candidates: Sequence[Candidate], frames: range, heard: np.ndarray, *
         centre = candidate.first + CENTRE
         first, end = (int(np.clip(frame - centre, 0, len(candidate.dists))) for frame in (frames.start, frames.stop))
         if first < end:
-            below = below_median(candidate, sound=sound)[first:end]
+            below = relative(candidate, sound=sound)[first:end]
             inside = range(max(frames.start, candidate.first), min(frames.stop, candidate.first + candidate.frames))
             smooth = gaussian_filter1d(below, SMOOTHING, axis=0, mode="nearest", truncate=TRUNCATE)
             parts.append(Part(track, centre + first, inside, smooth, lag_curve(below, centre + first, heard)))
     return Shot(frames, parts)
 
 
-def below_median(candidate: Candidate, *, sound: int) -> np.ndarray:
-    """Return a track's distances minus their median over shifts, float32; 0 where there is no sound to compare with.
+def relative(candidate: Candidate, *, sound: int) -> np.ndarray:
+    """Return how small a track's distances are for their picture and for their sound, windows x shifts, float32.
+
+    Distances are 0 where there is no sound to compare with.
 
     Beyond its ends, sound is zeros or missing. Tracks that were cut out of the video have an end of their own, where
     all shifts beyond it have one distance.
     """
     dists = candidate.dists
-    below = np.subtract(dists, np.median(dists, axis=1, keepdims=True), dtype=np.float32)
+    below = dists - dists.mean(axis=1, keepdims=True, dtype=np.float32)
     count, columns = dists.shape
     vshift = columns // 2
     first, end = -candidate.first, sound - WINDOW_FRAMES + 1 - candidate.first  # windows of the sound
@@ -210,7 +248,7 @@ def below_median(candidate: Candidate, *, sound: int) -> np.ndarray:
     rows = missing.any(axis=1)
     if rows.any():
         known = np.ma.masked_array(dists[rows], missing[rows])
-        below[rows] = (known - np.ma.median(known, axis=1)[:, None]).filled(0.0)
+        below[rows] = (known - known.mean(axis=1)[:, None]).filled(0.0)
     return without_sound(below)
 
 
@@ -218,7 +256,7 @@ def without_sound(below: np.ndarray) -> np.ndarray:
     """Return distances without what is the same for all pictures: some sounds are near to any face, some far from any.
 
     Args:
-        below: windows x shifts, distances minus their median over shifts.
+        below: windows x shifts, distances minus their mean over shifts.
 
     Returns:
         The distances minus their mean over the windows that were compared with the same sound, relative to their spread
@@ -302,41 +340,26 @@ def terms(part: Part, column: int) -> np.ndarray:
     return np.stack([-near, part.smooth[:, columns > FAR].min(axis=1) - near], axis=1)
 
 
-def evidence(part: Part, *, column: int, unit: float) -> np.ndarray:
-    """Return how much more likely it is that a face speaks than that it does not, per frame of the part, as a logarithm."""
-    ratios = np.clip(INTERCEPT + terms(part, column) @ WEIGHTS / unit, -LARGEST_RATIO, LARGEST_RATIO)
-    before = part.first - part.frames.start
-    return np.pad(ratios, (before, len(part.frames) - before - len(ratios)), mode="edge")
-
-
-def decode(
-    shot: Shot, spoken: np.ndarray, *, column: int, unit: float, shortest: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Find the speaker of every frame of a shot.
+def evidence(shot: Shot, *, column: int, unit: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return how much likelier it is that a face speaks than that it does not, as logarithms.
 
     Args:
         shot: the shot.
-        spoken: True for its frames with speech.
-        column: shift that is common to its tracks.
+        column: column of its common lag.
         unit: spread of the distances.
-        shortest: seconds; a shorter span goes to the likelier of its neighbours.
 
     Returns:
-        Per frame the index of the track that speaks, ``NOBODY``, or ``SILENCE``, and the probability of that.
+        Tracks of the states, the first one ``NOBODY``, and frames x states array; -inf for a face that is not there.
     """
-    tracks = np.array([NOBODY, *(part.track for part in shot.parts)])
-    ratios = np.full((len(shot.frames), len(tracks)), -np.inf)
+    ratios = np.full((len(shot.frames), 1 + len(shot.parts)), -np.inf)
     ratios[:, 0] = 0
     for state, part in enumerate(shot.parts, start=1):
+        known = INTERCEPT + terms(part, column) @ WEIGHTS / unit
+        before = part.first - part.frames.start
+        known = np.pad(known, (before, len(part.frames) - before - len(known)), mode="edge")
         start = part.frames.start - shot.frames.start
-        ratios[start : start + len(part.frames), state] = evidence(part, column=column, unit=unit)
-    speaker, sure = np.full(len(spoken), SILENCE), np.zeros(len(spoken))
-    for first, end in runs(spoken):
-        here = ratios[first:end]
-        states = without_short(likeliest(here), here, shortest=round(shortest * FRAME_RATE))
-        sure[first:end] = posterior(here)[np.arange(end - first), states]
-        speaker[first:end] = np.where(states < 0, SILENCE, tracks[states])
-    return speaker, sure
+        ratios[start : start + len(known), state] = np.clip(known, -LARGEST_RATIO, LARGEST_RATIO)
+    return np.array([NOBODY, *(part.track for part in shot.parts)]), ratios
 
 
 def runs(values: np.ndarray) -> list[tuple[int, int]]:
@@ -380,7 +403,7 @@ def propagate(ratios: np.ndarray, *, total: Callable) -> np.ndarray:
         total: ``sum`` for the likelihood of all sequences, ``max`` for that of the likeliest.
 
     Returns:
-        frames x states array, each frame relative to its ``total``.
+        frames x states array, every frame in a unit of its own.
     """
     out = np.zeros_like(ratios)
     present = np.isfinite(ratios)
@@ -409,18 +432,18 @@ def chain_on(state: list[float], likelihoods: list[list[float]], *, total: Calla
     """
     change = float(np.exp(-CHANGE))
     rows = []
-    for likelihood in likelihoods:
-        if begins:
-            begins = False
+    for index, likelihood in enumerate(likelihoods):
+        if begins and not index:
+            state = [value * factor for value, factor in zip(state, likelihood)]
         elif total is max:
             least = change * max(state)
-            state = [value if value > least else least for value in state]
+            state = [(value if value > least else least) * factor for value, factor in zip(state, likelihood)]
         else:
             others = change * sum(state)
-            state = [value * (1 - change) + others for value in state]
-        state = [value * factor for value, factor in zip(state, likelihood)]
-        scale = 1 / total(state)
-        state = [value * scale for value in state]
+            state = [(value * (1 - change) + others) * factor for value, factor in zip(state, likelihood)]
+        if index % RESCALED == 0:
+            scale = 1 / max(state)
+            state = [value * scale for value in state]
         rows.append(state)
     return rows
 

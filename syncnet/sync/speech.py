@@ -8,7 +8,7 @@ as music, count as speech.
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import binary_closing, binary_opening, percentile_filter, uniform_filter1d
+from scipy.ndimage import binary_closing, binary_opening, binary_propagation, percentile_filter, uniform_filter1d
 
 from syncnet.constants import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME
 
@@ -19,9 +19,10 @@ SILENCE_DB = -75.0  # relative to full scale; quieter sound is not heard
 SMOOTHING = 3  # frames
 FLOOR, LOUD = 3, 95  # percentiles of the level that stand for the floor and for speech
 NEIGHBOURHOOD_SECONDS = 60  # around a frame, in which its floor is measured
-RISE_DB = 2.0  # of speech above the floor, at least
+SPARSE = 5  # one frame of so many is enough for that
+RISE_DB, PEAK_DB = 1.8, 3.5  # of speech above the floor: always, and somewhere
 RANGE_DB = 40.0  # sound that is quieter than the loud speech by more is none
-SHORTEST_SECONDS = 0.12  # a shorter sound is not speech
+SHORTEST_SECONDS = 0.08  # a shorter sound is not speech
 BRIDGED_SECONDS = 0.5  # a shorter silence is part of the speech around it
 
 
@@ -66,22 +67,21 @@ def present(levels: np.ndarray) -> np.ndarray:
         return np.zeros(0, bool)
     rises = rise(levels)
     loud = running_percentile(rises[:, None], LOUD)[:, 0]
-    return bridged(rises > np.maximum(RISE_DB, loud - RANGE_DB))
+    shortest = round(SHORTEST_SECONDS * FRAME_RATE) + SMOOTHING - 1  # smoothing makes sounds longer
+    above = binary_opening(rises > np.maximum(RISE_DB, loud - RANGE_DB), np.ones(shortest))
+    return bridged(binary_propagation(above & (rises > PEAK_DB), mask=above))
 
 
 def bridged(heard: np.ndarray) -> np.ndarray:
-    """Leave out sounds that are too short for speech, and fill short silences between speech."""
-    shortest = round(SHORTEST_SECONDS * FRAME_RATE)
+    """Fill short silences between speech."""
     longest = round(BRIDGED_SECONDS * FRAME_RATE) - (SMOOTHING - 1)  # smoothing makes silences shorter
-    padded = np.pad(binary_opening(heard, np.ones(shortest)), longest)
-    return binary_closing(padded, np.ones(longest))[longest:-longest]
+    return binary_closing(np.pad(heard, longest), np.ones(longest))[longest:-longest]
 
 
 def running_percentile(values: np.ndarray, percentile: float) -> np.ndarray:
-    """Return the percentile of N x D values around each, over time; of a longer series, one for every second."""
+    """Return a percentile of the N x D values around each, over time; where there are many, of every fifth of them."""
     reach = NEIGHBOURHOOD_SECONDS * FRAME_RATE
     if len(values) <= reach:
         return np.percentile(values, percentile, axis=0, keepdims=True).astype(np.float32).repeat(len(values), axis=0)
-    sparse = values[:: FRAME_RATE // 5]
-    found = percentile_filter(sparse, percentile, size=(reach // (FRAME_RATE // 5) | 1, 1), mode="nearest")
-    return found.repeat(FRAME_RATE // 5, axis=0)[: len(values)]
+    found = percentile_filter(values[::SPARSE], percentile, size=(reach // SPARSE, 1), mode="nearest")
+    return found.repeat(SPARSE, axis=0)[: len(values)]

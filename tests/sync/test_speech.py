@@ -70,12 +70,13 @@ def test_no_sound_has_no_speech() -> None:
 
 
 def test_short_silences_are_bridged_and_clicks_left_out() -> None:
-    heard = np.zeros(200, bool)
-    heard[50:80] = heard[88:120] = heard[150:152] = True
-    found = speech.bridged(heard)
-    assert np.flatnonzero(found).tolist() == list(range(50, 120))
-    heard[100:120] = False
-    assert not speech.bridged(heard)[100:120].any()
+    levels = np.full((300, len(speech.BANDS_HZ) - 1), -60, np.float32)
+    for first, end in ((50, 100), (109, 150), (170, 200), (250, 251)):
+        levels[first:end] = -25 - 20 * (np.arange(end - first)[:, None] % 2)
+    found = np.flatnonzero(speech.present(levels))
+    assert (found[0], found[-1]) == (pytest.approx(50, abs=1), pytest.approx(199, abs=1))
+    [gap] = np.flatnonzero(np.diff(found) > 1)
+    assert (found[gap], found[gap + 1]) == (pytest.approx(149, abs=1), pytest.approx(170, abs=1))
 
 
 def test_the_floor_follows_a_long_recording(talk: tuple[np.ndarray, np.ndarray]) -> None:
