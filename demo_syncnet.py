@@ -29,7 +29,7 @@ def main(args: argparse.Namespace) -> None:
     from syncnet.results.layout import check_input, clear_result, make_folder, scratch_folder
     from syncnet.results.scores_json import score_warnings
     from syncnet.results.step_files import save_json
-    from syncnet.steps.single import single_report
+    from syncnet.steps.single import find_turns, single_report
     from SyncNetInstance import SyncNetInstance
 
     folder = scratch_folder(args.tmp_dir, args.reference)
@@ -44,7 +44,8 @@ def main(args: argparse.Namespace) -> None:
     for reason in score_warnings(score, vshift=args.vshift):
         cli.logger.warning("%s: %s", args.videofile, reason.text)
     if args.json:
-        save_json(single_report(score, net, videofile=args.videofile, **settings), Path(args.json))
+        turns = find_turns(score, folder=folder)
+        save_json(single_report(score, net, videofile=args.videofile, turns=turns, **settings), Path(args.json))
 
 
 if __name__ == "__main__":

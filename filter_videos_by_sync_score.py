@@ -104,6 +104,7 @@ def get_parser() -> argparse.ArgumentParser:
     add_engine(parser)
     cli.add_tracking(parser, min_track=FILTER_MIN_TRACK, min_face_size=FILTER_MIN_FACE_SIZE)
     cli.add_scoring(parser)
+    cli.add_min_speaking(parser)
     cli.add_mode(parser, mode=PUBLISHED)
     return parser
 

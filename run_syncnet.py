@@ -20,6 +20,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = cli.new_parser(__doc__, verbose="also print the messages of ffmpeg")
     cli.add_scoring(parser)
     cli.add_layout(parser)
+    cli.add_min_speaking(parser)
     cli.add_speaker_threshold(parser)
     return parser
 
@@ -41,20 +42,26 @@ def main(args: argparse.Namespace) -> None:
         batch_size=args.batch_size,
         vshift=args.vshift,
         speaker_threshold=args.speaker_threshold,
+        min_speaking=args.min_speaking,
         progress=progress.bar(quiet=args.quiet),
     )
     report(result, layout)
 
 
 def report(result: SyncResult, layout: Layout) -> None:
-    """Log when each face speaks, and the warnings."""
+    """Log who speaks when, and the warnings."""
     from syncnet.steps.score import warnings
 
-    spans = result.report["speakers"]
-    if spans:
-        cli.logger.info("speaking:   start      end   track")
-    for span in spans:
-        cli.logger.info("         %8.2f %8.2f   %5d", span["start"], span["end"], span["track"])
+    spans, unseen = result.report["speakers"], result.report["speech_without_face"]
+    if spans or unseen:
+        cli.logger.info("speaking:   start      end   track  confidence")
+    for span in sorted([*spans, *unseen], key=lambda each: each["start"]):
+        if "track" in span:
+            cli.logger.info(
+                "         %8.2f %8.2f   %5d  %10.2f", span["start"], span["end"], span["track"], span["confidence"]
+            )
+        else:
+            cli.logger.info("         %8.2f %8.2f   no face", span["start"], span["end"])
     for line in warnings(result):
         cli.logger.warning("%s: %s", layout.reference, line)
 

@@ -1,6 +1,7 @@
 """Draw face tracks, their confidence and the speaking face into the video.
 
 python run_visualise.py --videofile video.mp4 --reference name --data_dir output
+python run_visualise.py --videofile video.mp4 --reference name --data_dir output --speakers
 """
 
 import argparse
@@ -14,6 +15,12 @@ def get_parser() -> argparse.ArgumentParser:
     cli.add_layout(parser)
     cli.add_frame_rate(parser)
     cli.add_speaker_threshold(parser)
+    parser.add_argument(
+        "--speakers",
+        action="store_true",
+        help="draw who speaks when by scores.json: the speaking face's box thick and named, and all turns along the "
+        "bottom",
+    )
     return parser
 
 
@@ -33,6 +40,7 @@ def main(args: argparse.Namespace) -> None:
         layout,
         frame_rate=args.frame_rate,
         speaker_threshold=args.speaker_threshold,
+        speakers=args.speakers,
         progress=progress.bar(quiet=args.quiet),
         on_frame=on_frame,
     )

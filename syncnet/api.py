@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from detectors import S3FD
+    from syncnet.faces.tracks import Path2D
     from syncnet.results.layout import Layout
     from SyncNetInstance import SyncNetInstance
 
@@ -45,7 +46,12 @@ class TrackScore:
         drift_ms_per_min: milliseconds by which the lag grows in a minute; None for tracks of at most 20 s.
         drift_error_ms_per_min: half-width of its 95 % interval.
         windows: number of windows that were scored.
+        speaking_s: time for which the face speaks, in seconds; None if the track has no score.
+        speaking_offset, speaking_confidence, speaking_min_dist: ``offset``, ``confidence`` and ``min_dist`` of the
+            windows in which the face speaks; None if it never does.
         reasons: why there is no score, or why it is not reliable.
+        path: smoothed position of the face, ``s`` (half of its size), ``x`` and ``y`` (its centre): arrays with a
+            value per frame, in pixels, which ``Score.to_dict`` leaves out; None of face crops.
         dists: windows x (2 * vshift + 1) array of distances, which ``Score.to_dict`` leaves out; None of face crops in
             published mode.
     """
@@ -68,7 +74,12 @@ class TrackScore:
     drift_ms_per_min: float | None
     drift_error_ms_per_min: float | None
     windows: int
+    speaking_s: float | None
+    speaking_offset: int | None
+    speaking_confidence: float | None
+    speaking_min_dist: float | None
     reasons: tuple[Reason, ...]
+    path: Path2D | None = field(repr=False, compare=False)
     dists: np.ndarray | None = field(repr=False, compare=False)
 
 
@@ -79,11 +90,25 @@ class Speaker:
     Attributes:
         start, end: in seconds.
         track: index of the face's track.
+        confidence: posterior probability, from 0 to 1, averaged over this time.
     """
 
     start: float
     end: float
     track: int
+    confidence: float
+
+
+@dataclass(frozen=True)
+class SpeechWithoutFace:
+    """A time in which somebody speaks whose face is not visible.
+
+    Attributes:
+        start, end: in seconds.
+    """
+
+    start: float
+    end: float
 
 
 @dataclass(frozen=True)
@@ -100,6 +125,7 @@ class Score:
             milliseconds; ``unmeasured`` if unknown; None in published mode.
         tracks: the face tracks.
         speakers: who speaks when.
+        speech_without_face: when somebody speaks whose face is not visible.
         reasons: why there is no track or no lag, or why the scores are not reliable.
         faces: statistics of the detected faces; None without detection.
         recipe: everything that the scores depend on.
@@ -112,6 +138,7 @@ class Score:
     lag_zero: float | str | None
     tracks: tuple[TrackScore, ...]
     speakers: tuple[Speaker, ...]
+    speech_without_face: tuple[SpeechWithoutFace, ...]
     reasons: tuple[Reason, ...]
     faces: dict[str, Any] | None = field(repr=False)
     recipe: dict[str, Any] = field(repr=False)
@@ -122,32 +149,35 @@ class Score:
         return copy.deepcopy(self.report)
 
 
-def make_score(report: dict[str, Any], dists: Sequence[np.ndarray]) -> Score:
+def make_score(report: dict[str, Any], dists: Sequence[np.ndarray], paths: Sequence[Path2D]) -> Score:
     """Return a ``Score``.
 
     Args:
         report: content of scores.json.
         dists: distances of every track.
+        paths: crop positions of every track; none of face crops.
     """
 
     def typed(records: list[dict[str, Any]]) -> tuple[Reason, ...]:
         return tuple(Reason(**record) for record in records)
 
-    names = [item.name for item in fields(TrackScore) if item.name not in ("box", "reasons", "dists")]
+    names = [item.name for item in fields(TrackScore) if item.name not in ("box", "reasons", "path", "dists")]
     tracks = [
         TrackScore(
             **{name: record[name] for name in names},
             box=tuple(record["box"]) if record["box"] else None,
             reasons=typed(record["reasons"]),
+            path=path,
             dists=of_track,
         )
-        for record, of_track in itertools.zip_longest(report["tracks"], dists)
+        for record, path, of_track in itertools.zip_longest(report["tracks"], paths, dists)
     ]
     same = ("videofile", "mode", "lag_ms", "lag_error_ms", "lag_zero", "faces", "recipe")
     return Score(
         **{name: report[name] for name in same},
         tracks=tuple(tracks),
         speakers=tuple(Speaker(**record) for record in report["speakers"]),
+        speech_without_face=tuple(SpeechWithoutFace(**record) for record in report["speech_without_face"]),
         reasons=typed(report["reasons"]),
         report=report,
     )
@@ -188,6 +218,7 @@ def score_video(
     scene_threshold: float = defaults.SCENE_THRESHOLD,
     vshift: int = defaults.VSHIFT,
     batch_size: int = defaults.BATCH_SIZE,
+    min_speaking: float = defaults.MIN_SPEAKING,
     initial_model: str | Path | None = None,
     s3fd_weights: str | Path | None = None,
     device: str = "auto",
@@ -210,8 +241,8 @@ def score_video(
         face_crops: the video is a face crop already; it is resized, and no face is looked for.
         detect_every: faces are looked for in every n-th frame (direct mode).
         precision: ``float32`` or, in direct mode where the processor supports it, ``bfloat16``.
-        facedet_scale, crop_scale, min_track, num_failed_det, min_face_size, scene_threshold, vshift, batch_size:
-            like the flags of the same names.
+        facedet_scale, crop_scale, min_track, num_failed_det, min_face_size, scene_threshold, vshift, batch_size,
+            min_speaking: like the flags of the same names.
         initial_model, s3fd_weights: weights files; None for the published ones if they exist, else the starter.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         layout: ``Layout`` in which the results stay, for run_visualise; None to leave no files behind.
@@ -236,6 +267,7 @@ def score_video(
         face_crops=face_crops,
         vshift=vshift,
         batch_size=batch_size,
+        min_speaking=min_speaking,
     )
     detector = None if face_crops else functools.partial(load_detector, device, s3fd_weights, precision)
     net = load_net(device, initial_model, precision)
@@ -253,7 +285,7 @@ def score_video(
     )
     if layout is not None:
         direct.save(found, layout)
-    return make_score(found.report, found.dists)
+    return make_score(found.report, found.dists, [] if face_crops else found.paths)
 
 
 def score_frames(
@@ -267,6 +299,7 @@ def score_frames(
     precision: str = defaults.FLOAT32,
     vshift: int = defaults.VSHIFT,
     batch_size: int = defaults.BATCH_SIZE,
+    min_speaking: float = defaults.MIN_SPEAKING,
     crop_scale: float = defaults.CROP_SCALE,
     initial_model: str | Path | None = None,
     s3fd_weights: str | Path | None = None,
@@ -285,7 +318,8 @@ def score_frames(
         sample_rate: samples per second.
         boxes: N x 4 array of the face in every frame, x, y, width and height in pixels; None to find the faces.
         face_crops: every frame is a face crop already; it is resized, and no face is looked for.
-        precision, vshift, batch_size, crop_scale, initial_model, s3fd_weights, device: as in ``score_video``.
+        precision, vshift, batch_size, min_speaking, crop_scale, initial_model, s3fd_weights, device: as in
+            ``score_video``.
 
     Raises:
         UsageError: the arrays do not have these shapes and types.
@@ -298,14 +332,53 @@ def score_frames(
     if boxes is not None and face_crops:
         raise UsageError("boxes: a face crop has none: give either boxes or face_crops=True")
     given = memory.check(frames, audio, frame_rate=frame_rate, sample_rate=sample_rate, boxes=boxes)
-    settings = DirectSettings(crop_scale=crop_scale, face_crops=face_crops, vshift=vshift, batch_size=batch_size)
+    settings = DirectSettings(
+        crop_scale=crop_scale,
+        face_crops=face_crops,
+        vshift=vshift,
+        batch_size=batch_size,
+        min_speaking=min_speaking,
+    )
     found = memory.run(
         given,
         detector=None if face_crops or boxes is not None else load_detector(device, s3fd_weights, precision),
         net=load_net(device, initial_model, precision),
         settings=settings,
     )
-    return make_score(found.report, found.dists)
+    return make_score(found.report, found.dists, [] if face_crops else found.paths)
+
+
+def split_speakers(
+    score: Score,
+    folder: str | Path,
+    *,
+    min_span: float = defaults.MIN_SPAN,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> list[Path]:
+    """Write every time in which a face speaks as a clip of its own: its crop, 224x224, and its sound; and index.csv.
+
+    Args:
+        score: from ``score_video``; the video is read again.
+        folder: new folder for the clips.
+        min_span: shortest clip, in seconds.
+        overwrite: replace the clips that an earlier run wrote to the folder.
+        progress: as in ``syncnet.progress``.
+
+    Returns:
+        Paths of the clips, by time.
+
+    Raises:
+        UsageError: something in the folder would be lost, or the score is not of a file.
+        MediaError: the video or its sound cannot be read any more.
+        SyncNetError: the clips cannot be written.
+    """
+    from syncnet.steps import split
+
+    if score.videofile is None:
+        raise UsageError("split_speakers: needs the score of a file: these frames are in memory")
+    paths = [track.path for track in score.tracks]
+    return split.run(score.report, paths, folder, min_span=min_span, overwrite=overwrite, progress=progress)
 
 
 def check_mode(mode: str, *, precision: str) -> None:
@@ -337,12 +410,13 @@ def published(
     from syncnet.steps import pipeline, single
     from syncnet.steps import score as score_step
 
-    scoring = {"batch_size": settings.batch_size, "vshift": settings.vshift, "print_line": lambda line: None}
+    same = ("batch_size", "vshift", "min_speaking")
+    scoring = {**{name: getattr(settings, name) for name in same}, "print_line": lambda line: None}
     with contextlib.ExitStack() as stack:
         layout = kept or stack.enter_context(scratch())
         if load is None:
             report = single.run(path, layout, net, **sound, **scoring)
-            return make_score(report, [])
+            return make_score(report, [], [])
         names = [item.name for item in fields(pipeline.PipelineSettings)]
         found = pipeline.run(
             path,
@@ -358,7 +432,7 @@ def published(
         else:
             report, scores = load_json(layout.scores, made_by="run_pipeline.py"), []
         dists = [score_step.distances(score, vshift=settings.vshift) for score in scores]
-        return make_score({**report, "reference": None}, dists)
+        return make_score({**report, "reference": None}, dists, found.paths)
 
 
 @contextlib.contextmanager

@@ -201,7 +201,18 @@ def add_speaker_threshold(parser: argparse.ArgumentParser) -> None:
         "--speaker_threshold",
         type=finite_float,
         default=defaults.SPEAKER_THRESHOLD,
-        help="a face counts as speaking where its framewise confidence is above this",
+        help="run_visualise tags a face as speaking where its framewise confidence is above this; does not decide "
+        "who speaks when in scores.json",
+    )
+
+
+def add_min_speaking(parser: argparse.ArgumentParser) -> None:
+    """Add --min_speaking."""
+    parser.add_argument(
+        "--min_speaking",
+        type=not_negative_float,
+        default=defaults.MIN_SPEAKING,
+        help="shortest time for which a face speaks, in seconds; a shorter one goes to the likelier of its neighbours",
     )
 
 

@@ -9,6 +9,8 @@ SCENE_THRESHOLD = 27.0
 BATCH_SIZE = 20  # windows
 VSHIFT = 15  # frames
 SPEAKER_THRESHOLD = 2.0  # confidence
+MIN_SPEAKING = 0.4  # seconds
+MIN_SPAN = 1.0  # seconds
 
 # The filter keeps shorter tracks and smaller faces than run_pipeline.
 FILTER_MIN_TRACK = 50  # frames

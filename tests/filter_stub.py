@@ -29,14 +29,16 @@ def track(index, confidence, offset, *, vshift=15):
     edge = [{"code": "edge_offset", "text": "at the edge"}] if abs(offset) == vshift else []
     numbers = {"offset": offset, "offset_ms": 40 * offset, "confidence": confidence, "lse_c": confidence}
     place = {"first_frame": 0, "last_frame": 99, "start": 0.0, "end": 4.0, "mean_face_size": 80.0}
-    return {"track": index, **place, **numbers, "min_dist": 8.0, "lse_d": 8.0, "windows": 95, "reasons": edge}
+    speaking = {"speaking_s": 2.5, "speaking_offset": offset, "speaking_confidence": confidence + 1}
+    more = {"min_dist": 8.0, "lse_d": 8.0, "windows": 95, "reasons": edge, **speaking, "speaking_min_dist": 7.5}
+    return {"track": index, **place, **numbers, **more}
 
 
 class StubScorer:
     """Stub of ``scorer.Scorer``."""
 
-    def __init__(self, scratch, *, direct=False):
-        self.scratch, self.direct = scratch, direct
+    def __init__(self, scratch, parameters):
+        self.scratch, self.parameters = scratch, parameters
 
     def __call__(self, path, name, sound=None):
         self.scratch.mkdir(parents=True, exist_ok=True)
@@ -50,8 +52,14 @@ class StubScorer:
         if not numbers:
             return VideoScore(NO_FACES, reasons=[{"code": "no_face", "text": "no face found"}], **times)
         best = track(0, float(numbers["confidence"]), int(numbers["offset"]))
-        lag = {"lag_ms": best["offset_ms"] - 3.0, "lag_error_ms": LAG_ERROR_MS} if self.direct else {}
-        return VideoScore(SUCCESS, tracks=[best, track(1, best["confidence"] - 1, 9)], **lag, **times)
+        direct = self.parameters.mode == DIRECT
+        lag = {"lag_ms": best["offset_ms"] - 3.0, "lag_error_ms": LAG_ERROR_MS} if direct else {}
+        turns = {
+            "speakers": [{"start": 0.0, "end": 2.5, "track": 0, "confidence": 0.9}],
+            "speech_without_face": [{"start": 3.0, "end": 4.0}],
+            "min_speaking": self.parameters.min_speaking,
+        }
+        return VideoScore(SUCCESS, tracks=[best, track(1, best["confidence"] - 1, 9)], **lag, **turns, **times)
 
     def misbehave(self, name):
         once = Path(os.environ["STUB_LOG"]).with_name(f"{Path(name).name}.died")
@@ -75,7 +83,7 @@ def load_scorer(parameters, *, output_dir, scratch, index, threads):
         raise SyncNetError("--device broken: not a device")
     if parameters.device == "dead":
         os._exit(9)
-    return StubScorer(scratch, direct=parameters.mode == DIRECT)
+    return StubScorer(scratch, parameters)
 
 
 def install():

@@ -101,7 +101,7 @@ def test_to_dict_is_scores_json(material, options, tmp_path):
     assert score.to_dict()["tracks"][0]["offset"] != 99
     assert isinstance(score, Score) and isinstance(score.tracks[0], TrackScore)
     [record] = score.to_dict()["tracks"]
-    assert {item.name for item in fields(TrackScore)} - {"dists"} == set(record)
+    assert {item.name for item in fields(TrackScore)} - {"dists", "path"} == set(record)
     for name in set(record) - {"reasons", "box"}:
         assert getattr(score.tracks[0], name) == record[name], name
     assert list(score.tracks[0].box) == record["box"]

@@ -164,7 +164,8 @@ def test_every_default_is_a_flags():
     defaults = {name.lower(): value for name, value in numbers.items() if name.isupper()}
     filters = {name.removeprefix("filter_"): value for name, value in defaults.items() if name.startswith("filter_")}
     ours = {name: value for name, value in defaults.items() if not name.startswith("filter_")}
-    scripts = {**flags("filter_videos_by_sync_score"), **flags("run_pipeline"), **flags("run_syncnet")}
+    names = ("score_video", "filter_videos_by_sync_score", "run_pipeline", "run_syncnet")
+    scripts = {flag: value for name in names for flag, value in flags(name).items()}
     assert ours == {name: scripts[name] for name in ours}
     assert filters == {name: flags("filter_videos_by_sync_score")[name] for name in filters}
 

@@ -11,13 +11,15 @@ from checks import one_error
 
 from syncnet.media.ffmpeg import Ffmpeg
 from syncnet.results.layout import Layout
+from syncnet.sync import speakers
+from syncnet.sync.speakers import Span, Turns
 
 pytestmark = pytest.mark.usefixtures("nothing_left_running")
 
 FRAMES = 90
 FLAGS = ("--facedet_scale", "0.5", "--min_track", "10")
-HEADER = ["track", "from", "to", "offset", "lag", "ms", "confidence", "min", "dist"]
-ROW = re.compile(r" +(\d+) +(\d+\.\d\d) +(\d+\.\d\d) +(-?\d+) +(-|-?\d+ \+-\d+) +(\d+\.\d{3}) +(\d+\.\d{3})")
+HEADER = ["track", "from", "to", "offset", "lag", "ms", "confidence", "min", "dist", "speaks", "s"]
+ROW = re.compile(r" +(\d+) +(\d+\.\d\d) +(\d+\.\d\d) +(-?\d+) +(-|-?\d+ \+-\d+) +(\d+\.\d{3}) +(\d+\.\d{3}) +\d+\.\d\d")
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +119,54 @@ def test_face_crops(mode, score, tmp_path):
     assert (start, end) == ("0.00", "2.40") and int(offset) in (0, 1)
 
 
+@pytest.fixture
+def turns(monkeypatch):
+    """Let the only face speak twice, and somebody else in between."""
+
+    def find(candidates, **_):
+        spans = [Span(0, 29, 0, 0.98), Span(60, 89, 0, 0.655)]
+        return Turns(spans, [(30, 44)], [np.arange(candidate.frames) < 50 for candidate in candidates])
+
+    monkeypatch.setattr(speakers, "find", find)
+
+
+def test_who_speaks_when(score, clip, tmp_path, turns):
+    ran = score(clip, "--quiet", "--json", "a.json")
+    assert ran.out[1].endswith(" 2.00")
+    assert [line.split() for line in ran.out[2:5]] == [
+        ["speaking", "0.00", "1.20", "track", "0,", "confidence", "0.98"],
+        ["2.40", "3.60", "track", "0,", "confidence", "0.66"],
+        ["off", "screen", "1.20", "1.80"],
+    ]
+    report = json.loads((tmp_path / "here" / "a.json").read_text())
+    assert report["speech_without_face"] == [{"start": 1.2, "end": 1.8}]
+    assert report["speakers"][1] == {"start": 2.4, "end": 3.6, "track": 0, "confidence": 0.655}
+
+
+def test_rttm(score, clip, tmp_path, turns):
+    """Ten fields a line, also if the name of the video has spaces."""
+    assert score(clip, "--quiet", "--rttm", "out.rttm").code == 0
+    lines = (tmp_path / "here" / "out.rttm").read_text().splitlines()
+    assert [line.split(" ") for line in lines] == [
+        ["SPEAKER", "a_'film',_50_%_[é]", "1", "0.000", "1.200", "<NA>", "<NA>", "track0", "0.980", "<NA>"],
+        ["SPEAKER", "a_'film',_50_%_[é]", "1", "2.400", "1.200", "<NA>", "<NA>", "track0", "0.655", "<NA>"],
+    ]
+
+
+def test_rttm_of_a_video_in_which_nobody_speaks(score, tmp_path):
+    path = clips.make(tmp_path / "empty.mp4", clips.canvas(seconds=1.4))
+    assert score(path, "--quiet", "--rttm", "out.rttm").code == 0
+    assert (tmp_path / "here" / "out.rttm").read_text() == ""
+
+
+def test_an_old_rttm_does_not_outlive_a_run_that_fails(score, clip, tmp_path):
+    (tmp_path / "here" / "out.rttm").write_text("old")
+    one_error(score(clip, "--quiet", "--rttm", "out.rttm", "--audio_stream", 5), "--audio_stream 5")
+    assert not (tmp_path / "here" / "out.rttm").exists()
+    path = shutil.copy(clip, tmp_path / "a.mkv")
+    one_error(score(path, "--quiet", "--rttm", path), "another --rttm", code=2)
+
+
 def test_quiet(score, clip):
     """Warnings stay."""
     ran = score(clip, "--quiet")
@@ -150,7 +200,15 @@ def test_errors_are_one_line(mode, score, clip, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "argv", [("--mode", "fast"), ("--audio_stream", "-1"), ("--detect_every", "0"), ("--min_track", "many")]
+    "argv",
+    [
+        ("--mode", "fast"),
+        ("--min_speaking", "-1"),
+        ("--min_span", "nan"),
+        ("--audio_stream", "-1"),
+        ("--detect_every", "0"),
+        ("--min_track", "many"),
+    ],
 )
 def test_flags_that_cannot_work(argv, score, clip):
     ran = score(clip, *argv)

@@ -18,6 +18,7 @@ from syncnet.filter.quality import Statistics, Thresholds, Verdict, judge
 from syncnet.filter.recipe import Parameters, Recipe, footnote, gives_lse, mode_of
 from syncnet.filter.scorer import Record, timestamp
 from syncnet.results.layout import new_file
+from syncnet.results.scores_json import SPEAKING_KEYS
 
 COLUMNS = (
     "name",
@@ -40,9 +41,12 @@ COLUMNS = (
     "weights",
     "lag_ms",
     "lag_error_ms",
+    *SPEAKING_KEYS,
 )
-TRACK_COLUMNS = ("offset", "offset_ms", "confidence", "min_dist", "lse_c", "lse_d", "mean_face_size")
-LAG_KEYS = ("lag_ms", "lag_error_ms")  # of the whole video; lines of earlier versions lack them
+TRACK_COLUMNS = ("offset", "offset_ms", "confidence", "min_dist", "lse_c", "lse_d", "mean_face_size", *SPEAKING_KEYS)
+# Of the whole video; lines of earlier versions lack them.
+LAG_KEYS = ("lag_ms", "lag_error_ms")
+TURNS_KEYS = ("speakers", "speech_without_face", "min_speaking")
 DETECTION_SETTINGS = ("min_face_size", "min_track")  # entries of ``filter_settings`` that affect scores
 BAR_WIDTH = 40
 MOST_BARS = 31  # one bar per offset from -15 to 15
@@ -118,6 +122,7 @@ def result(record: Record, verdict: Verdict, judged: Judged) -> Record:
         "mode": judged.mode,
         **{name: record.get(name) for name in LAG_KEYS},
         "sound": record.get("sound"),
+        **{name: record.get(name) for name in TURNS_KEYS},
     }
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from syncnet.defaults import DETECT_EVERY, DIRECT, FLOAT32, PUBLISHED, SPEAKER_THRESHOLD
+from syncnet.defaults import DETECT_EVERY, DIRECT, FLOAT32, MIN_SPEAKING, PUBLISHED, SPEAKER_THRESHOLD
 from syncnet.filter.inputs import absolute
 from syncnet.media.ffmpeg import PUBLISHED_FINGERPRINT
 from syncnet.models import weights
@@ -23,8 +23,8 @@ Recipe = dict[str, Any]  # record with the keys of ``make_recipe``
 
 DIGEST_LENGTH = 16
 # These change a score by about 1e-5 or not at all: they are recorded, but a change of them is no reason to score all
-# videos again.
-UNIMPORTANT = ("device", "batch_size", "speaker_threshold")
+# videos again. What ``min_speaking`` changes, who speaks when, is recorded with it in every line of the journal.
+UNIMPORTANT = ("device", "batch_size", "speaker_threshold", "min_speaking")
 WEIGHTS = ("initial_model", "s3fd_weights")
 # Values of the keys that recipes of earlier scores lack. They stay out of the digest, so that those scores stay valid.
 EARLIER = {"mode": PUBLISHED, "detect_every": 1, "precision": FLOAT32, "face_crops": False, "audio_dir": None}
@@ -59,6 +59,7 @@ class Parameters:
     precision: str = FLOAT32
     face_crops: bool = False
     audio_dir: str = ""
+    min_speaking: float = MIN_SPEAKING
 
     def found(self) -> Parameters:
         """Return the parameters with absolute paths of all files that are used, valid in every worker.

@@ -60,6 +60,9 @@ class VideoScore:
         faces: Record of ``detect.Summary``; None if no faces were detected.
         lag_ms: Milliseconds by which the audio of the whole video is early; None if it was not or cannot be measured.
         lag_error_ms: Half-width of the 95 % interval of ``lag_ms``.
+        speakers: Records of who speaks when, as in scores.json.
+        speech_without_face: Records of when somebody speaks whose face is not visible.
+        min_speaking: Shortest time for which a face speaks, in seconds; None if the analysis did not finish.
         start_time: Start of the analysis, as ISO 8601 local time with UTC offset.
         end_time: End of the analysis, likewise.
         processing_time: Duration of the analysis, in seconds.
@@ -72,6 +75,9 @@ class VideoScore:
     faces: Record | None = None
     lag_ms: float | None = None
     lag_error_ms: float | None = None
+    speakers: list[Record] = field(default_factory=list)
+    speech_without_face: list[Record] = field(default_factory=list)
+    min_speaking: float | None = None
     start_time: str = ""
     end_time: str = ""
     processing_time: float = 0.0
@@ -172,7 +178,7 @@ class Scorer:
             discard(self.scratch)
         seconds = round(time.monotonic() - started[0], SECONDS_DIGITS)
         times = {"start_time": started[1], "end_time": timestamp(), "processing_time": seconds}
-        return VideoScore(**{**vars(score), **times})
+        return VideoScore(**{**vars(score), **times, "min_speaking": self.parameters.min_speaking})
 
     def analyse(self, path: str, layout: Layout, *, name: str, sound: str | None) -> VideoScore:
         """Score a video in the mode of the recipe; arguments as for ``__call__``."""
@@ -206,7 +212,12 @@ class Scorer:
                 [asdict(reason) for reason in found.reasons], asdict(found.faces) if found.faces else None
             )
         result = score_step.run(
-            layout, self.net, batch_size=p.batch_size, vshift=p.vshift, print_line=lambda line: logger.debug("%s", line)
+            layout,
+            self.net,
+            batch_size=p.batch_size,
+            vshift=p.vshift,
+            min_speaking=p.min_speaking,
+            print_line=lambda line: logger.debug("%s", line),
         )
         return from_report(result.report)
 
@@ -222,6 +233,7 @@ class Scorer:
             audio=Path(sound) if sound else None,
             batch_size=p.batch_size,
             vshift=p.vshift,
+            min_speaking=p.min_speaking,
             print_line=lambda line: logger.debug("%s", line),
         )
         if self.results:
@@ -283,6 +295,8 @@ def from_report(report: Record) -> VideoScore:
         faces=report["faces"],
         lag_ms=report.get("lag_ms"),
         lag_error_ms=report.get("lag_error_ms"),
+        speakers=report.get("speakers", []),
+        speech_without_face=report.get("speech_without_face", []),
     )
 
 

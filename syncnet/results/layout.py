@@ -11,8 +11,9 @@ Files and folders are written under a temporary name that contains PART, and ren
 """
 
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ CROP_NAME = "{:05d}.avi"
 CROP_DIGITS = 5  # at least
 RESULTS = ("pyavi", "pywork", "pycrop", "pyframes")
 STEPS = (*RESULTS, "pytmp")
+INDEX_NAME = "index.csv"
+SPAN_CLIP = re.compile(r"track\d+_\d+\.\d\d-\d+\.\d\d\.mp4")  # what ``span_clip`` returns
 LONGEST_NAME = 255  # bytes
 
 
@@ -274,6 +277,45 @@ def crop_audio_file(folder: Path, index: int) -> Path:
     return crop_file(folder, index).with_suffix(".wav")
 
 
+def span_clip(folder: Path, *, track: int, start: float, end: float) -> Path:
+    """Return the path of the clip of a time in which a face speaks, in seconds."""
+    return folder / f"track{track}_{start:08.2f}-{end:08.2f}.mp4"
+
+
+def span_index(folder: Path) -> Path:
+    """Return the path of the list of such clips."""
+    return folder / INDEX_NAME
+
+
+def check_clips(folder: str | Path, *, inputs: Iterable[str | Path], overwrite: bool) -> Path:
+    """Check that nothing is lost if a folder is replaced by one with clips of speakers, and return its path.
+
+    Args:
+        folder: value of --split_speakers.
+        inputs: paths of the inputs.
+        overwrite: clips of an earlier run may be replaced.
+
+    Raises:
+        UsageError: something would be lost.
+    """
+    check_unicode(folder, flag="--split_speakers")
+    path = Path(folder).resolve()
+    flag = f"--split_speakers {folder}"
+    if any(lies_in(file, path) for file in inputs):
+        raise UsageError(f"{flag}: the input lies in it: choose another folder")
+    if not path.exists():
+        return path
+    if not path.is_dir():
+        raise UsageError(f"{flag}: is not a folder: choose another one")
+    names = sorted(file.name for file in path.iterdir())
+    foreign = [name for name in names if not (name == INDEX_NAME or SPAN_CLIP.fullmatch(name))]
+    if foreign:
+        raise UsageError(f"{flag}: has other files in it, such as {foreign[0]}: choose a new folder")
+    if names and not overwrite:
+        raise UsageError(f"{flag}: has clips in it: choose a new folder, or replace them with --overwrite")
+    return path
+
+
 def make_folder(folder: Path, *, flag: str = "--data_dir") -> None:
     """Create a folder and its parents.
 
@@ -312,20 +354,21 @@ def discard(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def clear_result(path: Path, *inputs: str | Path) -> None:
+def clear_result(path: Path, *inputs: str | Path, flag: str = "--json") -> None:
     """Remove a result of an earlier run, so that it is not mistaken for the result of a run that fails.
 
     Args:
-        path: value of --json.
+        path: value of the flag.
         inputs: the files that are read.
+        flag: flag that names the file, for the error message.
 
     Raises:
         UsageError: ``path`` is an input, or no file can be there.
     """
     if path.exists() and any(path.samefile(file) for file in inputs):
-        raise UsageError(f"{path}: is the input, which is never overwritten: choose another --json")
+        raise UsageError(f"{path}: is the input, which is never overwritten: choose another {flag}")
     if path.is_dir() or not path.resolve().parent.is_dir():
-        raise UsageError(f"{path}: is a folder, or in a folder that does not exist: choose another --json")
+        raise UsageError(f"{path}: is a folder, or in a folder that does not exist: choose another {flag}")
     if path.is_file():
         path.resolve().unlink()
 

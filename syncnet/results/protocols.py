@@ -130,6 +130,9 @@ class Span(Protocol):
     """``sync.speakers.Span``."""
 
     @property
+    def confidence(self) -> float: ...
+
+    @property
     def first(self) -> int: ...
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
 SECONDS_DIGITS = 3
 LAG_DIGITS = 2  # of milliseconds
+POSTERIOR_DIGITS = 3
 SCORE_KEYS = ("offset", "offset_ms", "confidence", "lse_c", "min_dist", "lse_d")
+SPEAKING_KEYS = ("speaking_s", "speaking_offset", "speaking_confidence", "speaking_min_dist")
 LAG_KEYS = ("lag_ms", "lag_error_ms", "drift_ms_per_min", "drift_error_ms_per_min")
 
 
@@ -141,14 +144,39 @@ def track_record(
     }
 
 
-def span_record(span: Span) -> dict[str, Any]:
-    """Return a ``speakers.Span`` with times in seconds."""
-    return {"start": seconds(span.first), "end": seconds(span.last + 1), "track": span.track}
+def speaking_record(frames: int | None, score: SyncScore | None) -> dict[str, Any]:
+    """Return for how long a track's face speaks, and the numbers of its speaking windows alone.
+
+    Args:
+        frames: number of frames in which it speaks; None if the track has no score.
+        score: ``SyncScore`` of its speaking windows; None if there is none.
+    """
+    numbers = (score.offset, score.confidence, score.min_dist) if score else (None, None, None)
+    return dict(zip(SPEAKING_KEYS, (None if frames is None else seconds(frames), *numbers)))
 
 
-def seconds(frame: int) -> float:
-    """Return the start time of a frame, in seconds."""
-    return round(frame / FRAME_RATE, SECONDS_DIGITS)
+def span_record(span: Span, *, delay: float = 0.0) -> dict[str, Any]:
+    """Return a ``speakers.Span`` with times in seconds.
+
+    Args:
+        span: the span.
+        delay: time of frame 0, in seconds.
+    """
+    return {
+        **times_record(span.first, span.last, delay=delay),
+        "track": span.track,
+        "confidence": round(float(span.confidence), POSTERIOR_DIGITS),
+    }
+
+
+def times_record(first: int, last: int, *, delay: float = 0.0) -> dict[str, float]:
+    """Return start and end of frames ``first`` to ``last`` (inclusive), in seconds; ``delay`` as in ``span_record``."""
+    return {"start": seconds(first, delay=delay), "end": seconds(last + 1, delay=delay)}
+
+
+def seconds(frame: int, *, delay: float = 0.0) -> float:
+    """Return the start time of a frame, in seconds; ``delay`` as in ``span_record``."""
+    return round(frame / FRAME_RATE + delay, SECONDS_DIGITS)
 
 
 def scores_report(
@@ -157,6 +185,7 @@ def scores_report(
     reference: str | None,
     tracks: list[dict[str, Any]],
     speakers: list[dict[str, Any]],
+    without_face: Sequence[dict[str, Any]] = (),
     recipe: dict[str, Any] | None,
     mode: str = PUBLISHED,
     lag: Lag | Reason | None = None,
@@ -167,8 +196,9 @@ def scores_report(
     Args:
         pipeline: from ``pipeline_report``; None if another program made the crops.
         reference: name of the video; None if it has no name.
-        tracks: one dict per track, ``track_record`` and ``score_record`` merged.
+        tracks: one dict per track, ``track_record``, ``score_record`` and ``speaking_record`` merged.
         speakers: results of ``span_record``.
+        without_face: results of ``times_record``: speech that no visible face utters.
         recipe: recipe of run_syncnet; None if nothing was scored.
         mode: one of ``defaults.MODES``.
         lag: ``Lag`` of the video, or the ``Reason`` why it has none; None in published mode.
@@ -189,6 +219,7 @@ def scores_report(
         "faces": pipeline["faces"],
         "tracks": tracks,
         "speakers": speakers,
+        "speech_without_face": list(without_face),
         "reasons": pipeline["reasons"] + unknown,
         "recipe": {"pipeline": pipeline["recipe"], "syncnet": recipe},
     }

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from syncnet.constants import FRAME_RATE
 from syncnet.errors import SyncNetError
 from syncnet.results.layout import new_file
 
@@ -85,6 +86,12 @@ def save_json(value: object, path: Path) -> None:
     with new_file(path) as temporary:
         # in file names that are not valid Unicode, the invalid bytes become JSON escapes
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def save_text(text: str, path: Path) -> None:
+    """Write a text file atomically; names that are not valid Unicode keep their bytes."""
+    with new_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def plain(value: object) -> object:
@@ -216,3 +223,38 @@ def load_distances(path: Path) -> list[np.ndarray]:
         if any(dists.ndim != 2 or not dists.shape[1] for dists in arrays):
             raise ValueError("an array of distances does not have two dimensions")
     return arrays
+
+
+@dataclass(frozen=True)
+class SavedTurns:
+    """Who speaks when, in frames.
+
+    Attributes:
+        frames: number of frames of the video.
+        spans: first frame, frame after the last one, and index of the track that speaks.
+        without_face: first frame, and frame after the last one, of speech that no visible face utters.
+    """
+
+    frames: int
+    spans: list[tuple[int, int, int]]
+    without_face: list[tuple[int, int]]
+
+
+def load_turns(path: Path) -> SavedTurns:
+    """Read who speaks when from scores.json.
+
+    Raises:
+        SyncNetError: the file is missing, damaged or of another form.
+    """
+    report = load_json(path, made_by=SYNC)
+    with well_formed(path, made_by=SYNC):
+        tracks = report["tracks"]
+        delay = tracks[0]["start"] - tracks[0]["first_frame"] / FRAME_RATE if tracks else 0.0
+
+        def frames_of(span: dict[str, Any]) -> tuple[int, int]:
+            return round((span["start"] - delay) * FRAME_RATE), round((span["end"] - delay) * FRAME_RATE)
+
+        spans = [(*frames_of(span), int(span["track"])) for span in report["speakers"]]
+        without_face = [frames_of(span) for span in report["speech_without_face"]]
+        ends = [track["last_frame"] + 1 for track in tracks] + [end for _, end in without_face]
+        return SavedTurns(max([1, *ends, (report["faces"] or {}).get("frames", 0)]), spans, without_face)

@@ -22,7 +22,7 @@ from syncnet.faces.crops import smooth
 from syncnet.faces.detect import Detector, Summary
 from syncnet.faces.follow import size_of
 from syncnet.faces.scenes import Scene, timecodes
-from syncnet.faces.tracks import Face, Track, Tracking
+from syncnet.faces.tracks import Face, Path2D, Track, Tracking
 from syncnet.media.containers import no_sound
 from syncnet.media.frames import read_ahead
 from syncnet.media.grid import Grid
@@ -38,12 +38,12 @@ from syncnet.results.scores_json import (
     pipeline_report,
     score_record,
     scores_report,
-    span_record,
     track_record,
     weights_record,
 )
 from syncnet.results.step_files import faces_record, save_json, save_pickle, tracks_record
 from syncnet.steps import score as score_step
+from syncnet.steps import speaking
 from syncnet.steps.direct_pass import CropPass, DirectPass, Lips, ScoredTrack, Seen, Workers, prepare
 from syncnet.steps.pipeline import PipelineResult, PipelineSettings, explain
 from syncnet.steps.versions import versions
@@ -79,6 +79,7 @@ class DirectSettings(PipelineSettings):
         face_crops: every frame is a face crop already; it is resized, and no face is looked for.
         vshift: largest offset to try in both directions, in frames.
         batch_size: windows per batch.
+        min_speaking: shortest time for which a face speaks, in seconds.
     """
 
     min_track: int = defaults.FILTER_MIN_TRACK
@@ -87,6 +88,7 @@ class DirectSettings(PipelineSettings):
     face_crops: bool = False
     vshift: int = defaults.VSHIFT
     batch_size: int = defaults.BATCH_SIZE
+    min_speaking: float = defaults.MIN_SPEAKING
 
     def __post_init__(self) -> None:
         for name, least in LEAST.items():
@@ -121,6 +123,11 @@ class DirectResult:
         """Per track an array of distances, windows x shifts; of a track without a score, 0 rows."""
         shifts = 2 * self.report["recipe"]["syncnet"]["vshift"] + 1
         return [s.dists if isinstance(s, scoring.SyncScore) else np.zeros((0, shifts), np.float32) for s in self.scores]
+
+    @property
+    def paths(self) -> list[Path2D]:
+        """Crop positions of the tracks."""
+        return [smooth(track) for track in self.pipeline.tracks]
 
 
 class Net(score_step.Net, Protocol):
@@ -228,6 +235,7 @@ def run(
         length = sound.length(seen.frames * SAMPLES_PER_FRAME) + PHASE_SAMPLES
         audio_frames = min(seen.frames, max(0, length) // SAMPLES_PER_FRAME)
         windows = stream.lips.audio.windows(seen.frames + settings.vshift)
+        levels = stream.lips.audio.levels(seen.frames)
     return conclude(
         tracks,
         seen,
@@ -235,6 +243,7 @@ def run(
         clock=clock,
         audio_frames=audio_frames,
         windows=windows,
+        levels=levels,
         net=net,
         settings=settings,
         recipes=recipes,
@@ -282,6 +291,7 @@ def conclude(
     clock: Clock,
     audio_frames: int,
     windows: range,
+    levels: np.ndarray,
     net: Net,
     settings: DirectSettings,
     recipes: Recipes,
@@ -295,6 +305,7 @@ def conclude(
         clock: where the pictures lie.
         audio_frames: length of the sound from the first picture on, in frames.
         windows: audio windows that the sound covers.
+        levels: frames x K array, from ``stream.Levels``.
         net: the network.
         settings: ``DirectSettings``.
         recipes: from ``make_recipe``.
@@ -302,13 +313,20 @@ def conclude(
     zero = lag_zero(net.weights) if net.weights else None
     tracks = [found.track for found in scored]
     scores = [score_track(found, audio_frames=audio_frames, net=net) for found in scored]
+    turns = speaking.find(
+        scores,
+        [(int(track.frame[0]), len(track.frame)) for track in tracks],
+        levels=levels,
+        cuts=seen.cuts,
+        min_speaking=settings.min_speaking,
+    )
     records, lags = [], []
-    for index, (track, score) in enumerate(zip(tracks, scores)):
+    for index, (track, score, spoken) in enumerate(zip(tracks, scores, turns.speaking)):
         first, last = int(track.frame[0]), int(track.frame[-1])
         place = track_record(index, first, last, track.size, box=box_record(track.bbox))
         place = {**place, "start": clock.time(place["start"]), "end": clock.time(place["end"])}
         if isinstance(score, Reason):
-            records.append({**place, **empty_record(score)})
+            records.append({**place, **empty_record(score), **speaking.numbers(score, spoken)})
             continue
         found = lag.measure(
             score.dists,
@@ -320,11 +338,7 @@ def conclude(
             lags.append((score.confidence, found))
         scores[index] = score = replace(score, offset=whole_frames(found, near=score.offset))
         numbers = score_record(score, vshift=settings.vshift, weights=net.weights, mode=defaults.DIRECT, lag=found)
-        records.append({**place, **numbers})
-    speaking = score_step.speakers(
-        scores, [int(track.frame[0]) for track in tracks], threshold=defaults.SPEAKER_THRESHOLD
-    )
-    spans = [span_record(span) for span in speaking]
+        records.append({**place, **numbers, **speaking.numbers(score, spoken)})
     faces = summarise(seen) if seen.faces else None  # None: none was looked for
     scenes = [Scene(start, end) for start, end in zip([0, *seen.cuts], [*seen.cuts, seen.frames])]
     why = explain(
@@ -340,7 +354,7 @@ def conclude(
         videofile=videofile,
         recipes=recipes,
         tracks=records,
-        speakers=[{**span, "start": clock.time(span["start"]), "end": clock.time(span["end"])} for span in spans],
+        turns=speaking.records(turns, delay=clock.delay),
         of_video=lag.of_video(lags) if tracks else None,
         zero=UNMEASURED if zero is None else zero,
     )
@@ -378,7 +392,7 @@ def score_track(found: ScoredTrack, *, audio_frames: int, net: Net) -> scoring.S
 def without_tracks(reason: Reason, *, videofile: str | Path, recipes: Recipes) -> DirectResult:
     """Return the result of a video that was not analysed."""
     pipeline = PipelineResult(recipe=recipes.pipeline, reasons=[reason])
-    report = make_report(pipeline, videofile=videofile, recipes=recipes, tracks=[], speakers=[], of_video=None)
+    report = make_report(pipeline, videofile=videofile, recipes=recipes, tracks=[], of_video=None)
     return DirectResult(report, pipeline)
 
 
@@ -388,7 +402,7 @@ def make_report(
     videofile: str | Path | None,
     recipes: Recipes,
     tracks: list[dict[str, Any]],
-    speakers: list[dict[str, Any]],
+    turns: dict[str, Any] | None = None,
     of_video: lag.Lag | Reason | None,
     zero: float | str | None = None,
 ) -> dict[str, Any]:
@@ -397,7 +411,7 @@ def make_report(
         pipeline_report(pipeline, videofile=videofile or "", reference=""),
         reference=None,
         tracks=tracks,
-        speakers=speakers,
+        **(turns or {"speakers": []}),
         recipe=recipes.syncnet,
         mode=defaults.DIRECT,
         lag=of_video,
@@ -432,7 +446,7 @@ def make_recipe(
             "mode": defaults.DIRECT,
             "precision": net.precision,
             **sound,
-            "speaker_threshold": defaults.SPEAKER_THRESHOLD,
+            "min_speaking": settings.min_speaking,
         },
     )
 
@@ -467,7 +481,7 @@ def save(result: DirectResult, layout: Layout) -> None:
         save_pickle(timecodes(result.pipeline.scenes), layout.scenes)
     if result.pipeline.tracks:
         tracks = result.pipeline.tracks
-        save_pickle(tracks_record(tracks, [smooth(track) for track in tracks]), layout.tracks)
+        save_pickle(tracks_record(tracks, result.paths), layout.tracks)
         save_pickle(result.dists, layout.distances)
         with new_file(layout.offsets) as temporary:
             temporary.write_text("".join(score_step.offset_lines(result.scores)), encoding="utf-8")

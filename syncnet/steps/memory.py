@@ -124,6 +124,7 @@ def run(given: Given, *, detector: Detector | None, net: Net, settings: DirectSe
             stream.add(prepare(Pixels(given.frames[index][..., ::-1]), None))
         tracks = stream.finish()
         windows = stream.lips.audio.windows(len(chosen) + settings.vshift)
+        levels = stream.lips.audio.levels(len(chosen))
     return conclude(
         tracks,
         stream.seen,
@@ -131,6 +132,7 @@ def run(given: Given, *, detector: Detector | None, net: Net, settings: DirectSe
         clock=clock,
         audio_frames=min(len(chosen), len(given.samples) // SAMPLES_PER_FRAME),
         windows=windows,
+        levels=levels,
         net=net,
         settings=settings,
         recipes=make_recipe(settings, detector=detector, net=net),

@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from syncnet import reasons
-from syncnet.defaults import BATCH_SIZE, PUBLISHED, SPEAKER_THRESHOLD, VSHIFT
+from syncnet.defaults import BATCH_SIZE, MIN_SPEAKING, PUBLISHED, SPEAKER_THRESHOLD, VSHIFT
 from syncnet.errors import MediaError, SyncNetError
+from syncnet.media.sound import SoundInMemory
 from syncnet.progress import Progress, silent
 from syncnet.reasons import Reason
 from syncnet.results.layout import Layout, crop_number, discard, make_folder, new_file
@@ -21,15 +22,15 @@ from syncnet.results.scores_json import (
     empty_record,
     score_record,
     scores_report,
-    span_record,
     track_record,
     weights_record,
 )
 from syncnet.results.step_files import load_pipeline, save_json, save_pickle
+from syncnet.steps import speaking
 from syncnet.steps.versions import versions
-from syncnet.sync.framewise import speaking_confidence
 from syncnet.sync.scoring import SyncScore
-from syncnet.sync.speakers import Span, spans, speaking_tracks
+from syncnet.sync.speakers import Span, Turns
+from syncnet.sync.stream import levels_of
 
 if TYPE_CHECKING:
     import torch
@@ -92,6 +93,7 @@ def run(
     batch_size: int = BATCH_SIZE,
     vshift: int = VSHIFT,
     speaker_threshold: float = SPEAKER_THRESHOLD,
+    min_speaking: float = MIN_SPEAKING,
     print_line: Callable[[str], object] = print,
     progress: Progress = silent,
 ) -> SyncResult:
@@ -103,7 +105,8 @@ def run(
         layout: ``Layout``.
         net: ``SyncNetInstance`` with loaded weights.
         batch_size, vshift: as in ``SyncNetInstance.score``.
-        speaker_threshold: the framewise confidence of a speaking face is above this.
+        speaker_threshold: only recorded: run_visualise tags a face by it.
+        min_speaking: shortest time for which a face speaks, in seconds.
         print_line: called with the lines that the published suite prints.
         progress: as in ``syncnet.progress``.
 
@@ -132,19 +135,25 @@ def run(
             scores = [score_or_reason(score, file) for score, file in zip(bar, files)]
     finally:
         discard(layout.tmp)
+    places = [describe(pipeline, index, crop_number(f), s) for index, (f, s) in enumerate(zip(files, scores))]
+    turns = find_turns(scores, places, files, layout=layout, pipeline=pipeline, min_speaking=min_speaking)
     records = [
-        {**describe(pipeline, index, crop_number(file), score), **numbers(score, vshift=vshift, weights=net.weights)}
-        for index, (file, score) in enumerate(zip(files, scores))
+        {**place, **numbers(score, vshift=vshift, weights=net.weights), **speaking.numbers(score, spoken)}
+        for place, score, spoken in zip(places, scores, turns.speaking)
     ]
-    speaking = speakers(scores, [record["first_frame"] for record in records], threshold=speaker_threshold)
-    recipe = {**scoring_recipe(net, batch_size=batch_size, vshift=vshift), "speaker_threshold": speaker_threshold}
-    span_records = list(map(span_record, speaking))
-    report = scores_report(pipeline, reference=layout.reference, tracks=records, speakers=span_records, recipe=recipe)
+    recipe = {
+        **scoring_recipe(net, batch_size=batch_size, vshift=vshift),
+        "speaker_threshold": speaker_threshold,
+        "min_speaking": min_speaking,
+    }
+    report = scores_report(
+        pipeline, reference=layout.reference, tracks=records, **speaking.records(turns), recipe=recipe
+    )
     save_pickle([distances(score, vshift=vshift) for score in scores], layout.distances)
     with new_file(layout.offsets) as temporary:
         temporary.write_text("".join(offset_lines(scores)), encoding="utf-8")
     save_json(report, layout.scores)
-    return SyncResult(scores=scores, speakers=speaking, report=report)
+    return SyncResult(scores=scores, speakers=turns.spans, report=report)
 
 
 def score_or_reason(found: SyncScore | MediaError, file: Path) -> SyncScore | Reason:
@@ -193,16 +202,52 @@ def describe(
     return track_record(index, 0, frames - 1, None)
 
 
-def speakers(scores: Sequence[SyncScore | Reason], starts: Sequence[int], *, threshold: float) -> list[Span]:
-    """Find when each track's face speaks; a track without a score never does.
+def find_turns(
+    scores: Sequence[SyncScore | Reason],
+    places: Sequence[dict[str, Any]],
+    files: Sequence[Path],
+    *,
+    layout: Layout,
+    pipeline: dict[str, Any] | None,
+    min_speaking: float,
+) -> Turns:
+    """Find who speaks when. Clips of another program, of which nothing else is known, are each a video of its own.
 
     Args:
         scores: per track its ``SyncScore`` or ``Reason``.
-        starts: index of every track's first frame.
-        threshold: the framewise confidence of a speaking face is above this.
+        places: per track its ``track_record``.
+        files: clips of the tracks.
+        layout: ``Layout``.
+        pipeline: content of pipeline.json, or None.
+        min_speaking: as in ``run``.
     """
-    confidences = [speaking_confidence(s.dists) if isinstance(s, SyncScore) else np.zeros(0) for s in scores]
-    return spans(speaking_tracks(starts, confidences, threshold=threshold))
+    inside = [(place["first_frame"], place["last_frame"] + 1 - place["first_frame"]) for place in places]
+    length = max((first + count for first, count in inside), default=0)
+
+    def of_clip(file: Path, count: int) -> np.ndarray:
+        return speaking.levels_of_file(file, frames=count)
+
+    def placed(frames: int) -> np.ndarray:
+        """Return the levels that the clips have, for a video whose audio file was removed."""
+        levels = levels_of(SoundInMemory(np.zeros(0, np.int16)), frames)
+        for file, (first, count) in zip(files, inside):
+            levels[first : first + count] = of_clip(file, count)
+        return levels
+
+    if pipeline:
+        frames = max(length, pipeline["faces"]["frames"] if pipeline["faces"] else 0)
+        cuts = [scene["start"] for scene in pipeline.get("scenes", [])][1:]
+        levels = speaking.levels_of_file(layout.audio, frames=frames) if layout.audio.exists() else placed(frames)
+        return speaking.find(scores, inside, levels=levels, cuts=cuts, min_speaking=min_speaking)
+    found = [
+        speaking.find([score], [(0, count)], levels=of_clip(file, count), min_speaking=min_speaking)
+        for score, file, (_, count) in zip(scores, files, inside)
+    ]
+    return Turns(
+        spans=[replace(span, track=index) for index, turns in enumerate(found) for span in turns.spans],
+        without_face=[],
+        speaking=[turns.speaking[0] for turns in found],
+    )
 
 
 def distances(score: SyncScore | Reason, *, vshift: int) -> np.ndarray:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from syncnet.defaults import BATCH_SIZE, SPEAKER_THRESHOLD, VSHIFT
-from syncnet.results.layout import discard
-from syncnet.results.scores_json import scores_report, span_record
-from syncnet.steps.score import describe, numbers, score_or_reason, scoring_recipe, speakers
+from syncnet.defaults import BATCH_SIZE, MIN_SPEAKING, VSHIFT
+from syncnet.results.layout import discard, scratch_audio
+from syncnet.results.scores_json import scores_report
+from syncnet.steps import speaking
+from syncnet.steps.score import describe, numbers, score_or_reason, scoring_recipe
 from syncnet.sync.scoring import SyncScore
 
 if TYPE_CHECKING:
     from syncnet.reasons import Reason
     from syncnet.results.layout import Layout
     from syncnet.steps.score import Net
-    from syncnet.sync.speakers import Span
+    from syncnet.sync.speakers import Turns
 
 
 def run(
@@ -30,7 +31,7 @@ def run(
     audio_stream: int | None = None,
     batch_size: int = BATCH_SIZE,
     vshift: int = VSHIFT,
-    speaker_threshold: float = SPEAKER_THRESHOLD,
+    min_speaking: float = MIN_SPEAKING,
     print_line: Callable[[str], object] = print,
 ) -> dict[str, Any]:
     """Score a video that is a face crop of any size, in published mode, and leave no files behind.
@@ -42,7 +43,7 @@ def run(
         layout: ``Layout``, of which only the folder for temporary files is used.
         net: ``SyncNetInstance`` with loaded weights.
         audio, audio_stream, batch_size, vshift, print_line: as in ``SyncNetInstance.score``.
-        speaker_threshold: the framewise confidence of a speaking face is above this.
+        min_speaking: shortest time for which the face speaks, in seconds.
 
     Returns:
         Report in the form of scores.json.
@@ -67,21 +68,36 @@ def run(
         )
         with contextlib.closing(scores):
             [found] = scores
+        score = score_or_reason(found, Path(videofile))
+        turns = find_turns(score, folder=layout.tmp, min_speaking=min_speaking)
     finally:
         discard(layout.tmp)
-    score = score_or_reason(found, Path(videofile))
     return single_report(
         score,
         net,
         videofile=videofile,
-        speaking=speakers([score], [0], threshold=speaker_threshold),
+        turns=turns,
         batch_size=batch_size,
         vshift=vshift,
-        speaker_threshold=speaker_threshold,
+        min_speaking=min_speaking,
         face_crops=True,
         audio=str(audio) if audio else None,
         audio_stream=audio_stream,
     )
+
+
+def find_turns(score: SyncScore | Reason, *, folder: Path, min_speaking: float = MIN_SPEAKING) -> Turns | None:
+    """Find when the face of a single clip speaks; None without a score.
+
+    Args:
+        score: ``SyncScore`` of the clip, or the ``Reason`` why it has none.
+        folder: folder with the temporary audio of its scoring.
+        min_speaking: as in ``run``.
+    """
+    if not isinstance(score, SyncScore):
+        return None
+    levels = speaking.levels_of_file(scratch_audio(folder), frames=score.video_frames)
+    return speaking.find([score], [(0, score.video_frames)], levels=levels, min_speaking=min_speaking)
 
 
 def single_report(
@@ -89,7 +105,7 @@ def single_report(
     net: Net,
     *,
     videofile: str | Path,
-    speaking: Sequence[Span] = (),
+    turns: Turns | None,
     batch_size: int,
     vshift: int,
     **further: Any,
@@ -100,20 +116,21 @@ def single_report(
         score: ``SyncScore`` of the clip, or the ``Reason`` why it has none; then the report has no track.
         net: ``SyncNetInstance`` that computed it.
         videofile: path of the clip.
-        speaking: when the face speaks.
+        turns: from ``find_turns``.
         batch_size, vshift: as in ``SyncNetInstance.score``.
         further: further entries of the recipe.
     """
     recipe = {**scoring_recipe(net, batch_size=batch_size, vshift=vshift), **further}
     tracks, why = [], []
     if isinstance(score, SyncScore):
-        tracks = [{**describe(None, 0, 0, score), **numbers(score, vshift=vshift, weights=net.weights)}]
+        spoken = speaking.numbers(score, turns.speaking[0]) if turns else {}
+        tracks = [{**describe(None, 0, 0, score), **numbers(score, vshift=vshift, weights=net.weights), **spoken}]
     else:
         why = [asdict(score)]
     return scores_report(
         {"videofile": str(videofile), "faces": None, "reasons": why, "recipe": None},
         reference=None,
         tracks=tracks,
-        speakers=list(map(span_record, speaking)),
+        **(speaking.records(turns) if turns else {"speakers": []}),
         recipe=recipe,
     )

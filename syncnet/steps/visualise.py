@@ -19,7 +19,8 @@ from syncnet.media import conversions
 from syncnet.media.frames import read_ahead, read_frame
 from syncnet.progress import Progress, silent
 from syncnet.results.layout import Layout, check_input, frame_files, make_folder, new_file
-from syncnet.results.step_files import SavedTrack, load_distances, load_pipeline, load_tracks
+from syncnet.results.step_files import SavedTrack, load_distances, load_pipeline, load_tracks, load_turns
+from syncnet.steps.overlay import Overlay
 from syncnet.sync.framewise import frame_confidence, speaking_confidence
 from syncnet.sync.speakers import speaking_tracks
 
@@ -59,6 +60,7 @@ def run(
     *,
     frame_rate: int,
     speaker_threshold: float = SPEAKER_THRESHOLD,
+    speakers: bool = False,
     progress: Progress = silent,
     on_frame: Callable[[int], None] = lambda index: None,
 ) -> Path:
@@ -67,7 +69,8 @@ def run(
     Args:
         layout: ``Layout`` with the results of run_pipeline and run_syncnet.
         frame_rate: frames per second of the videos to write.
-        speaker_threshold: the framewise confidence of a speaking face is above this.
+        speaker_threshold: a face is tagged as speaking where its framewise confidence is above this.
+        speakers: draw who speaks when by scores.json, instead of confidences and tags.
         progress: as in ``syncnet.progress``.
         on_frame: called with the index of every frame.
 
@@ -94,18 +97,24 @@ def run(
         [speaking_confidence(d) if len(d) else np.zeros(0) for d in dists],
         threshold=speaker_threshold,
     )
+    turns = load_turns(layout.scores) if speakers else None
     with contextlib.ExitStack() as stack:
         images, count = stack.enter_context(open_frames(layout, pipeline))
         first = next(images)
         height, width = first.shape[:2]
+        overlay = Overlay(turns, height=height, width=width) if turns else None
         layout.video_out.unlink(missing_ok=True)
         temporary = stack.enter_context(new_file(layout.video_only))
         written = 0
         with video_writer(temporary, frame_rate=frame_rate, width=width, height=height) as writer:
             for image in progress(itertools.chain([first], images), total=count, desc="frames"):
                 on_frame(written)
-                for face in faces[written] if written < len(faces) else ():
-                    draw_face(image, face, speaks=written < len(speaker) and speaker[written] == face.track)
+                here = faces[written] if written < len(faces) else []
+                if overlay:
+                    overlay.draw(image, here, written)
+                else:
+                    for face in here:
+                        draw_face(image, face, speaks=written < len(speaker) and speaker[written] == face.track)
                 writer.write(image)
                 written += 1
         conversions.mux(temporary, layout.audio, layout.video_out, frames=written)

@@ -1,4 +1,4 @@
-"""Audio features of a stream of sound, computed where they are needed and forgotten afterwards."""
+"""What a stream of sound is measured for, computed where it is needed; the sound is forgotten afterwards."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from syncnet.constants import SAMPLES_PER_FRAME
-from syncnet.sync import scoring
+from syncnet.sync import scoring, speech
 from SyncNetModel import AUDIO_WINDOW
 
 BLOCK = 50  # windows that are computed together
+LEVELS_BLOCK = 500  # frames of sound that are measured together
 
 
 class Samples(Protocol):
@@ -29,6 +30,41 @@ class Samples(Protocol):
     def forget(self, before: int) -> None: ...
 
 
+class Levels:
+    """What ``speech.measure`` finds in a sound, frame by frame, from frame 0 on.
+
+    Args:
+        sound: the sound; sample 0 is at the start of frame 0. It may be forgotten as far as it was measured.
+    """
+
+    def __init__(self, sound: Samples) -> None:
+        self.sound = sound
+        self.parts: list[np.ndarray] = []
+        self.measured = 0
+
+    def measure(self, frames: int) -> None:
+        """Measure as far as the start of frame ``frames``."""
+        while self.measured < frames:
+            end = min(frames, self.measured + LEVELS_BLOCK)
+            samples = self.sound.read(self.measured * SAMPLES_PER_FRAME, end * SAMPLES_PER_FRAME)
+            self.parts.append(speech.measure(samples))
+            self.measured = end
+
+    def of(self, frames: int) -> np.ndarray:
+        """Return the levels of the first frames, frames x K array, float32; beyond the sound they are of silence."""
+        self.measure(max(1, frames))
+        return np.concatenate(self.parts)[:frames]
+
+
+def levels_of(sound: Samples, frames: int) -> np.ndarray:
+    """Return the levels of a sound that nobody else reads; arguments and result as in ``Levels``."""
+    levels = Levels(sound)
+    for end in range(0, frames, LEVELS_BLOCK):
+        levels.measure(end)
+        sound.forget(end * SAMPLES_PER_FRAME)
+    return levels.of(frames)
+
+
 class AudioFeatures:
     """Audio features by window: window i has the sound of the 0.2 s from the start of frame i.
 
@@ -42,6 +78,7 @@ class AudioFeatures:
 
     def __init__(self, sound: Samples, compute: Callable[[np.ndarray], torch.Tensor]) -> None:
         self.sound, self.compute = sound, compute
+        self.measured = Levels(sound)
         self.blocks: dict[int, torch.Tensor] = {}
         self.lock = threading.Lock()
         self.first = -(-sound.first // SAMPLES_PER_FRAME)
@@ -69,7 +106,14 @@ class AudioFeatures:
         with self.lock:
             for block in [b for b in self.blocks if (b + 1) * BLOCK <= before]:
                 del self.blocks[block]
-            self.sound.forget(before // BLOCK * BLOCK * SAMPLES_PER_FRAME - 1)
+            before = before // BLOCK * BLOCK
+            self.measured.measure(before)
+            self.sound.forget(before * SAMPLES_PER_FRAME - 1)
+
+    def levels(self, frames: int) -> np.ndarray:
+        """Return the levels of the first frames, as ``Levels.of`` does."""
+        with self.lock:
+            return self.measured.of(frames)
 
     def _last(self, wanted: int) -> int:
         """Return the number after the last window that the sound covers, if it is below ``wanted``."""

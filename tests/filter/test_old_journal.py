@@ -170,6 +170,40 @@ def test_the_speaker_threshold_is_recorded_and_no_reason_to_score_again(run_filt
     assert recipe.digest({**parameters, "speaker_threshold": 9}) == recipe.digest(parameters) == used["recipe"]
 
 
+def test_min_speaking_is_recorded_and_no_reason_to_score_again(run_filter, stub, folder, tmp_path):
+    """Another value holds for new rows: each row has the one that it was made with."""
+    videos = folder("g.c7.2.o1.mp4")
+    run_filter(videos, "--min_speaking", "0.9")
+    folder("h.c6.5.o0.mp4")
+    results, _ = run_filter(videos, "--min_speaking", "0.2")
+    assert len(stub()) == 2 and len(results["recipes"]) == 1
+    found = by_name(results)
+    assert [found[name]["min_speaking"] for name in ("g.c7.2.o1.mp4", "h.c6.5.o0.mp4")] == [0.9, 0.2]
+    good = found["g.c7.2.o1.mp4"]
+    assert good["speakers"] == [{"start": 0.0, "end": 2.5, "track": 0, "confidence": 0.9}]
+    assert good["speech_without_face"] == [{"start": 3.0, "end": 4.0}]
+    assert good["all_tracks"][0]["speaking_s"] == 2.5
+    with (tmp_path / "out/results.csv").open(newline="") as file:
+        row = next(csv.DictReader(file))
+    names = ("speaking_s", "speaking_offset", "speaking_confidence", "speaking_min_dist")
+    assert [row[name] for name in names] == ["2.5", "1", "8.2", "7.5"]
+    parameters = results["recipes"][0]["parameters"]
+    assert recipe.digest({**parameters, "min_speaking": 3}) == recipe.digest(parameters)
+    assert recipe.digest({key: value for key, value in parameters.items() if key != "min_speaking"}) == recipe.digest(
+        parameters
+    )
+
+
+def test_old_rows_have_no_speakers_and_stay_valid(run_filter, stub, old, tmp_path):
+    results, _ = run_filter(None, "--rescore", "never")
+    good = by_name(results)["g.c7.2.o1.mp4"]
+    assert [good[key] for key in ("speakers", "speech_without_face", "min_speaking")] == [None, None, None]
+    assert good["passes_quality"] is True and "speaking_s" not in good["all_tracks"][0]
+    with (tmp_path / "out/results.csv").open(newline="") as file:
+        assert next(csv.DictReader(file))["speaking_s"] == ""
+    assert stub() == []
+
+
 @pytest.mark.parametrize("damage", [{"8e08043ab58e63ad": []}, {"8e08043ab58e63ad": {"versions": 1}}, {}])
 def test_recipes_that_are_damaged(run_filter, stub, old, tmp_path, damage):
     """Recipes of the scores are then unknown, so all videos are scored again."""

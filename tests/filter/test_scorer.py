@@ -18,7 +18,11 @@ from syncnet.results.step_files import save_json
 from syncnet.steps import direct, pipeline, visualise
 
 TRACK = {"track": 0, "offset": 1, "confidence": 7.0, "min_dist": 8.0, "lse_c": None, "reasons": []}
-REPORT = {"tracks": [TRACK], "reasons": [], "faces": {"frames": 5}, "lag_ms": 37.5, "lag_error_ms": 4.0}
+TURNS = {
+    "speakers": [{"start": 0.0, "end": 2.0, "track": 0, "confidence": 0.9}],
+    "speech_without_face": [{"start": 3.0, "end": 4.0}],
+}
+REPORT = {"tracks": [TRACK], "reasons": [], "faces": {"frames": 5}, "lag_ms": 37.5, "lag_error_ms": 4.0, **TURNS}
 
 
 @pytest.fixture
@@ -71,7 +75,10 @@ def direct_run(monkeypatch, tmp_path):
 
 
 def test_direct_mode(score, direct_run, networks, tmp_path):
-    found = score("--mode", "direct", "--detect_every", 3, "--min_track", 9, "--vshift", 7, sound="/s/a.wav")
+    flags = ("--detect_every", 3, "--min_track", 9, "--vshift", 7, "--min_speaking", 0.7)
+    found = score("--mode", "direct", *flags, sound="/s/a.wav")
+    assert (found.speakers, found.speech_without_face) == (TURNS["speakers"], TURNS["speech_without_face"])
+    assert found.min_speaking == direct_run["settings"].min_speaking == 0.7
     assert (found.status, found.tracks, found.faces) == ("success", [TRACK], {"frames": 5})
     assert (found.lag_ms, found.lag_error_ms, found.error) == (37.5, 4.0, None)
     assert direct_run["path"] == str(tmp_path / "a.mp4") and direct_run["audio"] == "/s/a.wav"

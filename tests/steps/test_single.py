@@ -40,13 +40,14 @@ def score(clip, net, folder, **options):
 
 
 def test_report(crop, net, tmp_path):
-    report = score(crop, net, tmp_path / "scratch", speaker_threshold=0.1, vshift=10)
+    report = score(crop, net, tmp_path / "scratch", min_speaking=0.2, vshift=10)
     assert report["videofile"] == str(crop) and report["mode"] == "published"
     [track] = report["tracks"]
     assert (track["first_frame"], track["last_frame"], track["box"]) == (0, FRAMES - 1, None)
     assert track["offset"] in (0, 1) and track["confidence"] > 0.2 and track["lse_c"] is None
-    assert report["speakers"][0]["track"] == 0
+    assert track["speaking_s"] is not None
     recipe = report["recipe"]["syncnet"]
+    assert recipe["min_speaking"] == 0.2
     assert (recipe["face_crops"], recipe["audio"], recipe["audio_stream"], recipe["vshift"]) == (True, None, None, 10)
     assert not (tmp_path / "scratch" / "pytmp" / "me").exists()
 

@@ -209,6 +209,7 @@ def render_scene(
     speech: Speech | None = None,
     grain: float | None = None,
     times: np.ndarray | None = None,
+    mouths: np.ndarray | None = None,
 ) -> Clip:
     """Render a wide shot of people side by side.
 
@@ -225,6 +226,7 @@ def render_scene(
         speech: Used instead of the seed's.
         grain: Standard deviation of the film grain in grey levels, used instead of the seed's.
         times: Time of every position in ``speech``, in seconds, if its frame rate is not ``FRAME_RATE``; ascending.
+        mouths: N x people x 4, everybody's articulation, used instead of ``talking`` and that of ``speech``.
 
     Returns:
         The clip; its boxes are N x people x 4, from left to right.
@@ -247,11 +249,11 @@ def render_scene(
     boxes = np.empty((len(frames), len(persons), 4), np.float32)
     shut = np.zeros(len(SHUT))
     for index, mouth in enumerate(speech.articulation):
-        mouths = [mouth if talking == who else shut for who in range(len(persons))]
-        frames[index] = stage.frame(index, mouths)
+        moving = [mouth if talking == who else shut for who in range(len(persons))] if mouths is None else mouths[index]
+        frames[index] = stage.frame(index, moving)
         boxes[index] = [
             head.box(moves.poses[index], Articulation(*lips))
-            for head, moves, lips in zip(stage.heads, stage.behaviours, mouths)
+            for head, moves, lips in zip(stage.heads, stage.behaviours, moving)
         ]
     return Clip(frames, boxes, speech.audio, speech.articulation)
 

@@ -1,0 +1,372 @@
+"""Measure who is speaking against the truth, in rendered dialogues and in real faces side by side.
+
+    python -m benchmarks.speakers
+    python -m benchmarks.speakers --calibrate        # fit the constants of syncnet.sync.speakers
+
+Frames within 0.2 s of a change of speaker are left out. "before" is the face whose framewise confidence is highest.
+Constants are fitted to every fifth rendered dialogue and to real faces that the starter weights were trained on, and
+reported for the others. Faces are scored where they are known to be, as direct mode scores them. Scored dialogues are
+kept in ``--cache``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+import zlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize
+
+from benchmarks import dialogues
+from benchmarks.dialogues import NOBODY, Dialogue
+from syncnet.constants import FRAME_RATE
+from syncnet.defaults import VSHIFT
+from syncnet.sync import speakers, speech
+from syncnet.sync.framewise import speaking_confidence
+
+ROOT = Path(__file__).resolve().parent.parent
+FACES = ROOT.parent / "shared/faces"
+CACHE = ROOT / "runs/speakers"
+RENDERED, SIDE = 75, 120
+CALIBRATED_ON = 5  # one of so many rendered dialogues
+RESAMPLES = 2000
+LEAST_PROBABILITY = 1e-4  # so that single frames do not decide
+LEAST_CONFIDENCE, LEAST_FRAMES = 3.0, 100  # of a real clip: the published confidence, and its length
+TRIES = 8  # of pairs of clips for every dialogue
+MARGIN = round(0.2 * FRAME_RATE)  # frames on either side of a change
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A dialogue whose faces are scored; attributes as in ``Dialogue``.
+
+    Attributes:
+        firsts: first frame of every face.
+        dists: distances of every face, windows x shifts.
+    """
+
+    name: str
+    kinds: tuple[str, ...]
+    held_out: bool
+    firsts: list[int]
+    frames: list[int]
+    dists: list[np.ndarray]
+    audio: np.ndarray
+    speaker: np.ndarray
+    cuts: list[int]
+    lag_ms: float
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rendered", type=int, default=RENDERED, help="number of dialogues (default: %(default)s)")
+    parser.add_argument("--side", type=int, default=SIDE, help="number of those side by side (default: %(default)s)")
+    parser.add_argument("--faces", type=Path, default=FACES, help="folder of the real clips (default: %(default)s)")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="folder of scored dialogues (default: %(default)s)")
+    parser.add_argument("--calibrate", action="store_true", help="fit the constants")
+    parser.add_argument("--worst", type=int, default=0, help="list so many of the worst dialogues")
+    return parser
+
+
+def score(dialogue: Dialogue, file: Path, *, held_out: bool) -> None:
+    """Score the faces of a dialogue and write the result to a file."""
+    import torch
+
+    from syncnet.api import load_net
+    from syncnet.sync import scoring
+
+    net = load_net("cpu", None, "float32").net
+    video_frames = len(dialogue.speaker)
+    with torch.no_grad():
+        audio = net.audio_features(scoring.audio_windows(dialogue.audio))
+        arrays: dict[str, Any] = {}
+        for index, face in enumerate(dialogue.faces):
+            crops = dialogues.resized(face.crops)
+            windows = scoring.window_count(len(crops), video_frames - face.first)
+            video = torch.cat([net.video_features(crops[at : at + 44]) for at in range(0, windows, 40)])[:windows]
+            padded = torch.nn.functional.pad(audio, (0, 0, VSHIFT, VSHIFT + windows))
+            here = padded[face.first : face.first + windows + 2 * VSHIFT]
+            arrays[f"dists{index}"] = scoring.shifted_distances(video, here).numpy()
+    temporary = file.with_name(f"part-{file.name}")
+    np.savez(
+        temporary,
+        name=dialogue.name,
+        kinds=np.array(dialogue.kinds),
+        held_out=held_out,
+        firsts=[face.first for face in dialogue.faces],
+        frames=[len(face.crops) for face in dialogue.faces],
+        audio=dialogue.audio,
+        speaker=dialogue.speaker,
+        cuts=np.array(dialogue.cuts, int),
+        lag_ms=dialogue.lag_ms,
+        **arrays,
+    )
+    temporary.replace(file)
+
+
+def read(file: Path) -> Scored:
+    with np.load(file) as stored:
+        return Scored(
+            str(stored["name"]),
+            tuple(map(str, stored["kinds"])),
+            bool(stored["held_out"]),
+            stored["firsts"].tolist(),
+            stored["frames"].tolist(),
+            [stored[f"dists{index}"] for index in range(len(stored["firsts"]))],
+            stored["audio"],
+            stored["speaker"],
+            stored["cuts"].tolist(),
+            float(stored["lag_ms"]),
+        )
+
+
+def rendered(count: int, cache: Path) -> Iterator[Scored]:
+    """Yield rendered dialogues, scored."""
+    for seed, people, tags in dialogues.rendered(count):
+        file = cache / f"rendered{seed:03}.npz"
+        if not file.exists():
+            score(dialogues.render(seed, people=people, tags=tags), file, held_out=True)
+        yield replace(read(file), held_out=seed % CALIBRATED_ON != CALIBRATED_ON - 1)
+
+
+def in_sync(row: dict[str, str]) -> bool:
+    """Return True for a clip of one face whose offset is known and undone."""
+    known = row["published_offset"] and float(row["published_confidence"]) > LEAST_CONFIDENCE
+    return bool(known) and row["faces_in_video"] == "1" and int(row["frames"]) >= LEAST_FRAMES
+
+
+def side_by_side(count: int, cache: Path, faces: Path) -> Iterator[Scored]:
+    """Yield dialogues of real faces, scored; half are of held-out people."""
+    from training import common
+
+    trained, held_out = common.split_by_person(common.read_index(faces))
+    for part, rows in (("held_out", held_out), ("trained", trained)):
+        people: dict[str, list[dict[str, str]]] = defaultdict(list)
+        for row in rows:
+            if in_sync(row):
+                people[row["person"]].append(row)
+        names = sorted(people)
+        rng = np.random.default_rng(zlib.crc32(part.encode()))
+        made = 0
+        for seed in range(TRIES * count if len(names) > 2 else 0):
+            if made == count // 2:
+                break
+            chosen = rng.choice(len(names), 3, replace=False)
+            picks = [people[names[who]][int(rng.integers(len(people[names[who]])))] for who in chosen]
+            file = cache / f"side-{part}{seed:03}.npz"
+            absent = file.with_suffix(".none")
+            if absent.exists():
+                continue
+            if not file.exists():
+                left, right, stranger = (dialogues.load(faces / "clips" / row["clip"], row["person"]) for row in picks)
+                clips = (left, right, stranger)
+                quiet = any(dialogues.silences(clip.audio).mean() > dialogues.LARGEST_SILENCE for clip in clips)
+                alike = (dialogues.same_sentence(a.audio, b.audio) for a, b in itertools.combinations(clips, 2))
+                if quiet or any(alike):
+                    absent.touch()
+                    continue
+                kind = dialogues.SIDE_KINDS[made % len(dialogues.SIDE_KINDS)]
+                name = f"{left.name} | {right.name}"
+                made_dialogue = dialogues.beside(left, right, stranger.audio, kind, name=name, seed=seed)
+                score(made_dialogue, file, held_out=part == "held_out")
+            made += 1
+            yield read(file)
+
+
+def before(scored: Scored) -> np.ndarray:
+    """Return the speaker of every frame: the face whose framewise confidence is highest, if that is above 2."""
+    confidences = [speaking_confidence(dists) if len(dists) else np.zeros(0) for dists in scored.dists]
+    found = speakers.speaking_tracks(scored.firsts, confidences)
+    return np.pad(found, (0, len(scored.speaker)), constant_values=NOBODY)[: len(scored.speaker)]
+
+
+def after(scored: Scored) -> np.ndarray:
+    """Return the speaker of every frame as ``speakers.find`` finds it."""
+    turns = speakers.find(candidates(scored), levels=speech.measure(scored.audio), cuts=scored.cuts)
+    found = np.full(len(scored.speaker), NOBODY)
+    for span in turns.spans:
+        found[span.first : span.last + 1] = span.track
+    return found
+
+
+def candidates(scored: Scored) -> list[speakers.Candidate]:
+    return [speakers.Candidate(*face) for face in zip(scored.firsts, scored.frames, scored.dists)]
+
+
+def settled(speaker: np.ndarray) -> np.ndarray:
+    """Return True for the frames that are farther than ``MARGIN`` from a change of speaker."""
+    changes = np.flatnonzero(np.diff(speaker)) + 0.5
+    return (np.abs(np.arange(len(speaker))[:, None] - changes) > MARGIN).all(axis=1)
+
+
+@dataclass(frozen=True)
+class Result:
+    """How one dialogue came out: numbers of frames, and of spans.
+
+    Attributes:
+        frames: frames that count.
+        right: those whose face, or lack of one, is found.
+        wrong: those with a wrong face, or a face while none speaks.
+        spoken: those in which a face speaks.
+        covered: those of them in which it is found.
+        spans, true_spans: numbers of spans.
+    """
+
+    frames: int
+    right: int
+    wrong: int
+    spoken: int
+    covered: int
+    spans: int
+    true_spans: int
+
+    @classmethod
+    def of(cls, found: np.ndarray, speaker: np.ndarray) -> Result:
+        truth = np.maximum(speaker, NOBODY)
+        counts = settled(truth)
+        right = counts & (found == truth)
+        wrong = counts & (found != truth) & (found != NOBODY)
+        spoken = counts & (truth != NOBODY)
+        sums = [int(values.sum()) for values in (counts, right, wrong, spoken, spoken & right)]
+        return cls(*sums, span_count(found), span_count(truth))
+
+
+def span_count(speaker: np.ndarray) -> int:
+    return len(speakers.spans(speaker))
+
+
+def table(results: Sequence[tuple[tuple[str, ...], Result]]) -> Iterator[str]:
+    """Yield the lines of a table of results by kind, those of all first, with intervals of 95 % over the videos."""
+    yield (
+        f"{'kind':16} {'videos':>6} {'right':>19} {'wrong':>19} {'covered':>7} {'spans':>5} {'true':>5} "
+        f"{'within one':>19}"
+    )
+    groups: dict[str, list[Result]] = {"all": [result for _, result in results]}
+    for kinds, result in results:
+        for kind in kinds:
+            groups.setdefault(kind, []).append(result)
+    for kind, group in groups.items():
+        rows = np.array([[r.right, r.wrong, r.frames, abs(r.spans - r.true_spans) <= 1, 1] for r in group], float)
+        drawn = np.random.default_rng(0).integers(len(rows), size=(RESAMPLES, len(rows)))
+        samples = rows[drawn].sum(axis=1)
+        total = rows.sum(axis=0)
+        cells = []
+        for part, whole in ((0, 2), (1, 2), (3, 4)):
+            low, high = np.percentile(samples[:, part] / samples[:, whole], [2.5, 97.5])
+            cells.append(f"{total[part] / total[whole]:.3f} ({low:.3f}-{high:.3f})")
+        covered = sum(r.covered for r in group) / max(1, sum(r.spoken for r in group))
+        spans, true_spans = (np.mean([getattr(r, name) for r in group]) for name in ("spans", "true_spans"))
+        yield (
+            f"{kind:16} {len(group):6} {cells[0]:>19} {cells[1]:>19} {covered:7.3f} {spans:5.1f} {true_spans:5.1f} "
+            f"{cells[2]:>19}"
+        )
+
+
+Analysed = tuple[Scored, speakers.Analysis]
+
+
+def calibrate(material: Sequence[Scored]) -> Iterator[str]:
+    """Yield the constants of ``syncnet.sync.speakers`` that fit the material.
+
+    The weights come from logistic regression on the frames with speech, in which faces that speak and faces that do not
+    weigh the same, and so do rendered and real faces. Their scale, and what a change costs, are those at which the
+    truth is likeliest, because neighbouring frames tell much the same.
+    """
+    analysed = [
+        (one, speakers.analyse(candidates(one), levels=speech.measure(one.audio), cuts=one.cuts)) for one in material
+    ]
+    terms, speaks, weights = samples(analysed)
+    fitted = logistic_regression(terms, speaks, weights)
+    yield f"logistic regression: intercept {fitted[0]:.3f}, weights {fitted[1]:.3f} {fitted[2]:.3f}"
+    found = []
+    for scale, change, shift in itertools.product((0.1, 0.15, 0.2, 0.3), (2.0, 4.0, 6.0), (0.0, 0.25, 0.5, 0.75)):
+        constants = scale * (fitted + np.array([shift, 0, 0]))
+        found.append((truth_likelihood(analysed, constants, change), constants, change))
+    for likelihood, (intercept, *term_weights), change in sorted(found, key=lambda entry: -entry[0])[:3]:
+        yield (
+            f"INTERCEPT = {intercept:.3f}, WEIGHTS = {np.round(term_weights, 3).tolist()}, CHANGE = {change}: "
+            f"mean log probability of the truth {likelihood:.4f}"
+        )
+
+
+def samples(analysed: Sequence[Analysed]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the terms of the evidence, windows x 2, whether the face speaks, and the weights of these windows."""
+    terms, speaks, real = [], [], []
+    for scored, analysis in analysed:
+        clear = settled(scored.speaker) & (scored.speaker != NOBODY)
+        for shot, column in zip(analysis.shots, analysis.columns):
+            for part in shot.parts:
+                frames = np.arange(len(part.smooth)) + part.first
+                used = clear[frames]
+                terms.append(speakers.terms(part, column)[used] / analysis.unit)
+                speaks.append((scored.speaker[frames] == part.track)[used])
+                real.append(np.full(used.sum(), not scored.name.startswith("rendered")))
+    every = [np.concatenate(values) for values in (terms, speaks, real)]
+    weights = np.ones(len(every[1]))
+    for flags in every[1:]:
+        weights *= np.where(flags, 1 / flags.mean(), 1 / max(1e-9, 1 - flags.mean()))
+    return every[0], every[1], weights
+
+
+def logistic_regression(terms: np.ndarray, speaks: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the intercept and the weights of the terms."""
+    inputs = np.concatenate([np.ones((len(terms), 1)), terms], axis=1)
+
+    def loss(fitted: np.ndarray) -> float:
+        ratios = inputs @ fitted
+        return float((weights * (np.logaddexp(0, ratios) - speaks * ratios)).mean())
+
+    return minimize(loss, np.zeros(inputs.shape[1])).x
+
+
+def truth_likelihood(analysed: Sequence[Analysed], constants: np.ndarray, change: float) -> float:
+    """Return the mean logarithm of the probability that the model gives the truth, in frames with speech."""
+    found = []
+    kept = speakers.INTERCEPT, speakers.WEIGHTS, speakers.CHANGE
+    speakers.INTERCEPT, speakers.WEIGHTS, speakers.CHANGE = constants[0], constants[1:], change
+    for scored, analysis in analysed:
+        clear, truth = settled(scored.speaker), np.maximum(scored.speaker, NOBODY)
+        for shot, column in zip(analysis.shots, analysis.columns):
+            here = slice(shot.frames.start, shot.frames.stop)
+            tracks, ratios = speakers.evidence(shot, column=column, unit=analysis.unit)
+            for first, end in speakers.runs(analysis.spoken(column)[here]):
+                states = (truth[here][first:end, None] == tracks).argmax(axis=1)
+                likelihood = speakers.posterior(ratios[first:end])[np.arange(end - first), states]
+                found.append(np.log(np.maximum(likelihood, LEAST_PROBABILITY))[clear[here][first:end]])
+    speakers.INTERCEPT, speakers.WEIGHTS, speakers.CHANGE = kept
+    return float(np.concatenate(found).mean())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = get_parser().parse_args(argv)
+    args.cache.mkdir(parents=True, exist_ok=True)
+    material = {"rendered": list(rendered(args.rendered, args.cache))}
+    if args.faces.exists():
+        material["side by side"] = list(side_by_side(args.side, args.cache, args.faces))
+    else:
+        print(f"{args.faces}: not there: no real faces", file=sys.stderr)
+    if args.calibrate:
+        fitted_to = [scored for group in material.values() for scored in group if not scored.held_out]
+        print(*calibrate(fitted_to), sep="\n")
+        return 0
+    for name, group in material.items():
+        for part in (True, False):
+            chosen = [scored for scored in group if scored.held_out == part]
+            for label, find in (("before", before), ("after", after)):
+                results = [(scored.kinds, Result.of(find(scored), scored.speaker)) for scored in chosen]
+                print(f"{name}, {'held out' if part else 'fitted to'}, {label}:", *table(results), sep="\n")
+            ranked = sorted(zip(results, chosen), key=lambda entry: entry[0][1].right / entry[0][1].frames)
+            for (_, result), scored in ranked[: args.worst]:
+                print(f"{scored.name} {scored.kinds}: {result}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
