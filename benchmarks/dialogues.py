@@ -327,7 +327,7 @@ def silences(audio: np.ndarray) -> np.ndarray:
     heard = np.flatnonzero(loud > max(AUDIBLE / 3, np.percentile(loud, 95) * 10 ** (-32 / 20)))
     quiet = np.ones(len(loud), bool)
     for before, after in zip([-1000, *heard], [*heard, len(loud) + 1000]):
-        if 0 <= before and after < len(loud) and after - before - 1 < BRIDGED_SECONDS * FRAME_RATE:
+        if before >= 0 and after < len(loud) and after - before - 1 < BRIDGED_SECONDS * FRAME_RATE:
             quiet[before + 1 : after] = False
     quiet[heard] = False
     return quiet
