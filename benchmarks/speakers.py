@@ -39,7 +39,7 @@ CACHE = ROOT / "runs/speakers"
 RENDERED, SIDE = 75, 120
 CALIBRATED_ON = 5  # one of so many rendered dialogues
 WRONG_WEIGHT = 2.0  # of a wrong frame, relative to a right one
-SHIFTS, CHANGES = (0.0, 0.25, 0.5, 0.75), (15.0, 20.0, 25.0, 35.0, 50.0)  # that are tried
+CHANGES = 15.0, 20.0, 25.0, 30.0, 35.0, 42.0, 50.0  # that are tried
 SCALES = 0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.25
 RESAMPLES = 2000
 LEAST_PROBABILITY = 1e-4  # so that single frames do not decide
@@ -285,23 +285,27 @@ def calibrate(material: Sequence[Scored]) -> Iterator[str]:
     """Yield the constants of ``syncnet.sync.speakers`` that fit the material.
 
     The weights come from logistic regression on the frames with speech, in which faces that speak and faces that do not
-    weigh the same, and so do rendered and real faces. How much likelier a face is than nobody, and what a change costs,
-    are those with most right frames less ``WRONG_WEIGHT`` times the wrong ones. Neighbouring frames tell much the same,
-    so all is scaled to where the truth is likeliest.
+    weigh the same, and so do rendered and real faces. What a change costs is where most frames are right, less
+    ``WRONG_WEIGHT`` times the wrong ones. Neighbouring frames tell much the same, so all is scaled to where the truth is
+    likeliest.
     """
     analysed = [
         (one, speakers.analyse(candidates(one), levels=speech.measure(one.audio), cuts=one.cuts)) for one in material
     ]
     fitted = logistic_regression(*samples(analysed))
     yield f"logistic regression: intercept {fitted[0]:.3f}, weights {fitted[1]:.3f} {fitted[2]:.3f}"
-    tried = [(fitted + np.array([shift, 0, 0]), change) for shift in SHIFTS for change in CHANGES]
-    constants, change = max(tried, key=lambda entry: merit(analysed, *entry))
-    yield f"best: intercept {constants[0]:.3f}, a change costs {change}: {merit(analysed, constants, change):.4f}"
-    likelihoods = {scale: truth_likelihood(analysed, scale * constants, scale * change) for scale in SCALES}
+    merits = {change: merit(analysed, fitted, change) for change in CHANGES}
+    change = max(merits, key=merits.__getitem__)
+    yield f"right less {WRONG_WEIGHT:g} times wrong, by cost of a change: {rounded(merits)}"
+    likelihoods = {scale: truth_likelihood(analysed, scale * fitted, scale * change) for scale in SCALES}
     scale = max(likelihoods, key=likelihoods.__getitem__)
     yield f"mean log probability of the truth by scale: { ({s: round(x, 4) for s, x in likelihoods.items()}) }"
-    intercept, *weights = np.round(scale * constants, 3).tolist()
+    intercept, *weights = np.round(scale * fitted, 3).tolist()
     yield f"INTERCEPT = {intercept}, WEIGHTS = {weights}, CHANGE = {scale * change:.1f}"
+
+
+def rounded(values: dict[float, float]) -> dict[float, float]:
+    return {key: round(value, 4) for key, value in values.items()}
 
 
 def with_constants(constants: np.ndarray, change: float) -> AbstractContextManager[Any]:
