@@ -17,9 +17,11 @@ import sys
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from scipy.optimize import minimize
@@ -27,7 +29,7 @@ from scipy.optimize import minimize
 from benchmarks import dialogues
 from benchmarks.dialogues import NOBODY, Dialogue
 from syncnet.constants import FRAME_RATE
-from syncnet.defaults import VSHIFT
+from syncnet.defaults import MIN_SPEAKING, VSHIFT
 from syncnet.sync import speakers, speech
 from syncnet.sync.framewise import speaking_confidence
 
@@ -36,6 +38,9 @@ FACES = ROOT.parent / "shared/faces"
 CACHE = ROOT / "runs/speakers"
 RENDERED, SIDE = 75, 120
 CALIBRATED_ON = 5  # one of so many rendered dialogues
+WRONG_WEIGHT = 2.0  # of a wrong frame, relative to a right one
+CHANGES = 15.0, 20.0, 25.0, 30.0, 35.0, 42.0, 50.0  # that are tried
+SCALES = 0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.25
 RESAMPLES = 2000
 LEAST_PROBABILITY = 1e-4  # so that single frames do not decide
 LEAST_CONFIDENCE, LEAST_FRAMES = 3.0, 100  # of a real clip: the published confidence, and its length
@@ -62,6 +67,10 @@ class Scored:
     speaker: np.ndarray
     cuts: list[int]
     lag_ms: float
+
+    @property
+    def is_rendered(self) -> bool:
+        return self.name.startswith("rendered")
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -276,24 +285,47 @@ def calibrate(material: Sequence[Scored]) -> Iterator[str]:
     """Yield the constants of ``syncnet.sync.speakers`` that fit the material.
 
     The weights come from logistic regression on the frames with speech, in which faces that speak and faces that do not
-    weigh the same, and so do rendered and real faces. Their scale, and what a change costs, are those at which the
-    truth is likeliest, because neighbouring frames tell much the same.
+    weigh the same, and so do rendered and real faces. What a change costs is where most frames are right, less
+    ``WRONG_WEIGHT`` times the wrong ones. Neighbouring frames tell much the same, so all is scaled to where the truth is
+    likeliest.
     """
     analysed = [
         (one, speakers.analyse(candidates(one), levels=speech.measure(one.audio), cuts=one.cuts)) for one in material
     ]
-    terms, speaks, weights = samples(analysed)
-    fitted = logistic_regression(terms, speaks, weights)
+    fitted = logistic_regression(*samples(analysed))
     yield f"logistic regression: intercept {fitted[0]:.3f}, weights {fitted[1]:.3f} {fitted[2]:.3f}"
-    found = []
-    for scale, change, shift in itertools.product((0.1, 0.15, 0.2, 0.3), (2.0, 4.0, 6.0), (0.0, 0.25, 0.5, 0.75)):
-        constants = scale * (fitted + np.array([shift, 0, 0]))
-        found.append((truth_likelihood(analysed, constants, change), constants, change))
-    for likelihood, (intercept, *term_weights), change in sorted(found, key=lambda entry: -entry[0])[:3]:
-        yield (
-            f"INTERCEPT = {intercept:.3f}, WEIGHTS = {np.round(term_weights, 3).tolist()}, CHANGE = {change}: "
-            f"mean log probability of the truth {likelihood:.4f}"
+    merits = {change: merit(analysed, fitted, change) for change in CHANGES}
+    change = max(merits, key=merits.__getitem__)
+    yield f"right less {WRONG_WEIGHT:g} times wrong, by cost of a change: {rounded(merits)}"
+    likelihoods = {scale: truth_likelihood(analysed, scale * fitted, scale * change) for scale in SCALES}
+    scale = max(likelihoods, key=likelihoods.__getitem__)
+    yield f"mean log probability of the truth by scale: { ({s: round(x, 4) for s, x in likelihoods.items()}) }"
+    intercept, *weights = np.round(scale * fitted, 3).tolist()
+    yield f"INTERCEPT = {intercept}, WEIGHTS = {weights}, CHANGE = {scale * change:.1f}"
+
+
+def rounded(values: dict[float, float]) -> dict[float, float]:
+    return {key: round(value, 4) for key, value in values.items()}
+
+
+def with_constants(constants: np.ndarray, change: float) -> AbstractContextManager[Any]:
+    """Give other values to the constants of the model."""
+    return patch.multiple(speakers, INTERCEPT=constants[0], WEIGHTS=constants[1:], CHANGE=change)
+
+
+def merit(analysed: Sequence[Analysed], constants: np.ndarray, change: float) -> float:
+    """Return the share of right frames less ``WRONG_WEIGHT`` times that of wrong ones, of rendered and real faces."""
+    with with_constants(constants, change):
+        results: dict[bool, list[Result]] = defaultdict(list)
+        for scored, analysis in analysed:
+            speaker, _ = speakers.decide(analysis, min_speaking=MIN_SPEAKING)
+            found = np.maximum(speaker, NOBODY)[: len(scored.speaker)]
+            results[scored.is_rendered].append(Result.of(found, scored.speaker))
+    return float(
+        np.mean(
+            [sum(r.right - WRONG_WEIGHT * r.wrong for r in of) / sum(r.frames for r in of) for of in results.values()]
         )
+    )
 
 
 def samples(analysed: Sequence[Analysed]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -307,7 +339,7 @@ def samples(analysed: Sequence[Analysed]) -> tuple[np.ndarray, np.ndarray, np.nd
                 used = clear[frames]
                 terms.append(speakers.terms(part, column)[used] / analysis.unit)
                 speaks.append((scored.speaker[frames] == part.track)[used])
-                real.append(np.full(used.sum(), not scored.name.startswith("rendered")))
+                real.append(np.full(used.sum(), not scored.is_rendered))
     every = [np.concatenate(values) for values in (terms, speaks, real)]
     weights = np.ones(len(every[1]))
     for flags in every[1:]:
@@ -329,18 +361,16 @@ def logistic_regression(terms: np.ndarray, speaks: np.ndarray, weights: np.ndarr
 def truth_likelihood(analysed: Sequence[Analysed], constants: np.ndarray, change: float) -> float:
     """Return the mean logarithm of the probability that the model gives the truth, in frames with speech."""
     found = []
-    kept = speakers.INTERCEPT, speakers.WEIGHTS, speakers.CHANGE
-    speakers.INTERCEPT, speakers.WEIGHTS, speakers.CHANGE = constants[0], constants[1:], change
-    for scored, analysis in analysed:
-        clear, truth = settled(scored.speaker), np.maximum(scored.speaker, NOBODY)
-        for shot, column in zip(analysis.shots, analysis.columns):
-            here = slice(shot.frames.start, shot.frames.stop)
-            tracks, ratios = speakers.evidence(shot, column=column, unit=analysis.unit)
-            for first, end in speakers.runs(analysis.spoken(column)[here]):
-                states = (truth[here][first:end, None] == tracks).argmax(axis=1)
-                likelihood = speakers.posterior(ratios[first:end])[np.arange(end - first), states]
-                found.append(np.log(np.maximum(likelihood, LEAST_PROBABILITY))[clear[here][first:end]])
-    speakers.INTERCEPT, speakers.WEIGHTS, speakers.CHANGE = kept
+    with with_constants(constants, change):
+        for scored, analysis in analysed:
+            clear, truth = settled(scored.speaker), np.maximum(scored.speaker, NOBODY)
+            for shot, column in zip(analysis.shots, analysis.columns):
+                here = slice(shot.frames.start, shot.frames.stop)
+                tracks, ratios = speakers.evidence(shot, column=column, unit=analysis.unit)
+                for first, end in speakers.runs(analysis.spoken(column)[here]):
+                    states = (truth[here][first:end, None] == tracks).argmax(axis=1)
+                    likelihood = speakers.posterior(ratios[first:end])[np.arange(end - first), states]
+                    found.append(np.log(np.maximum(likelihood, LEAST_PROBABILITY))[clear[here][first:end]])
     return float(np.concatenate(found).mean())
 
 

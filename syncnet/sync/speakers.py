@@ -47,9 +47,9 @@ PIECE = 4096  # frames; limits memory use
 RESCALED = 8  # frames; limits the exponents of likelihoods
 
 # Fitted by ``python -m benchmarks.speakers --calibrate``
-INTERCEPT = -0.21
-WEIGHTS = np.array([0.305, 0.165])  # of the two terms
-CHANGE = 4.0  # cost of a change, as a logarithm
+INTERCEPT = -0.178
+WEIGHTS = np.array([0.179, 0.109])  # of the two terms
+CHANGE = 3.5  # cost of a change, as a logarithm
 
 
 @dataclass(frozen=True)
@@ -153,18 +153,7 @@ def find(
         cuts: frames that begin a scene, without 0, in ascending order.
         min_speaking: seconds; a shorter span goes to the likelier of its neighbours.
     """
-    analysis = analyse(candidates, levels=levels, cuts=cuts)
-    speaker, sure = np.full(len(analysis.heard), SILENCE), np.zeros(len(analysis.heard))
-    for shot, column in zip(analysis.shots, analysis.columns):
-        here = slice(shot.frames.start, shot.frames.stop)
-        tracks, ratios = evidence(shot, column=column, unit=analysis.unit)
-        for first, end in runs(analysis.spoken(column)[here]):
-            states = without_short(
-                likeliest(ratios[first:end]), ratios[first:end], shortest=round(min_speaking * FRAME_RATE)
-            )
-            frames = slice(shot.frames.start + first, shot.frames.start + end)
-            sure[frames] = posterior(ratios[first:end])[np.arange(end - first), states]
-            speaker[frames] = np.where(states == SILENCE, SILENCE, tracks[states])
+    speaker, sure = decide(analyse(candidates, levels=levels, cuts=cuts), min_speaking=min_speaking)
     return turns(candidates, speaker, sure)
 
 
@@ -202,6 +191,21 @@ def analyse(candidates: Sequence[Candidate], *, levels: np.ndarray, cuts: Sequen
     overall = np.sum([part.curve for part in parts], axis=0) if parts else np.zeros(1)
     columns = [common_lag(shot.curve, overall) for shot in shots]
     return Analysis(shots, columns, spread([part.smooth for part in parts]), heard, len(overall) // 2)
+
+
+def decide(analysis: Analysis, *, min_speaking: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return per frame the index of the track that speaks, ``NOBODY``, or ``SILENCE``, and the probability of that."""
+    speaker, sure = np.full(len(analysis.heard), SILENCE), np.zeros(len(analysis.heard))
+    for shot, column in zip(analysis.shots, analysis.columns):
+        here = slice(shot.frames.start, shot.frames.stop)
+        tracks, ratios = evidence(shot, column=column, unit=analysis.unit)
+        for first, end in runs(analysis.spoken(column)[here]):
+            part = ratios[first:end]
+            states = without_short(likeliest(part), part, shortest=round(min_speaking * FRAME_RATE))
+            frames = slice(shot.frames.start + first, shot.frames.start + end)
+            sure[frames] = posterior(part)[np.arange(end - first), states]
+            speaker[frames] = np.where(states == SILENCE, SILENCE, tracks[states])
+    return speaker, sure
 
 
 def shot_of(candidates: Sequence[Candidate], frames: range, heard: np.ndarray, *, sound: int) -> Shot:
