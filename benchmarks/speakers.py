@@ -286,8 +286,8 @@ def calibrate(material: Sequence[Scored]) -> Iterator[str]:
 
     The weights come from logistic regression on the frames with speech, in which faces that speak and faces that do not
     weigh the same, and so do rendered and real faces. What a change costs is where most frames are right, less
-    ``WRONG_WEIGHT`` times the wrong ones. Neighbouring frames tell much the same, so all is scaled to where the truth is
-    likeliest.
+    ``WRONG_WEIGHT`` times the wrong ones. Neighbouring frames tell much the same, so all is scaled to where the truth
+    is likeliest.
     """
     analysed = [
         (one, speakers.analyse(candidates(one), levels=speech.measure(one.audio), cuts=one.cuts)) for one in material

@@ -10,9 +10,10 @@ what was before. Nor does it cost anything that a face comes into the picture or
 
 The evidence has two terms, both at the lag that is common to the faces of a shot, with distances smoothed along time:
 how far the distance is below the median over shifts (Chung and Zisserman, ACCV workshops 2016, section 3, framewise),
-and how far it is below the smallest distance at shifts that are far away, which is small if somebody else speaks. Both
-are in units of the video's own spread over shifts, so they do not depend on the scale of a network's distances. They
-are weighted by logistic regression on dialogues whose speakers are known (``benchmarks.speakers``).
+and how far it is below the smallest distance at shifts that are far away, which is small if somebody else speaks. What
+all pictures have in common with a sound is left out before: some sounds are near to any face. Both terms are in units
+of the video's own spread over shifts, so they do not depend on the scale of a network's distances. They are weighted by
+logistic regression on dialogues whose speakers are known (``benchmarks.speakers``).
 
 ``speaking_tracks`` and ``spans`` judge every frame alone, as the tag that run_visualise draws does.
 """
@@ -20,7 +21,8 @@ are weighted by logistic regression on dialogues whose speakers are known (``ben
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -46,10 +48,10 @@ LARGEST_RATIO = 20.0  # nothing is surer
 PIECE = 4096  # frames; limits memory use
 RESCALED = 8  # frames; limits the exponents of likelihoods
 
-# Fitted by ``python -m benchmarks.speakers --calibrate``
+# Fitted by ``python -m benchmarks.speakers --calibrate`` to the starter weights
 INTERCEPT = -0.178
 WEIGHTS = np.array([0.179, 0.109])  # of the two terms
-CHANGE = 3.5  # cost of a change, as a logarithm
+CHANGE = 2.5  # cost of a change, as a logarithm
 
 
 @dataclass(frozen=True)
@@ -185,8 +187,11 @@ def analyse(candidates: Sequence[Candidate], *, levels: np.ndarray, cuts: Sequen
     total = max([len(levels), *(candidate.first + candidate.frames for candidate in candidates)])
     heard = np.zeros(total, bool)
     heard[: len(levels)] = speech.present(levels)
-    bounds = itertools.pairwise([0, *(cut for cut in cuts if 0 < cut < total), total])
-    shots = [shot_of(candidates, range(first, end), heard, sound=len(levels)) for first, end in bounds]
+    bounds = [0, *(cut for cut in cuts if 0 < cut < total), total]
+    shots = [Shot(range(first, end), []) for first, end in itertools.pairwise(bounds)]
+    for track, candidate in enumerate(candidates):
+        for index, part in parts_of(track, candidate, bounds, heard, sound=len(levels)):
+            shots[index].parts.append(part)
     parts = [part for shot in shots for part in shot.parts]
     overall = np.sum([part.curve for part in parts], axis=0) if parts else np.zeros(1)
     columns = [common_lag(shot.curve, overall) for shot in shots]
@@ -208,41 +213,45 @@ def decide(analysis: Analysis, *, min_speaking: float) -> tuple[np.ndarray, np.n
     return speaker, sure
 
 
-def shot_of(candidates: Sequence[Candidate], frames: range, heard: np.ndarray, *, sound: int) -> Shot:
-    """Return the ``Shot`` of some frames.
+def parts_of(
+    track: int, candidate: Candidate, bounds: Sequence[int], heard: np.ndarray, *, sound: int
+) -> Iterator[tuple[int, Part]]:
+    """Yield the shots, by their index, in which a track has windows, with its ``Part``.
 
     Args:
-        candidates: all tracks.
-        frames: the frames.
+        track: index of the track.
+        candidate: the track.
+        bounds: first frames of the shots, and the number of frames.
         heard: True for the frames of the video whose sound has speech.
         sound: number of frames that have sound.
     """
-    parts = []
-    for track, candidate in enumerate(candidates):
-        centre = candidate.first + CENTRE
-        first, end = (int(np.clip(frame - centre, 0, len(candidate.dists))) for frame in (frames.start, frames.stop))
+    count = len(candidate.dists)
+    if not count:
+        return
+    below = relative(candidate, sound=sound)
+    centre, last = candidate.first + CENTRE, candidate.first + candidate.frames
+    for shot in range(bisect_right(bounds, candidate.first) - 1, len(bounds) - 1):
+        if bounds[shot] >= last:
+            return
+        first, end = (min(count, max(0, bound - centre)) for bound in bounds[shot : shot + 2])
         if first < end:
-            below = relative(candidate, sound=sound)[first:end]
-            inside = range(max(frames.start, candidate.first), min(frames.stop, candidate.first + candidate.frames))
-            smooth = gaussian_filter1d(below, SMOOTHING, axis=0, mode="nearest", truncate=TRUNCATE)
-            parts.append(Part(track, centre + first, inside, smooth, lag_curve(below, centre + first, heard)))
-    return Shot(frames, parts)
+            frames = range(max(bounds[shot], candidate.first), min(bounds[shot + 1], last))
+            smooth = gaussian_filter1d(below[first:end], SMOOTHING, axis=0, mode="nearest", truncate=TRUNCATE)
+            yield shot, Part(track, centre + first, frames, smooth, lag_curve(below[first:end], centre + first, heard))
 
 
 def relative(candidate: Candidate, *, sound: int) -> np.ndarray:
     """Return how small a track's distances are for their picture and for their sound, windows x shifts, float32.
 
-    Distances are 0 where there is no sound to compare with.
-
-    Beyond its ends, sound is zeros or missing. Tracks that were cut out of the video have an end of their own, where
-    all shifts beyond it have one distance.
+    They are about 0 where there is no sound to compare with. Beyond its ends, sound is zeros or missing. Tracks that
+    were cut out of the video have an end of their own, where all shifts beyond it have one distance.
     """
     dists = candidate.dists
     below = dists - dists.mean(axis=1, keepdims=True, dtype=np.float32)
     count, columns = dists.shape
     vshift = columns // 2
     first, end = -candidate.first, sound - WINDOW_FRAMES + 1 - candidate.first  # windows of the sound
-    if dists[0, 0] == dists[0, 1]:
+    if columns > 1 and dists[0, 0] == dists[0, 1]:
         first = 0
     alike = int((np.cumprod(dists[-1, ::-1] == dists[-1, -1])).sum())
     if alike > 1:
@@ -341,7 +350,8 @@ def terms(part: Part, column: int) -> np.ndarray:
     """Return the two terms of the evidence of every window, windows x 2, in units of distance; see above."""
     columns = np.abs(np.arange(part.smooth.shape[1]) - column)
     near = part.smooth[:, columns <= NEAR].mean(axis=1)
-    return np.stack([-near, part.smooth[:, columns > FAR].min(axis=1) - near], axis=1)
+    far = part.smooth[:, columns > min(FAR, columns.max() - 1)].min(axis=1)
+    return np.stack([-near, far - near], axis=1)
 
 
 def evidence(shot: Shot, *, column: int, unit: float) -> tuple[np.ndarray, np.ndarray]:
