@@ -8,12 +8,13 @@ Viterbi's algorithm, the posterior of every state from the forward-backward algo
 Markov models", Proceedings of the IEEE 1989). A silence belongs to nobody, and what comes after it does not depend on
 what was before. Nor does it cost anything that a face comes into the picture or leaves it.
 
-The evidence has two terms, both at the lag that is common to the faces of a shot, with distances smoothed along time:
-how far the distance is below the median over shifts (Chung and Zisserman, ACCV workshops 2016, section 3, framewise),
-and how far it is below the smallest distance at shifts that are far away, which is small if somebody else speaks. What
-all pictures have in common with a sound is left out before: some sounds are near to any face. Both terms are in units
-of the video's own spread over shifts, so they do not depend on the scale of a network's distances. They are weighted by
-logistic regression on dialogues whose speakers are known (``benchmarks.speakers``).
+The evidence is the probability that the lag of a window is the one that is common to the faces of a shot: a softmax
+over the shifts of the distances (the framewise confidence of Chung and Zisserman, ACCV workshops 2016, section 3, takes
+their median instead). So it falls both if the distance is large and if another shift is nearer, which is how somebody
+else's voice shows. Its logarithm is smoothed along time, and logistic regression on dialogues whose speakers are known
+(``benchmarks.speakers``) makes it a log-likelihood ratio. What all pictures have in common with a sound is left out
+before, because some sounds are near to any face, and distances are relative to their spread, so that their scale, which
+differs between networks, does not matter.
 
 ``speaking_tracks`` and ``spans`` judge every frame alone, as the tag that run_visualise draws does.
 """
@@ -36,12 +37,13 @@ from syncnet.sync import speech
 SILENCE, NOBODY = -2, -1
 CENTRE = WINDOW_FRAMES // 2  # window i belongs to frame i + CENTRE
 
-SMOOTHING, TRUNCATE = 5.0, 2.5  # frames: standard deviation of the smoothing, and its reach relative to that
-NEAR, FAR = 1, 3  # shifts from the common lag
+DISTANCE_SMOOTHING, SMOOTHING = 1.5, 4.5  # frames, standard deviations: of distances, and of the evidence
+TRUNCATE = 2.5  # reach of the smoothing, relative to its standard deviation
+NEAR = 1  # shifts around the common lag that belong to it
+SHARPNESS = 2.0  # of the softmax
 PULL = 6.0  # of the video's lag on that of a shot, in units of the spread of the shot's curve
 PULL_TO_ZERO = 0.25  # per shift
 NORMAL_MAD = 1.4826  # standard deviation of normally distributed values, relative to their median absolute deviation
-ENOUGH = 20000  # windows to measure the spread in
 COMMON_SPREAD = 0.3  # share of the whole spread in that of a sound
 LEAST_SPREAD = 1e-6
 LARGEST_RATIO = 20.0  # nothing is surer
@@ -49,9 +51,8 @@ PIECE = 4096  # frames; limits memory use
 RESCALED = 8  # frames; limits the exponents of likelihoods
 
 # Fitted by ``python -m benchmarks.speakers --calibrate`` to the starter weights
-INTERCEPT = -0.178
-WEIGHTS = np.array([0.179, 0.109])  # of the two terms
-CHANGE = 2.5  # cost of a change, as a logarithm
+INTERCEPT, WEIGHT = -0.300, 0.742
+CHANGE = 3.0  # cost of a change, as a logarithm
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class Part(NamedTuple):
         track: index of the track.
         first: frame to which the first window belongs.
         frames: the frames of the track in the shot.
-        smooth: windows x shifts, distances minus their median over shifts, smoothed along time; float32.
+        smooth: windows x shifts, the distances from ``relative``, a little smoothed along time; float32.
         curve: per shift the mean of those of windows whose sound has speech, in units of its spread.
     """
 
@@ -166,14 +167,12 @@ class Analysis:
     Attributes:
         shots: all shots.
         columns: per shot the column of its common lag.
-        unit: spread over shifts of all tracks' distances.
         heard: True for the frames whose sound has speech.
         vshift: largest shift.
     """
 
     shots: list[Shot]
     columns: list[int]
-    unit: float
     heard: np.ndarray
     vshift: int
 
@@ -195,7 +194,7 @@ def analyse(candidates: Sequence[Candidate], *, levels: np.ndarray, cuts: Sequen
     parts = [part for shot in shots for part in shot.parts]
     overall = np.sum([part.curve for part in parts], axis=0) if parts else np.zeros(1)
     columns = [common_lag(shot.curve, overall) for shot in shots]
-    return Analysis(shots, columns, spread([part.smooth for part in parts]), heard, len(overall) // 2)
+    return Analysis(shots, columns, heard, len(overall) // 2)
 
 
 def decide(analysis: Analysis, *, min_speaking: float) -> tuple[np.ndarray, np.ndarray]:
@@ -203,7 +202,7 @@ def decide(analysis: Analysis, *, min_speaking: float) -> tuple[np.ndarray, np.n
     speaker, sure = np.full(len(analysis.heard), SILENCE), np.zeros(len(analysis.heard))
     for shot, column in zip(analysis.shots, analysis.columns):
         here = slice(shot.frames.start, shot.frames.stop)
-        tracks, ratios = evidence(shot, column=column, unit=analysis.unit)
+        tracks, ratios = evidence(shot, column=column)
         for first, end in runs(analysis.spoken(column)[here]):
             part = ratios[first:end]
             states = without_short(likeliest(part), part, shortest=round(min_speaking * FRAME_RATE))
@@ -236,7 +235,7 @@ def parts_of(
         first, end = (min(count, max(0, bound - centre)) for bound in bounds[shot : shot + 2])
         if first < end:
             frames = range(max(bounds[shot], candidate.first), min(bounds[shot + 1], last))
-            smooth = gaussian_filter1d(below[first:end], SMOOTHING, axis=0, mode="nearest", truncate=TRUNCATE)
+            smooth = gaussian_filter1d(below[first:end], DISTANCE_SMOOTHING, axis=0, mode="nearest", truncate=TRUNCATE)
             yield shot, Part(track, centre + first, frames, smooth, lag_curve(below[first:end], centre + first, heard))
 
 
@@ -328,14 +327,6 @@ def common_lag(curve: np.ndarray, overall: np.ndarray) -> int:
     return int((curve + small + PULL * video / max(LEAST_SPREAD, -video.min())).argmin())
 
 
-def spread(smooth: Sequence[np.ndarray]) -> float:
-    """Return the spread over shifts of all tracks' smoothed distances; 0 without any."""
-    if not smooth:
-        return 0.0
-    step = 1 + sum(map(len, smooth)) // ENOUGH
-    return max(LEAST_SPREAD, float(NORMAL_MAD * np.median(np.abs(np.concatenate([part[::step] for part in smooth])))))
-
-
 def delayed(values: np.ndarray, frames: int) -> np.ndarray:
     """Delay values by a number of frames; negative: advance them. What is missing is False."""
     out = np.zeros_like(values)
@@ -346,21 +337,20 @@ def delayed(values: np.ndarray, frames: int) -> np.ndarray:
     return out
 
 
-def terms(part: Part, column: int) -> np.ndarray:
-    """Return the two terms of the evidence of every window, windows x 2, in units of distance; see above."""
-    columns = np.abs(np.arange(part.smooth.shape[1]) - column)
-    near = part.smooth[:, columns <= NEAR].mean(axis=1)
-    far = part.smooth[:, columns > min(FAR, columns.max() - 1)].min(axis=1)
-    return np.stack([-near, far - near], axis=1)
+def match(part: Part, column: int) -> np.ndarray:
+    """Return per window the logarithm of how likely the common lag is, relative to any shift, smoothed along time."""
+    near = np.abs(np.arange(part.smooth.shape[1]) - column) <= NEAR
+    likely = np.exp(-SHARPNESS * part.smooth)
+    ratios = np.log(likely[:, near].mean(axis=1) / likely.mean(axis=1))
+    return gaussian_filter1d(ratios, SMOOTHING, mode="nearest", truncate=TRUNCATE)
 
 
-def evidence(shot: Shot, *, column: int, unit: float) -> tuple[np.ndarray, np.ndarray]:
+def evidence(shot: Shot, *, column: int) -> tuple[np.ndarray, np.ndarray]:
     """Return how much likelier it is that a face speaks than that it does not, as logarithms.
 
     Args:
         shot: the shot.
         column: column of its common lag.
-        unit: spread of the distances.
 
     Returns:
         Tracks of the states, the first one ``NOBODY``, and frames x states array; -inf for a face that is not there.
@@ -368,7 +358,7 @@ def evidence(shot: Shot, *, column: int, unit: float) -> tuple[np.ndarray, np.nd
     ratios = np.full((len(shot.frames), 1 + len(shot.parts)), -np.inf)
     ratios[:, 0] = 0
     for state, part in enumerate(shot.parts, start=1):
-        known = INTERCEPT + terms(part, column) @ WEIGHTS / unit
+        known = INTERCEPT + WEIGHT * match(part, column)
         before = part.first - part.frames.start
         known = np.pad(known, (before, len(part.frames) - before - len(known)), mode="edge")
         start = part.frames.start - shot.frames.start
