@@ -38,7 +38,6 @@ NOISE_DB = 15.0
 LARGEST_LAG_MS = 200
 FULL_SCALE = 32768
 
-TAGS = ("pauses", "chewing", "off screen", "cuts", "lag", "noise")
 SIDE_SECONDS = 5.2
 SIDE_KINDS = ("left right left", "silence", "off screen", "lag")
 SIDE_LAG_MS = -120

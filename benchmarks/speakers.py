@@ -284,7 +284,7 @@ Analysed = tuple[Scored, speakers.Analysis]
 def calibrate(material: Sequence[Scored]) -> Iterator[str]:
     """Yield the constants of ``syncnet.sync.speakers`` that fit the material.
 
-    The weights come from logistic regression on the frames with speech, in which faces that speak and faces that do not
+    The weight comes from logistic regression on the frames with speech, in which faces that speak and faces that do not
     weigh the same, and so do rendered and real faces. What a change costs is where most frames are right, less
     ``WRONG_WEIGHT`` times the wrong ones. Neighbouring frames tell much the same, so all is scaled to where the truth
     is likeliest.
@@ -293,15 +293,14 @@ def calibrate(material: Sequence[Scored]) -> Iterator[str]:
         (one, speakers.analyse(candidates(one), levels=speech.measure(one.audio), cuts=one.cuts)) for one in material
     ]
     fitted = logistic_regression(*samples(analysed))
-    yield f"logistic regression: intercept {fitted[0]:.3f}, weights {fitted[1]:.3f} {fitted[2]:.3f}"
+    yield f"logistic regression: intercept {fitted[0]:.3f}, weight {fitted[1]:.3f}"
     merits = {change: merit(analysed, fitted, change) for change in CHANGES}
     change = max(merits, key=merits.__getitem__)
     yield f"right less {WRONG_WEIGHT:g} times wrong, by cost of a change: {rounded(merits)}"
     likelihoods = {scale: truth_likelihood(analysed, scale * fitted, scale * change) for scale in SCALES}
     scale = max(likelihoods, key=likelihoods.__getitem__)
     yield f"mean log probability of the truth by scale: { ({s: round(x, 4) for s, x in likelihoods.items()}) }"
-    intercept, *weights = np.round(scale * fitted, 3).tolist()
-    yield f"INTERCEPT = {intercept}, WEIGHTS = {weights}, CHANGE = {scale * change:.1f}"
+    yield f"INTERCEPT, WEIGHT = {scale * fitted[0]:.3f}, {scale * fitted[1]:.3f}, CHANGE = {scale * change:.1f}"
 
 
 def rounded(values: dict[float, float]) -> dict[float, float]:
@@ -310,7 +309,7 @@ def rounded(values: dict[float, float]) -> dict[float, float]:
 
 def with_constants(constants: np.ndarray, change: float) -> AbstractContextManager[Any]:
     """Give other values to the constants of the model."""
-    return patch.multiple(speakers, INTERCEPT=constants[0], WEIGHTS=constants[1:], CHANGE=change)
+    return patch.multiple(speakers, INTERCEPT=constants[0], WEIGHT=constants[1], CHANGE=change)
 
 
 def merit(analysed: Sequence[Analysed], constants: np.ndarray, change: float) -> float:
@@ -329,27 +328,27 @@ def merit(analysed: Sequence[Analysed], constants: np.ndarray, change: float) ->
 
 
 def samples(analysed: Sequence[Analysed]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the terms of the evidence, windows x 2, whether the face speaks, and the weights of these windows."""
-    terms, speaks, real = [], [], []
+    """Return how well windows match, whether the face speaks in them, and how much they weigh."""
+    matches, speaks, real = [], [], []
     for scored, analysis in analysed:
         clear = settled(scored.speaker) & (scored.speaker != NOBODY)
         for shot, column in zip(analysis.shots, analysis.columns):
             for part in shot.parts:
                 frames = np.arange(len(part.smooth)) + part.first
                 used = clear[frames]
-                terms.append(speakers.terms(part, column)[used] / analysis.unit)
+                matches.append(speakers.match(part, column)[used])
                 speaks.append((scored.speaker[frames] == part.track)[used])
                 real.append(np.full(used.sum(), not scored.is_rendered))
-    every = [np.concatenate(values) for values in (terms, speaks, real)]
+    every = [np.concatenate(values) for values in (matches, speaks, real)]
     weights = np.ones(len(every[1]))
     for flags in every[1:]:
         weights *= np.where(flags, 1 / flags.mean(), 1 / max(1e-9, 1 - flags.mean()))
     return every[0], every[1], weights
 
 
-def logistic_regression(terms: np.ndarray, speaks: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the intercept and the weights of the terms."""
-    inputs = np.concatenate([np.ones((len(terms), 1)), terms], axis=1)
+def logistic_regression(matches: np.ndarray, speaks: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the intercept and the weight of the evidence."""
+    inputs = np.stack([np.ones(len(matches)), matches], axis=1)
 
     def loss(fitted: np.ndarray) -> float:
         ratios = inputs @ fitted
@@ -366,7 +365,7 @@ def truth_likelihood(analysed: Sequence[Analysed], constants: np.ndarray, change
             clear, truth = settled(scored.speaker), np.maximum(scored.speaker, NOBODY)
             for shot, column in zip(analysis.shots, analysis.columns):
                 here = slice(shot.frames.start, shot.frames.stop)
-                tracks, ratios = speakers.evidence(shot, column=column, unit=analysis.unit)
+                tracks, ratios = speakers.evidence(shot, column=column)
                 for first, end in speakers.runs(analysis.spoken(column)[here]):
                     states = (truth[here][first:end, None] == tracks).argmax(axis=1)
                     likelihood = speakers.posterior(ratios[first:end])[np.arange(end - first), states]

@@ -8,11 +8,13 @@ Viterbi's algorithm, the posterior of every state from the forward-backward algo
 Markov models", Proceedings of the IEEE 1989). A silence belongs to nobody, and what comes after it does not depend on
 what was before. Nor does it cost anything that a face comes into the picture or leaves it.
 
-The evidence has two terms, both at the lag that is common to the faces of a shot, with distances smoothed along time:
-how far the distance is below the median over shifts (Chung and Zisserman, ACCV workshops 2016, section 3, framewise),
-and how far it is below the smallest distance at shifts that are far away, which is small if somebody else speaks. Both
-are in units of the video's own spread over shifts, so they do not depend on the scale of a network's distances. They
-are weighted by logistic regression on dialogues whose speakers are known (``benchmarks.speakers``).
+The evidence is the probability that the lag of a window is the one that is common to the faces of a shot: a softmax
+over the shifts of the distances (the framewise confidence of Chung and Zisserman, ACCV workshops 2016, section 3, takes
+their median instead). So it falls both if the distance is large and if another shift is nearer, which is how somebody
+else's voice shows. Its logarithm is smoothed along time, and logistic regression on dialogues whose speakers are known
+(``benchmarks.speakers``) makes it a log-likelihood ratio. What all pictures have in common with a sound is left out
+before, because some sounds are near to any face, and distances are relative to their spread, so that their scale, which
+differs between networks, does not matter.
 
 ``speaking_tracks`` and ``spans`` judge every frame alone, as the tag that run_visualise draws does.
 """
@@ -20,7 +22,8 @@ are weighted by logistic regression on dialogues whose speakers are known (``ben
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -34,22 +37,22 @@ from syncnet.sync import speech
 SILENCE, NOBODY = -2, -1
 CENTRE = WINDOW_FRAMES // 2  # window i belongs to frame i + CENTRE
 
-SMOOTHING, TRUNCATE = 5.0, 2.5  # frames: standard deviation of the smoothing, and its reach relative to that
-NEAR, FAR = 1, 3  # shifts from the common lag
+DISTANCE_SMOOTHING, SMOOTHING = 1.5, 4.5  # frames, standard deviations: of distances, and of the evidence
+TRUNCATE = 2.5  # reach of the smoothing, relative to its standard deviation
+NEAR = 1  # shifts around the common lag that belong to it
+SHARPNESS = 2.0  # of the softmax
 PULL = 6.0  # of the video's lag on that of a shot, in units of the spread of the shot's curve
 PULL_TO_ZERO = 0.25  # per shift
 NORMAL_MAD = 1.4826  # standard deviation of normally distributed values, relative to their median absolute deviation
-ENOUGH = 20000  # windows to measure the spread in
 COMMON_SPREAD = 0.3  # share of the whole spread in that of a sound
 LEAST_SPREAD = 1e-6
 LARGEST_RATIO = 20.0  # nothing is surer
 PIECE = 4096  # frames; limits memory use
 RESCALED = 8  # frames; limits the exponents of likelihoods
 
-# Fitted by ``python -m benchmarks.speakers --calibrate``
-INTERCEPT = -0.178
-WEIGHTS = np.array([0.179, 0.109])  # of the two terms
-CHANGE = 3.5  # cost of a change, as a logarithm
+# Fitted by ``python -m benchmarks.speakers --calibrate`` to the starter weights
+INTERCEPT, WEIGHT = -0.237, 0.592
+CHANGE = 3.8  # cost of a change, as a logarithm
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ class Part(NamedTuple):
         track: index of the track.
         first: frame to which the first window belongs.
         frames: the frames of the track in the shot.
-        smooth: windows x shifts, distances minus their median over shifts, smoothed along time; float32.
+        smooth: windows x shifts, the distances from ``relative``, a little smoothed along time; float32.
         curve: per shift the mean of those of windows whose sound has speech, in units of its spread.
     """
 
@@ -164,14 +167,12 @@ class Analysis:
     Attributes:
         shots: all shots.
         columns: per shot the column of its common lag.
-        unit: spread over shifts of all tracks' distances.
         heard: True for the frames whose sound has speech.
         vshift: largest shift.
     """
 
     shots: list[Shot]
     columns: list[int]
-    unit: float
     heard: np.ndarray
     vshift: int
 
@@ -185,12 +186,15 @@ def analyse(candidates: Sequence[Candidate], *, levels: np.ndarray, cuts: Sequen
     total = max([len(levels), *(candidate.first + candidate.frames for candidate in candidates)])
     heard = np.zeros(total, bool)
     heard[: len(levels)] = speech.present(levels)
-    bounds = itertools.pairwise([0, *(cut for cut in cuts if 0 < cut < total), total])
-    shots = [shot_of(candidates, range(first, end), heard, sound=len(levels)) for first, end in bounds]
+    bounds = [0, *(cut for cut in cuts if 0 < cut < total), total]
+    shots = [Shot(range(first, end), []) for first, end in itertools.pairwise(bounds)]
+    for track, candidate in enumerate(candidates):
+        for index, part in parts_of(track, candidate, bounds, heard, sound=len(levels)):
+            shots[index].parts.append(part)
     parts = [part for shot in shots for part in shot.parts]
     overall = np.sum([part.curve for part in parts], axis=0) if parts else np.zeros(1)
     columns = [common_lag(shot.curve, overall) for shot in shots]
-    return Analysis(shots, columns, spread([part.smooth for part in parts]), heard, len(overall) // 2)
+    return Analysis(shots, columns, heard, len(overall) // 2)
 
 
 def decide(analysis: Analysis, *, min_speaking: float) -> tuple[np.ndarray, np.ndarray]:
@@ -198,7 +202,7 @@ def decide(analysis: Analysis, *, min_speaking: float) -> tuple[np.ndarray, np.n
     speaker, sure = np.full(len(analysis.heard), SILENCE), np.zeros(len(analysis.heard))
     for shot, column in zip(analysis.shots, analysis.columns):
         here = slice(shot.frames.start, shot.frames.stop)
-        tracks, ratios = evidence(shot, column=column, unit=analysis.unit)
+        tracks, ratios = evidence(shot, column=column)
         for first, end in runs(analysis.spoken(column)[here]):
             part = ratios[first:end]
             states = without_short(likeliest(part), part, shortest=round(min_speaking * FRAME_RATE))
@@ -208,41 +212,45 @@ def decide(analysis: Analysis, *, min_speaking: float) -> tuple[np.ndarray, np.n
     return speaker, sure
 
 
-def shot_of(candidates: Sequence[Candidate], frames: range, heard: np.ndarray, *, sound: int) -> Shot:
-    """Return the ``Shot`` of some frames.
+def parts_of(
+    track: int, candidate: Candidate, bounds: Sequence[int], heard: np.ndarray, *, sound: int
+) -> Iterator[tuple[int, Part]]:
+    """Yield the shots, by their index, in which a track has windows, with its ``Part``.
 
     Args:
-        candidates: all tracks.
-        frames: the frames.
+        track: index of the track.
+        candidate: the track.
+        bounds: first frames of the shots, and the number of frames.
         heard: True for the frames of the video whose sound has speech.
         sound: number of frames that have sound.
     """
-    parts = []
-    for track, candidate in enumerate(candidates):
-        centre = candidate.first + CENTRE
-        first, end = (int(np.clip(frame - centre, 0, len(candidate.dists))) for frame in (frames.start, frames.stop))
+    count = len(candidate.dists)
+    if not count:
+        return
+    below = relative(candidate, sound=sound)
+    centre, last = candidate.first + CENTRE, candidate.first + candidate.frames
+    for shot in range(bisect_right(bounds, candidate.first) - 1, len(bounds) - 1):
+        if bounds[shot] >= last:
+            return
+        first, end = (min(count, max(0, bound - centre)) for bound in bounds[shot : shot + 2])
         if first < end:
-            below = relative(candidate, sound=sound)[first:end]
-            inside = range(max(frames.start, candidate.first), min(frames.stop, candidate.first + candidate.frames))
-            smooth = gaussian_filter1d(below, SMOOTHING, axis=0, mode="nearest", truncate=TRUNCATE)
-            parts.append(Part(track, centre + first, inside, smooth, lag_curve(below, centre + first, heard)))
-    return Shot(frames, parts)
+            frames = range(max(bounds[shot], candidate.first), min(bounds[shot + 1], last))
+            smooth = gaussian_filter1d(below[first:end], DISTANCE_SMOOTHING, axis=0, mode="nearest", truncate=TRUNCATE)
+            yield shot, Part(track, centre + first, frames, smooth, lag_curve(below[first:end], centre + first, heard))
 
 
 def relative(candidate: Candidate, *, sound: int) -> np.ndarray:
     """Return how small a track's distances are for their picture and for their sound, windows x shifts, float32.
 
-    Distances are 0 where there is no sound to compare with.
-
-    Beyond its ends, sound is zeros or missing. Tracks that were cut out of the video have an end of their own, where
-    all shifts beyond it have one distance.
+    They are about 0 where there is no sound to compare with. Beyond its ends, sound is zeros or missing. Tracks that
+    were cut out of the video have an end of their own, where all shifts beyond it have one distance.
     """
     dists = candidate.dists
     below = dists - dists.mean(axis=1, keepdims=True, dtype=np.float32)
     count, columns = dists.shape
     vshift = columns // 2
     first, end = -candidate.first, sound - WINDOW_FRAMES + 1 - candidate.first  # windows of the sound
-    if dists[0, 0] == dists[0, 1]:
+    if columns > 1 and dists[0, 0] == dists[0, 1]:
         first = 0
     alike = int((np.cumprod(dists[-1, ::-1] == dists[-1, -1])).sum())
     if alike > 1:
@@ -264,7 +272,7 @@ def without_sound(below: np.ndarray) -> np.ndarray:
 
     Returns:
         The distances minus their mean over the windows that were compared with the same sound, relative to their spread
-        over these and a share of the whole spread, and minus their median over shifts.
+        over these and a share of the whole spread.
     """
     count, columns = below.shape
     sounds = [slice(column, column + count) for column in range(columns)]
@@ -276,7 +284,7 @@ def without_sound(below: np.ndarray) -> np.ndarray:
     out = np.empty_like(below)
     for column, sound in enumerate(sounds):
         out[:, column] = below[:, column] - mean[sound]
-    out -= np.median(out, axis=1, keepdims=True)
+    out -= out.mean(axis=1, keepdims=True)
     for column, sound in enumerate(sounds):
         squares[sound] += np.square(out[:, column])
     deviation = np.sqrt(squares / number) + max(LEAST_SPREAD, COMMON_SPREAD * float(out.std()))
@@ -319,14 +327,6 @@ def common_lag(curve: np.ndarray, overall: np.ndarray) -> int:
     return int((curve + small + PULL * video / max(LEAST_SPREAD, -video.min())).argmin())
 
 
-def spread(smooth: Sequence[np.ndarray]) -> float:
-    """Return the spread over shifts of all tracks' smoothed distances; 0 without any."""
-    if not smooth:
-        return 0.0
-    step = 1 + sum(map(len, smooth)) // ENOUGH
-    return max(LEAST_SPREAD, float(NORMAL_MAD * np.median(np.abs(np.concatenate([part[::step] for part in smooth])))))
-
-
 def delayed(values: np.ndarray, frames: int) -> np.ndarray:
     """Delay values by a number of frames; negative: advance them. What is missing is False."""
     out = np.zeros_like(values)
@@ -337,20 +337,20 @@ def delayed(values: np.ndarray, frames: int) -> np.ndarray:
     return out
 
 
-def terms(part: Part, column: int) -> np.ndarray:
-    """Return the two terms of the evidence of every window, windows x 2, in units of distance; see above."""
-    columns = np.abs(np.arange(part.smooth.shape[1]) - column)
-    near = part.smooth[:, columns <= NEAR].mean(axis=1)
-    return np.stack([-near, part.smooth[:, columns > FAR].min(axis=1) - near], axis=1)
+def match(part: Part, column: int) -> np.ndarray:
+    """Return per window the logarithm of how likely the common lag is, relative to any shift, smoothed along time."""
+    near = np.abs(np.arange(part.smooth.shape[1]) - column) <= NEAR
+    likely = np.exp(-SHARPNESS * part.smooth)
+    ratios = np.log(likely[:, near].mean(axis=1) / likely.mean(axis=1))
+    return gaussian_filter1d(ratios, SMOOTHING, mode="nearest", truncate=TRUNCATE)
 
 
-def evidence(shot: Shot, *, column: int, unit: float) -> tuple[np.ndarray, np.ndarray]:
+def evidence(shot: Shot, *, column: int) -> tuple[np.ndarray, np.ndarray]:
     """Return how much likelier it is that a face speaks than that it does not, as logarithms.
 
     Args:
         shot: the shot.
         column: column of its common lag.
-        unit: spread of the distances.
 
     Returns:
         Tracks of the states, the first one ``NOBODY``, and frames x states array; -inf for a face that is not there.
@@ -358,7 +358,7 @@ def evidence(shot: Shot, *, column: int, unit: float) -> tuple[np.ndarray, np.nd
     ratios = np.full((len(shot.frames), 1 + len(shot.parts)), -np.inf)
     ratios[:, 0] = 0
     for state, part in enumerate(shot.parts, start=1):
-        known = INTERCEPT + terms(part, column) @ WEIGHTS / unit
+        known = INTERCEPT + WEIGHT * match(part, column)
         before = part.first - part.frames.start
         known = np.pad(known, (before, len(part.frames) - before - len(known)), mode="edge")
         start = part.frames.start - shot.frames.start

@@ -158,6 +158,22 @@ def test_padding_of_a_track_of_its_own_is_not_compared_with() -> None:
     check(turns, (0, 0, 59), (1, 60, 119))
 
 
+@pytest.mark.parametrize("vshift", [0, 1, 3, 4])
+def test_any_search_range_has_a_result(vshift: int) -> None:
+    faces, levels = dialogue((0, 60), (1, 60))
+    narrow = [
+        Candidate(face.first, face.frames, face.dists[:, VSHIFT - vshift : VSHIFT + vshift + 1]) for face in faces
+    ]
+    turns = find(narrow, levels=levels, cuts=[])
+    if vshift > 3:
+        check(turns, (0, 0, 59), (1, 60, 119))
+
+
+def test_a_track_may_span_shots() -> None:
+    faces, levels = dialogue((0, 60), (1, 60))
+    check(find(faces, levels=levels, cuts=[30, 90]), (0, 0, 59), (1, 60, 119))
+
+
 def sequences(ratios: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the likeliest sequence of states and the posterior, from all sequences."""
     import itertools
