@@ -64,6 +64,7 @@ bench-direct: $(VENV)/requirements
 	$(RUN) -m benchmarks.lag_error
 	$(RUN) -m benchmarks.agreement
 	$(RUN) -m benchmarks.bias
+	$(RUN) -m benchmarks.speakers
 
 test-ffmpeg: $(VENV)/requirements-dev $(FFMPEG_PACKAGES:%=$(VENV)/ffmpegs/%)
 	@for ffmpeg in $(FFMPEGS); do \

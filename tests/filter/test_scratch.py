@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from filter_fixtures import GOOD, POOR, folder, run_filter, stub, weights_files  # noqa: F401
@@ -25,7 +26,7 @@ def failing_scorer(tmp_path, monkeypatch):
 
     def make(error):
         made = scorer.Scorer.__new__(scorer.Scorer)
-        made.scratch, made.results, made.parameters = tmp_path / "scratch", None, None
+        made.scratch, made.results, made.parameters = tmp_path / "scratch", None, SimpleNamespace(min_speaking=0.4)
 
         def analyse(path, layout, **_):
             raise error
@@ -46,7 +47,7 @@ def test_full_scratch_is_not_the_video_s_fault(failing_scorer):
 
 def test_messages_name_no_flag_that_the_filter_lacks(tmp_path):
     made = scorer.Scorer.__new__(scorer.Scorer)
-    made.scratch, made.results, made.parameters = tmp_path / "scratch", None, None
+    made.scratch, made.results, made.parameters = tmp_path / "scratch", None, SimpleNamespace(min_speaking=0.4)
     score = made(str(tmp_path / "gone.mp4"), "gone.mp4")
     assert (score.status, score.error) == ("failed", "no such file")
     name = "two  spaces\nand a line.mp4"

@@ -1,8 +1,8 @@
 """The sign of an offset and the README's correction of a video, with audio and frames whose timing is known."""
 
-import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -78,14 +78,9 @@ def test_the_readmes_correction_synchronises_the_audio(offset, tmp_path, monkeyp
     write_video(Path("early.mp4"), frames, delay(audio, -offset))
     wrong = audio_delay(Path("early.mp4"), audio, tmp_path) - in_step
     assert wrong == pytest.approx(-offset * MILLISECONDS_PER_FRAME, abs=TOLERANCE)
-    scores = Path("output/pywork/early/scores.json")
-    scores.parent.mkdir(parents=True)
-    tracks = [
-        {"offset_ms": 600, "confidence": 0.9},
-        {"offset_ms": offset * MILLISECONDS_PER_FRAME, "confidence": 9.0},
-        {"offset_ms": None, "confidence": None},
-    ]
-    scores.write_text(json.dumps({"tracks": tracks}))
+    # the material has no face: what the block asks for is known
+    found = SimpleNamespace(lag_ms=float(offset * MILLISECONDS_PER_FRAME))
+    monkeypatch.setattr("syncnet.api.score_video", lambda path: found)
     blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     (correction,) = [block for block in blocks if "-itsoffset" in block]
     exec(compile(correction, "README.md", "exec"), {})
