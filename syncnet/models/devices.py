@@ -153,6 +153,23 @@ def keep_freed_memory() -> None:
     mallopt(M_TRIM_THRESHOLD, TRIM_BYTES)
 
 
+def worker_count(device: torch.device) -> int:
+    """Return the number of threads that run networks side by side on a device."""
+    return min(thread_count(device), MAX_WORKERS)
+
+
+def thread_count(device: torch.device) -> int:
+    """Return the number of torch's threads that the networks of a device may use in all."""
+    return torch.get_num_threads() if device.type == "cpu" else 1
+
+
+def new_pool(device: torch.device) -> ThreadPoolExecutor:
+    """Return a pool of ``worker_count`` threads, each with an equal share of torch's threads."""
+    workers = worker_count(device)
+    # set_num_threads applies to the calling thread only
+    return ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(thread_count(device) // workers,))
+
+
 def in_parallel(
     function: Callable[[Item], Result], items: Iterable[Item], device: torch.device
 ) -> Generator[Result, None, None]:
@@ -169,13 +186,11 @@ def in_parallel(
     Yields:
         ``function(item)`` for each item, in order.
     """
-    threads = torch.get_num_threads() if device.type == "cpu" else 1
-    workers = min(threads, MAX_WORKERS)
+    workers = worker_count(device)
     if workers == 1:
         yield from map(function, items)
         return
-    # set_num_threads applies to the calling thread only
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,)) as pool:
+    with new_pool(device) as pool:
         waiting: deque[Future[Result]] = deque()
         try:
             for item in items:

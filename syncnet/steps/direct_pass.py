@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import threading
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from syncnet.faces.on_device import DevicePicture
 from syncnet.faces.scenes import Cuts, small_size
 from syncnet.faces.tracks import Face, Path2D, Track
 from syncnet.media.pictures import AnyPicture, Picture, even
-from syncnet.models.devices import MAX_WORKERS, batch_factor
+from syncnet.models.devices import batch_factor, new_pool, worker_count
 from syncnet.sync import scoring
 from syncnet.sync.stream import AudioFeatures
 
@@ -55,12 +55,7 @@ class Workers:
     """
 
     def __init__(self, device: torch.device) -> None:
-        threads = torch.get_num_threads() if device.type == "cpu" else 1
-        self.count = min(threads, MAX_WORKERS)
-        # set_num_threads applies to the calling thread only
-        self.pool = ThreadPoolExecutor(
-            self.count, initializer=torch.set_num_threads, initargs=(max(1, threads // self.count),)
-        )
+        self.count, self.pool = worker_count(device), new_pool(device)
         self.free = threading.BoundedSemaphore(self.count + QUEUED)
 
     def run(self, function: Callable[..., Any], *arguments: object) -> Future[Any]:
