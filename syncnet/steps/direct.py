@@ -44,7 +44,7 @@ from syncnet.results.scores_json import (
 from syncnet.results.step_files import faces_record, save_json, save_pickle, tracks_record
 from syncnet.steps import score as score_step
 from syncnet.steps import speaking
-from syncnet.steps.direct_pass import CropPass, DirectPass, Lips, ScoredTrack, Seen, Workers, prepare
+from syncnet.steps.direct_pass import CropPass, DirectPass, Lips, ScoredTrack, Seen, Stream, Workers
 from syncnet.steps.pipeline import PipelineResult, PipelineSettings, explain
 from syncnet.steps.versions import versions
 from syncnet.sync import lag, scoring
@@ -221,11 +221,10 @@ def run(
             if audio:
                 raise no_sound(source)
             return without_tracks(reasons.no_audio(), videofile=videofile, recipes=recipes)
-        gpu = device_of(detector, net)
-        pictures = stack.enter_context(
-            contextlib.closing(read_ahead(grid, lambda found: (found.late, prepare(found.picture, gpu))))
-        )
         stream = stack.enter_context(open_pass(sound, detector=detector, net=net, settings=settings))
+        pictures = stack.enter_context(
+            contextlib.closing(read_ahead(grid, lambda found: (found.late, stream.prepare(found.picture))))
+        )
         for late, prepared in progress(pictures, total=grid.expected or None, desc="frames"):
             clock.late.append(late)
             stream.add(prepared)
@@ -264,7 +263,7 @@ def open_pass(
     net: Net,
     settings: DirectSettings,
     boxes: np.ndarray | None = None,
-) -> Iterator[DirectPass | CropPass]:
+) -> Iterator[Stream]:
     """Make the stream that finds and scores the faces, and its threads, which end with the block.
 
     Args:
@@ -280,7 +279,7 @@ def open_pass(
         if detector is None:
             yield CropPass(lips, boxes=boxes, crop_scale=settings.crop_scale)
         else:
-            yield DirectPass(detector, lips, workers, settings)
+            yield DirectPass(detector, lips, workers, settings, device=device_of(detector, net))
 
 
 def conclude(

@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import cv2
 import numpy as np
@@ -185,6 +185,22 @@ class Seen:
     largest: float | None = None
 
 
+class Stream(Protocol):
+    """Interface of ``CropPass`` and ``DirectPass``, which make different things of a picture before its turn."""
+
+    @property
+    def lips(self) -> Lips: ...
+
+    @property
+    def seen(self) -> Seen: ...
+
+    def prepare(self, picture: AnyPicture) -> Any: ...
+
+    def add(self, prepared: Any) -> None: ...
+
+    def finish(self) -> list[ScoredTrack]: ...
+
+
 class CropPass:
     """Scores one face in a stream of pictures, whose place in all of them is known.
 
@@ -206,16 +222,18 @@ class CropPass:
         self.boxes = boxes
         self.path = None if boxes is None else smooth(Track(np.arange(len(boxes)), boxes, len(boxes)))
 
-    def add(self, prepared: Prepared) -> None:
+    def prepare(self, picture: AnyPicture) -> AnyPicture:
+        """Return the picture: nothing can be done with it before its turn."""
+        return picture
+
+    def add(self, prepared: AnyPicture) -> None:
         """Add the next picture."""
-        picture = prepared.picture
-        self.size = picture.width, picture.height
+        self.size = prepared.width, prepared.height
         crop: Crop
         if self.path is None:
-            assert not isinstance(picture, DevicePicture), "face crops are small: they are resized before"
-            crop = cv2.resize(picture.bgr(), (CROP_SIZE, CROP_SIZE))
+            crop = cv2.resize(prepared.bgr(), (CROP_SIZE, CROP_SIZE))
         else:
-            crop = cut_out(picture, self.path, self.seen.frames, crop_scale=self.crop_scale)
+            crop = cut_out(prepared, self.path, self.seen.frames, crop_scale=self.crop_scale)
         self.windows.crops.append(crop)
         self.seen.frames += 1
         self.lips.submit(self.windows)
@@ -264,13 +282,23 @@ class DirectPass:
         lips: ``Lips``.
         workers: ``Workers``.
         settings: ``steps.direct.DirectSettings``.
+        device: GPU to copy pictures to; None to leave them in main memory.
 
     Attributes:
         seen: ``Seen``.
     """
 
-    def __init__(self, detector: Detector, lips: Lips, workers: Workers, settings: Any) -> None:
+    def __init__(
+        self,
+        detector: Detector,
+        lips: Lips,
+        workers: Workers,
+        settings: Any,
+        *,
+        device: torch.device | None = None,
+    ) -> None:
         self.detector, self.lips, self.workers, self.settings = detector, lips, workers, settings
+        self.device = device
         self.seen = Seen()
         self.pictures: dict[int, AnyPicture | DevicePicture] = {}
         self.cuts = Cuts(threshold=settings.scene_threshold)
@@ -283,6 +311,10 @@ class DirectPass:
         self.begun = self.oldest = 0
         self.batch: list[int] = []
         self.looks: deque[tuple[list[int], Future[list[list[Face]]]] | None] = deque()  # None: the scene ends
+
+    def prepare(self, picture: AnyPicture) -> Prepared:
+        """Return a picture with all that its turn needs; another thread may do this ahead of it."""
+        return prepare(picture, self.device)
 
     def add(self, prepared: Prepared) -> None:
         """Add the next picture."""

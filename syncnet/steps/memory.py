@@ -24,7 +24,6 @@ from syncnet.steps.direct import (
     make_recipe,
     open_pass,
 )
-from syncnet.steps.direct_pass import prepare
 
 if TYPE_CHECKING:
     from syncnet.faces.detect import Detector
@@ -121,7 +120,7 @@ def run(given: Given, *, detector: Detector | None, net: Net, settings: DirectSe
             )
         )
         for index, _ in chosen:
-            stream.add(prepare(Pixels(given.frames[index][..., ::-1]), None))
+            stream.add(stream.prepare(Pixels(given.frames[index][..., ::-1])))
         tracks = stream.finish()
         windows = stream.lips.audio.windows(len(chosen) + settings.vshift)
         levels = stream.lips.audio.levels(len(chosen))
