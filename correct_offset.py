@@ -107,6 +107,8 @@ def main(args: argparse.Namespace) -> None:
         raise refused
     for line in summary(done):
         print(line)
+    for reason in done.before.reasons if done.before else ():
+        cli.logger.warning("%s: %s", videofile, reason)
     for note in done.notes:
         cli.logger.warning("%s: %s", args.output, note)
     if not done.written:
@@ -136,10 +138,11 @@ def summary(done: Correction) -> Iterator[str]:
     elif before.drifts:
         yield f"the lag drifts by {drift(before)} ms per minute: --fix_drift takes that out"
     now = f"audio {place(before.lag_ms, 'early', 'late')} (lag {round(before.lag_ms or 0)} ms)"
+    sure = f"confidence {before.confidence:.1f}"
     if after is None:
-        yield f"{now}: nothing to do; confidence {before.confidence:.1f}"
+        yield f"{now}: nothing to do; {sure}"
     else:
-        yield f"{now} -> {place(after.lag_ms, 'early', 'late')}; confidence {before.confidence:.1f} -> {after.confidence:.1f}"
+        yield f"{now} -> {place(after.lag_ms, 'early', 'late')}; {sure} -> {after.confidence:.1f}"
 
 
 def place(milliseconds: float | None, positive: str, negative: str) -> str:

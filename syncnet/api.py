@@ -407,7 +407,6 @@ def correct_offset(
     """
     from syncnet.results.layout import check_input, check_output
     from syncnet.steps import correct
-    from syncnet.steps.direct import DirectSettings
 
     check_mode(defaults.DIRECT, precision=precision)
     settings = correct.CorrectionSettings(
@@ -418,21 +417,23 @@ def correct_offset(
         audio_codec=audio_codec,
         always_write=always_write,
     )
-    scoring = DirectSettings(
-        facedet_scale=facedet_scale,
-        crop_scale=crop_scale,
-        min_track=min_track,
-        num_failed_det=num_failed_det,
-        min_face_size=min_face_size,
-        scene_threshold=scene_threshold,
-        detect_every=detect_every,
-        face_crops=face_crops,
-        batch_size=batch_size,
-    )
     videofile = check_input(path)
     output = check_output(output, videofile=videofile, overwrite=overwrite)
 
     def measure(file: Path) -> correct.Measurement:
+        from syncnet.steps.direct import DirectSettings  # loads torch, which ``delay_audio`` does not need
+
+        scoring = DirectSettings(
+            facedet_scale=facedet_scale,
+            crop_scale=crop_scale,
+            min_track=min_track,
+            num_failed_det=num_failed_det,
+            min_face_size=min_face_size,
+            scene_threshold=scene_threshold,
+            detect_every=detect_every,
+            face_crops=face_crops,
+            batch_size=batch_size,
+        )
         return correct.measure(
             file,
             detector=None if face_crops else load_detector(device, s3fd_weights, precision),

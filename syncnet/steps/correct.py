@@ -91,6 +91,8 @@ class CorrectionSettings:
     def __post_init__(self) -> None:
         if not 0 < self.max_lag < math.inf:
             raise UsageError(f"--max_lag {self.max_lag:g}: must be a number of milliseconds above 0")
+        if not math.isfinite(self.delay_audio or 0.0):
+            raise UsageError(f"--delay_audio {self.delay_audio}: must be a number of milliseconds")
         if self.fix_drift and self.audio_codec == COPY:
             raise UsageError(f"--fix_drift needs new samples: it does not work with --audio_codec {COPY}: drop one")
         if self.fix_drift and self.delay_audio is not None:
