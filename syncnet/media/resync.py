@@ -208,13 +208,9 @@ def move_sound(
         DiskFullError: the disk is full.
         SyncNetError: the output cannot be written for another reason.
     """
-    format = FORMATS.get(output.suffix.lower())
-    if format is None:
-        raise UsageError(f"{output}: cannot be written: choose a name that ends in one of {', '.join(FORMATS)}")
+    format = check_target(output, audio_codec=audio_codec)
     if audio_codec == COPY and shift.drift_ms_per_min:
         raise UsageError(f"--audio_codec {COPY}: cannot take out a drift, which needs new samples: choose a codec")
-    if audio_codec == COPY and format == AVI:
-        raise UsageError(f"{output}: AVI has no time stamps that --audio_codec {COPY} could move: choose a codec")
     with open_container(source) as container:
         if not decodable(container.streams.audio):
             raise MediaError(f"{source}: has no audio stream that can be decoded", code=reasons.NO_AUDIO)
@@ -232,6 +228,28 @@ def move_sound(
         kind = DiskFullError if no_space(error) else SyncNetError  # type: ignore[arg-type]
         raise kind(f"{output}: cannot write it ({error.strerror or error})") from error
     return Moved(tuple(plan.codecs()), tuple(plan.notes))
+
+
+def check_target(output: Path, *, audio_codec: str | None) -> str:
+    """Return ffmpeg's name of the container that a name asks for.
+
+    Args:
+        output, audio_codec: as in ``move_sound``.
+
+    Raises:
+        UsageError: it cannot be written, or cannot hold the codec.
+    """
+    format = FORMATS.get(output.suffix.lower())
+    if format is None:
+        raise UsageError(f"{output}: cannot be written: choose a name that ends in one of {', '.join(FORMATS)}")
+    if audio_codec == COPY and format == AVI:
+        raise UsageError(f"{output}: AVI has no time stamps that --audio_codec {COPY} could move: choose a codec")
+    encoder = None if audio_codec in (None, COPY) else ENCODERS.get(audio_codec or "", audio_codec)
+    if encoder and not can_write(encoder, format):
+        raise UsageError(
+            f"--audio_codec {audio_codec}: cannot be written into {container_name(format)}: choose another"
+        )
+    return format
 
 
 def survey(path: Path, main: int) -> Survey:
@@ -684,19 +702,13 @@ def choose_encoder(name: str, *, profile: str, sample_format: str, format: str, 
         profile: its profile.
         sample_format: of its decoder.
         format: ffmpeg's name of the container to write.
-        wanted: codec or encoder to use instead; None for the stream's own.
+        wanted: codec or encoder to use instead, from ``check_target``; None for the stream's own.
 
     Returns:
         PyAV's name of the encoder.
-
-    Raises:
-        UsageError: ``wanted`` cannot be written.
     """
     if wanted is not None:
-        encoder = ENCODERS.get(wanted, wanted)
-        if not can_write(encoder, format):
-            raise UsageError(f"--audio_codec {wanted}: cannot be written into {container_name(format)}: choose another")
-        return encoder
+        return ENCODERS.get(wanted, wanted)
     decoder = Codec(name, "r") if name != "dts" else Codec("dca", "r")
     exact = lossless(decoder)
     kind = sample_format.removesuffix("p")
