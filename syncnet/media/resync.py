@@ -720,7 +720,8 @@ def add_copy(out: OutputContainer, stream: Any) -> Stream | None:
     if stream.type == "video" and not is_cover(stream):
         rate = stream.average_rate or stream.guessed_rate
         added.codec_context.framerate = rate
-        added.codec_context.sample_aspect_ratio = stream.sample_aspect_ratio
+        if stream.sample_aspect_ratio:  # None where the file does not tell
+            added.codec_context.sample_aspect_ratio = stream.sample_aspect_ratio
         if out.format.name == AVI and rate:
             added.time_base = 1 / rate
         if stream.codec_tag in KEPT_CODEC_TAGS and out.format.name in MOV:
