@@ -87,7 +87,9 @@ LOSSLESS = ("flac", "alac", "pcm_s24le")
 LOSSLESS_OF = {"u8": "pcm_u8", "s16": "pcm_s16le", "s32": "pcm_s24le", "flt": "pcm_f32le", "dbl": "pcm_f64le"}
 NOT_WRITTEN = ("HE-AAC", "HE-AACv2", "LD", "ELD", "Main", "SSR", "LTP")  # profiles of AAC
 
-BIT_RATE = 96_000  # per channel, where none is declared
+USUAL_BIT_RATE = 96_000  # per channel, where none is declared
+OPUS_BIT_RATE = 256_000  # per channel, the highest
+ROUNDING = 0.97  # of a bit rate that was measured
 MPEG1 = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
 MPEG2 = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)  # up to 24 kHz
 BIT_RATES = {
@@ -380,6 +382,7 @@ class Plan:
         profile = context.profile or ""
         encoder = choose_encoder(
             name,
+            exact=lossless(context.codec),
             sample_format=context.format.name,
             format=self.format,
             wanted=audio_codec,
@@ -400,21 +403,20 @@ class Plan:
                 sample_rate=nearest_rate(codec, context.sample_rate),
                 layout=layout_of(context),
                 format=planar_format(codec, context.format.name),
-                bit_rate=0
-                if lossless(codec)
-                else bit_rate(
-                    encoder,
-                    declared=max(context.bit_rate or 0, self._measured_bit_rate(number)),
-                    known=bool(context.bit_rate) and not replaced,
-                    channels=context.channels,
-                    sample_rate=context.sample_rate,
-                ),
+                bit_rate=0 if lossless(codec) else self._bit_rate(stream, encoder, replaced=replaced),
             )
         )
 
-    def _measured_bit_rate(self, index: int) -> int:
-        seconds = self.found.seconds.get(index)
-        return int(self.found.size[index] * 8 / seconds) if seconds else 0
+    def _bit_rate(self, stream: AudioStream, encoder: str, *, replaced: bool) -> int:
+        context = stream.codec_context
+        usual = USUAL_BIT_RATE * context.channels
+        if lossless(context.codec):
+            return allowed_bit_rate(encoder, usual, channels=context.channels, sample_rate=context.sample_rate)
+        seconds = self.found.seconds.get(stream.index)
+        measured = int(self.found.size[stream.index] * 8 / seconds) if seconds else 0
+        least = usual if replaced or not context.bit_rate else 0
+        wanted = max(context.bit_rate or 0, measured, least)
+        return allowed_bit_rate(encoder, wanted, channels=context.channels, sample_rate=context.sample_rate)
 
     def _rehearse(self) -> bool:
         """Write the start with noise as sound, and measure by how much readers find it late.
@@ -563,7 +565,7 @@ def lost(source: Path, output: Path, plan: Plan) -> Iterator[str]:
     """Yield a line for everything about tags and rotation that the container of the output does not hold."""
     name = container_name(plan.format)
     with open_container(source) as before, open_container(output) as after:
-        missing = tags_of(before) - tags_of(after)
+        missing = tags_of(before) - tags_of(after).union(*map(tags_of, after.streams))
         if missing:
             yield f"tags are left out: {name} does not hold {', '.join(sorted(missing))}"
         for kept, old in zip(after.streams, plan.kept(before)):
@@ -771,11 +773,12 @@ def lossless(codec: Codec) -> bool:
     return codec.lossless and (not codec.lossy or codec.canonical_name == "wavpack")
 
 
-def choose_encoder(name: str, *, sample_format: str, format: str, wanted: str | None) -> str:
+def choose_encoder(name: str, *, exact: bool, sample_format: str, format: str, wanted: str | None) -> str:
     """Choose the encoder of an audio stream: that of its codec, or the nearest that can be written.
 
     Args:
         name: its codec.
+        exact: that is lossless.
         sample_format: of its decoder.
         format: ffmpeg's name of the container to write.
         wanted: codec or encoder to use instead; None for the stream's own.
@@ -791,8 +794,6 @@ def choose_encoder(name: str, *, sample_format: str, format: str, wanted: str | 
         if not can_write(encoder, format):
             raise UsageError(f"--audio_codec {wanted}: cannot be written into {container_name(format)}: choose another")
         return encoder
-    decoder = Codec(name, "r") if name != "dts" else Codec("dca", "r")
-    exact = lossless(decoder)
     kind = sample_format.removesuffix("p")
     family = (ENCODERS.get(name, name), *SUBSTITUTES.get(name, ()))
     if name.startswith("pcm_"):
@@ -853,20 +854,20 @@ def nearest_rate(codec: Codec, sample_rate: int) -> int:
     return next((rate for rate in rates if rate >= sample_rate), rates[-1])
 
 
-def bit_rate(encoder: str, *, declared: int, known: bool, channels: int, sample_rate: int) -> int:
-    """Return the bit rate to encode with: at least that of the source, among those that the codec has.
+def allowed_bit_rate(encoder: str, wanted: int, *, channels: int, sample_rate: int) -> int:
+    """Return the lowest bit rate of an encoder that is at least that wanted, or its highest, in bits per second.
 
     Args:
         encoder: PyAV's name.
-        declared: bits per second of the source; 0 if unknown.
-        known: False if those of this codec say nothing.
-        channels, sample_rate: of the source.
+        wanted: bits per second.
+        channels, sample_rate: of the sound.
     """
-    wanted = declared if known and declared else max(declared, BIT_RATE * channels)
+    if encoder == ENCODERS[OPUS]:
+        return min(wanted, OPUS_BIT_RATE * channels)
     table = (LOW_BIT_RATES if sample_rate <= LOW_SAMPLE_RATE else BIT_RATES).get(encoder)
     if table is None:
         return wanted
-    return next((rate * 1000 for rate in table if rate * 1000 >= wanted), table[-1] * 1000)
+    return next((rate * 1000 for rate in table if rate * 1000 >= wanted * ROUNDING), table[-1] * 1000)
 
 
 def silence(track: Track, count: int) -> np.ndarray:
