@@ -21,7 +21,7 @@ from av.codec.codec import Codec, UnknownCodecError
 from syncnet import reasons
 from syncnet.constants import FRAME_RATE
 from syncnet.errors import DiskFullError, MediaError, SyncNetError, UsageError, no_space
-from syncnet.media.containers import MICROSECONDS, decodable, main_video, main_video_index, open_container
+from syncnet.media.containers import MICROSECONDS, check_streams, main_video, main_video_index, open_container
 from syncnet.media.ffmpeg import absolute
 from syncnet.media.grid import Grid, decoded
 from syncnet.media.sound import placed
@@ -248,9 +248,8 @@ def move_sound(
         raise UsageError(f"--audio_codec {COPY}: cannot take out a drift, which needs new samples: choose a codec")
     if audio_codec == COPY and format == AVI:
         raise UsageError(f"{output}: AVI has no time stamps that --audio_codec {COPY} could move: choose a codec")
-    with open_container(source) as container:
-        if not decodable(container.streams.audio):
-            raise MediaError(f"{source}: has no audio stream that can be decoded", code=reasons.NO_AUDIO)
+    if not check_streams(source).audio:
+        raise MediaError(f"{source}: has no audio stream that can be decoded", code=reasons.NO_AUDIO)
     main = main_video_index(source)
     found = survey(source, main)
     with Grid(source) as grid:
@@ -377,6 +376,11 @@ class Plan:
         for _ in range(REHEARSALS if self.tracks else 0):
             if not self._rehearse():
                 break
+        else:
+            if self.tracks:
+                self.notes.append(
+                    f"{container_name(format)} may play the sound up to a frame of its codec late or early"
+                )
 
     def codecs(self) -> Iterator[str]:
         """Yield the codec of each audio stream that is written."""

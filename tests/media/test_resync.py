@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import os
 import shutil
+import subprocess
 from fractions import Fraction
 from pathlib import Path
 
@@ -184,14 +185,23 @@ def test_streams_that_start_late(clip, tmp_path, suffix, late):
         assert picture_start(output) == pytest.approx(picture_start(source), abs=1e-3)
 
 
-def test_hole_in_the_sound_stays_silent(clip, tmp_path):
-    whole, source, output = clip("mkv", "flac"), tmp_path / "hole.mkv", tmp_path / "out.mkv"
-    with open_container(whole) as container, av.open(str(source), "w") as out:
+def time(packet):
+    return packet.pts * packet.time_base
+
+
+def remux(source, target, keep):
+    """Copy the packets for which ``keep`` is true."""
+    with open_container(source) as container, av.open(str(target), "w") as out:
         streams = [out.add_stream_from_template(stream, opaque=True) for stream in container.streams]
         for packet in container.demux():
-            if packet.size and not (packet.stream.type == "audio" and 1.0 < packet.pts * packet.time_base < 1.5):
+            if packet.size and keep(packet):
                 packet.stream = streams[packet.stream.index]
                 out.mux(packet)
+
+
+def test_hole_in_the_sound_stays_silent(clip, tmp_path):
+    whole, source, output = clip("mkv", "flac"), tmp_path / "hole.mkv", tmp_path / "out.mkv"
+    remux(whole, source, lambda packet: packet.stream.type == "video" or not 1.0 < time(packet) < 1.5)
     moved(source, output, 120)
     samples, _ = sound(output)
     assert not samples[round(1.25 * RATE) : round(1.55 * RATE)].any()
@@ -492,6 +502,55 @@ def test_nothing_half_written_is_left(clip, tmp_path, error, kind):
     with pytest.raises(kind):
         move_sound(clip(), output, shift=Shift(10), progress=Stop(error))
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"] and output.read_text() == "old"
+
+
+@pytest.mark.parametrize("share", [0.1, 0.6, 0.99])
+def test_full_disk(clip, tmp_path, share):
+    source, disk = clip("mov", "pcm_s24le"), tmp_path / "disk"
+    disk.mkdir()
+    size = int(source.stat().st_size * share) // 4096 * 4096
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk], capture_output=True)
+    if done.returncode:
+        pytest.skip(f"cannot mount a small disk here: {done.stderr!r}")
+    try:
+        with pytest.raises(DiskFullError, match="disk|No space"):
+            move_sound(source, disk / "out.mov", shift=Shift(10))
+        assert not list(disk.iterdir())
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_damaged_source_is_moved_as_far_as_it_goes(clip, tmp_path):
+    content = clip("mkv", "flac").read_bytes()
+    (tmp_path / "short.mkv").write_bytes(content[: len(content) // 2])
+    moved(tmp_path / "short.mkv", tmp_path / "out.mkv", 50)
+    assert 0.3 * SECONDS < len(sound(tmp_path / "out.mkv")[0]) / RATE < 0.7 * SECONDS
+    assert abs(heard_ms(tmp_path / "out.mkv")[0] - 50) <= LIMIT_MS
+
+
+def test_pictures_that_an_edit_list_hides(clip, tmp_path):
+    source = tmp_path / "cut.mp4"
+
+    def earlier(packet):
+        ticks = round(Fraction(7, 10) / packet.time_base)
+        packet.pts, packet.dts = packet.pts - ticks, packet.dts - ticks
+        return True
+
+    remux(clip(), source, earlier)
+    before = hidden_ms(source)
+    assert moved(source, tmp_path / "out.mp4", 60).notes == ()
+    assert abs(hidden_ms(tmp_path / "out.mp4") - before - 60) <= LIMIT_MS
+    notes = moved(source, tmp_path / "out.mkv", 60).notes
+    assert len(notes) == 1 and "pictures at the start that the source hides" in notes[0]
+    assert abs(heard_ms(tmp_path / "out.mkv")[0] - heard_ms(source)[0] - 60) <= LIMIT_MS
+
+
+def hidden_ms(path):
+    """Return by how much the noise is late against the first picture that is shown, without time stamps."""
+    with open_container(path) as container:
+        first = next(container.decode(main_video(container))).time
+    samples, stamp = sound(path)
+    return late_ms(samples) + (stamp + picture_start(path) - first) * 1000
 
 
 def test_folder_that_does_not_exist(clip, tmp_path):
