@@ -269,6 +269,9 @@ def move_sound(
     except av.FFmpegError as error:
         kind = DiskFullError if no_space(error) else SyncNetError  # type: ignore[arg-type]
         raise kind(f"{output}: cannot write it ({error.strerror or error})") from error
+    if hidden:
+        name = container_name(format)
+        notes = (*notes, f"{name} shows {float(hidden):.2f} s of pictures at the start that the source hides")
     return Moved(tuple(plan.codecs()), notes)
 
 
