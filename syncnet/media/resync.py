@@ -792,8 +792,10 @@ def add_copy(out: OutputContainer, stream: Any) -> Stream | None:
     if stream.type == "video" and not is_cover(stream):
         rate = stream.average_rate or stream.guessed_rate
         base = stream.base_rate if (stream.base_rate or 0) <= HIGHEST_RATE else rate  # of all frames' times
-        added.codec_context.framerate = rate
-        added.codec_context.sample_aspect_ratio = stream.sample_aspect_ratio
+        if rate:
+            added.codec_context.framerate = rate
+        if stream.sample_aspect_ratio:
+            added.codec_context.sample_aspect_ratio = stream.sample_aspect_ratio
         if out.format.name == AVI and base:
             added.time_base = 1 / base
         if annex_b_needed(out, stream):
