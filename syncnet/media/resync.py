@@ -51,7 +51,8 @@ FORMATS = {
 }
 AVI, TS, MOV, MATROSKA = "avi", "mpegts", ("mp4", "mov"), ("matroska", "webm")
 ANNEX_B = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
-KEPT_CODEC_TAGS = ("hvc1", "hev1", "dvh1")  # some players refuse the others
+PRORES = ("apco", "apcs", "apcn", "apch", "ap4h", "ap4x")  # say what the packets are
+KEPT_CODEC_TAGS = ("hvc1", "hev1", "dvh1")  # of MP4
 LENGTHS = b"\x01"  # first byte of the headers of H.264 whose packets are not in Annex B
 HIGHEST_RATE = 120  # frames per second that are no unit of time stamps
 TIMECODE = "timecode"
@@ -89,7 +90,7 @@ UNFIT = ((AVI, "wmav1"), (AVI, "wmav2"))  # whose first frame AVI's readers lose
 LOSSY = ("aac", "libopus", "libmp3lame", "ac3", "mp2")
 LOSSLESS = ("flac", "alac", "pcm_s24le")
 LOSSLESS_OF = {"u8": "pcm_u8", "s16": "pcm_s16le", "s32": "pcm_s24le", "flt": "pcm_f32le", "dbl": "pcm_f64le"}
-NOT_WRITTEN = ("HE-AAC", "HE-AACv2", "LD", "ELD", "Main", "SSR", "LTP")  # profiles of AAC
+NOT_WRITTEN = ("HE-AAC", "HE-AACv2", "LD", "ELD", "Main", "SSR", "LTP", "xHE-AAC")  # profiles of AAC
 
 USUAL_BIT_RATE = 96_000  # per channel, where none is declared
 OPUS_BIT_RATE = 256_000  # per channel, the highest
@@ -425,7 +426,8 @@ class Plan:
             what = f"{name} ({profile})" if profile in NOT_WRITTEN else name
             refused = can_encode(ENCODERS.get(name, name)) and profile not in NOT_WRITTEN
             reason = f"{container_name(self.format)} cannot hold {what}" if refused else f"{what} cannot be encoded"
-            self.notes.append(f"stream {number}: sound becomes {codec.canonical_name}: {reason}")
+            becomes = "aac (LC)" if codec.canonical_name == name else codec.canonical_name
+            self.notes.append(f"stream {number}: sound becomes {becomes}: {reason}")
         self.tracks.append(
             Track(
                 index=number,
@@ -800,8 +802,9 @@ def add_copy(out: OutputContainer, stream: Any) -> Stream | None:
             added.time_base = 1 / base
         if annex_b_needed(out, stream):
             added.codec_context.extradata = None  # the filter puts it in front of key frames
-        if stream.codec_tag in KEPT_CODEC_TAGS and out.format.name in MOV:
-            added.codec_context.codec_tag = stream.codec_tag
+        tag = stream.codec_tag
+        if len(tag) == 4 and tag.isprintable() and keeps_codec_tag(tag, stream.container.format.name, out.format.name):
+            added.codec_context.codec_tag = tag
     return added
 
 
@@ -843,6 +846,15 @@ def frame_of(samples: np.ndarray, track: Track, *, at: int) -> av.AudioFrame:
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format=track.format, layout=track.layout)
     frame.sample_rate, frame.pts, frame.time_base = track.sample_rate, at, Fraction(1, track.sample_rate)
     return frame
+
+
+def keeps_codec_tag(tag: str, source: str, format: str) -> bool:
+    """Return True if a container can give a picture the same four letters as the source: for players that mind."""
+    if tag in PRORES:
+        return format in ("mov", "matroska")
+    if "mov" in source and format in MOV:
+        return format == "mov" or tag in KEPT_CODEC_TAGS
+    return source == format == AVI
 
 
 def annex_b_needed(out: OutputContainer, stream: Any) -> bool:

@@ -417,6 +417,50 @@ def test_bit_rate_is_no_less_than_the_source_s(clip, tmp_path, suffix, codec):
     assert size * 8 / SECONDS >= 160_000 * 0.98
 
 
+def test_profile_that_cannot_be_encoded(clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(resync, "NOT_WRITTEN", ("LC",))  # no program here writes HE-AAC
+    found = moved(clip(flags=("-b:a", "48k")), tmp_path / "out.mp4", 30)
+    assert found == resync.Moved(("aac",), ("stream 1: sound becomes aac (LC): aac (LC) cannot be encoded",))
+    with open_container(tmp_path / "out.mp4") as container:
+        assert sum(packet.size for packet in container.demux(audio=0)) * 8 / SECONDS >= 192_000 * 0.95
+
+
+PICTURES = [  # what players need to know of a picture
+    ("mov", ("-c:v", "prores_ks", "-profile:v", "4444", "-c:a", "alac"), "mkv"),
+    ("mov", ("-c:v", "prores_ks", "-profile:v", "4444", "-c:a", "alac"), "mov"),
+    ("avi", ("-c:v", "mpeg4", "-vtag", "XVID", "-c:a", "pcm_s16le"), "avi"),
+    ("mp4", (*H264, "-vf", "setsar=4/3"), "mp4"),
+    ("mp4", (*H264, "-vf", "setsar=4/3"), "mkv"),
+    ("mp4", (*H264, "-r", "30000/1001"), "mkv"),
+    ("mp4", (*H264, "-r", "30000/1001"), "avi"),
+]
+
+
+@pytest.mark.parametrize(("suffix", "flags", "target"), PICTURES)
+def test_picture_is_decoded_as_before(clip, tmp_path, suffix, flags, target):
+    source, output = clip(suffix, "aac" if suffix == "mp4" else "pcm_s16le", flags=flags), tmp_path / f"out.{target}"
+    moved(source, output, 30)
+    assert np.array_equal(clips.decode(output), clips.decode(source))
+    with open_container(source) as before, open_container(output) as after:
+        one, other = main_video(before), main_video(after)
+        assert other.sample_aspect_ratio in (one.sample_aspect_ratio, None if one.sample_aspect_ratio == 1 else 0)
+        assert other.average_rate == one.average_rate
+        if suffix == target:
+            assert other.codec_tag == one.codec_tag
+
+
+def test_picture_of_changing_rate_in_avi(clip, tmp_path):
+    source = clip("mkv", "flac", flags=("-vf", "select='mod(n\\,5)'", "-vsync", "vfr"))
+    moved(source, tmp_path / "out.avi", 30)
+    by_stamps, plain = heard_ms(tmp_path / "out.avi")
+    assert abs(by_stamps - heard_ms(source)[0] - 30) <= LIMIT_MS
+
+
+def test_sample_of_the_repository(tmp_path):
+    sample = Path(__file__).parents[2] / "data" / "sample.mp4"
+    assert moved(sample, tmp_path / "out.mp4", 30) == resync.Moved(("aac",), ())
+
+
 def test_another_codec(clip, tmp_path):
     found = moved(clip("mp4", "aac"), tmp_path / "out.mkv", 30, audio_codec="mp3")
     assert found == resync.Moved(("mp3",), ())
