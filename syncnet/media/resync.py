@@ -165,6 +165,7 @@ class Survey:
             have none where frames are reordered and the container stores none.
         start, end: time stamps of the start and end of the main picture, in seconds.
         hides: the picture starts with frames that are decoded but not shown, after a cut without encoding.
+        complaint: what cannot be read at the end; empty if nothing.
     """
 
     packets: int
@@ -174,6 +175,7 @@ class Survey:
     start: Fraction
     end: Fraction
     hides: bool
+    complaint: str
 
 
 @dataclass(frozen=True)
@@ -287,7 +289,8 @@ def survey(path: Path, main: int) -> Survey:
     decoding, first, last = dict[int, tuple[int, int]](), dict[int, Fraction](), dict[int, Fraction]()
     with open_container(path) as container:
         usual = 1 / Fraction(main_video(container).guessed_rate or FRAME_RATE)
-        for packet in packets_of(container):
+        complaints: list[str] = []
+        for packet in packets_of(container, complaints.append):
             packets += 1
             index = packet.stream.index
             size[index] = size.get(index, 0) + packet.size
@@ -304,7 +307,8 @@ def survey(path: Path, main: int) -> Survey:
             last[index] = max(last.get(index, stamp), stamp + length)
     seconds = {index: float(last[index] - first[index]) for index in first}
     zero = Fraction(0)
-    return Survey(packets, seconds, size, decoding, first.get(main, zero), last.get(main, zero), hides)
+    complaint = "".join(complaints)
+    return Survey(packets, seconds, size, decoding, first.get(main, zero), last.get(main, zero), hides, complaint)
 
 
 def time_of(packet: Packet, container: InputContainer) -> Fraction | None:
@@ -313,12 +317,19 @@ def time_of(packet: Packet, container: InputContainer) -> Fraction | None:
     return None if stamp is None else stamp * packet.time_base
 
 
-def packets_of(container: InputContainer) -> Iterator[Packet]:
-    """Yield the packets of a file, up to where it is damaged."""
-    with contextlib.suppress(av.FFmpegError, OSError):
-        for packet in container.demux():
-            if packet.size:
-                yield packet
+def packets_of(container: InputContainer, complain: Callable[[str], None] = lambda detail: None) -> Iterator[Packet]:
+    """Yield the packets of a file, up to where it is damaged, which ``complain`` is told."""
+    packets = container.demux()
+    while True:
+        try:
+            packet = next(packets, None)
+        except (av.FFmpegError, OSError) as error:
+            complain(getattr(error, "strerror", None) or str(error))
+            return
+        if packet is None:
+            return
+        if packet.size:
+            yield packet
 
 
 class Plan:
@@ -352,6 +363,8 @@ class Plan:
         self.source, self.format, self.clock, self.shift, self.main = source, format, clock, shift, main
         self.found = found
         self.notes: list[str] = []
+        if found.complaint:
+            self.notes.append(f"the source is damaged after {float(found.end):.1f} s: {found.complaint}")
         self.tracks: list[Track] = []
         self.copied: list[int] = []
         self.moved: set[int] = set()  # audio streams among those copied
@@ -377,26 +390,15 @@ class Plan:
                         f"stream {stream.index} ({stream.type}, {name_of(stream)}) is left out: "
                         f"{container_name(format)} cannot hold it"
                     )
-        for _ in range(REHEARSALS if self.tracks else 0):
-            if not self._rehearse():
-                break
-        else:
-            if self.tracks:
-                self.notes.append(
-                    f"{container_name(format)} may play the sound up to a frame of its codec late or early"
-                )
+        if self.tracks and all(self._rehearse() for _ in range(REHEARSALS)):
+            self.notes.append(
+                f"{container_name(format)} may play the sound off by up to a frame of its codec"
+            )
 
     def codecs(self) -> Iterator[str]:
         """Yield the codec of each audio stream that is written."""
         for index in sorted({track.index for track in self.tracks} | self.moved):
             yield self.names[index]
-
-    def kept(self, container: InputContainer) -> Iterator[Stream]:
-        """Yield the streams of the source that have a stream in the output, in order."""
-        indices = {track.index for track in self.tracks} | set(self.copied)
-        for stream in container.streams:
-            if stream.index in indices and not (self.format in MATROSKA and is_cover(stream)):
-                yield stream
 
     def _add_audio(self, stream: AudioStream, audio_codec: str | None) -> None:
         name, number = name_of(stream), stream.index
@@ -501,7 +503,7 @@ class Plan:
                 container,
                 container.streams[track.index],  # type: ignore[arg-type]
                 zero=float(self.clock.start),
-                before=max(0, -number) if number < 0 else 0,
+                before=max(0, -number),
                 sample_rate=track.source_rate,
                 layout=track.layout,
                 format=track.format,
@@ -596,13 +598,21 @@ def lost(source: Path, output: Path, plan: Plan) -> Iterator[str]:
         missing = tags_of(before) - tags_of(after).union(*map(tags_of, after.streams))
         if missing:
             yield f"tags are left out: {name} does not hold {', '.join(sorted(missing))}"
-        for kept, old in zip(after.streams, plan.kept(before)):
+        indices = {track.index for track in plan.tracks} | set(plan.copied)
+        for kept, old in zip(tagged(after), (stream for stream in tagged(before) if stream.index in indices)):
             missing = {"language", "title"} & (tags_of(old) - tags_of(kept))
             if missing:
                 yield f"stream {old.index}: its {' and '.join(sorted(missing))} left out: {name} does not hold it"
         rotation = rotation_of(before)
         if rotation != rotation_of(after):
             yield f"rotation by {rotation} degrees is left out: {name} does not hold it"
+
+
+def tagged(container: InputContainer) -> Iterator[Stream]:
+    """Yield the streams whose tags matter to players, which all containers keep in order."""
+    for stream in container.streams:
+        if stream.type in ("video", "audio", "subtitle") and not is_cover(stream):
+            yield stream
 
 
 def tags_of(item: Any) -> set[str]:
@@ -643,6 +653,7 @@ class Copier:
         self.ticks = round(offset / self.unit)
         self.decoding = decoding
         self.last: int | None = None
+        self.least = 1 if stream.type in ("video", "audio") else 0  # ticks from packet to packet
         name = name_of(stream)
         self.filter = BitStreamFilterContext(ANNEX_B[name], stream) if annex_b_needed(out, stream) else None
 
@@ -670,8 +681,8 @@ class Copier:
         packet.duration, packet.time_base = length, self.unit
         if packet.dts is None:
             return
-        if self.last is not None and packet.dts <= self.last:
-            packet.dts = self.last + 1
+        if self.last is not None and packet.dts < self.last + self.least:
+            packet.dts = self.last + self.least
             packet.pts = packet.dts if packet.pts is None else max(packet.pts, packet.dts)
         self.last = packet.dts
 
