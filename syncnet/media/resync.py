@@ -55,6 +55,8 @@ PRORES = ("apco", "apcs", "apcn", "apch", "ap4h", "ap4x")  # say what the packet
 KEPT_CODEC_TAGS = ("hvc1", "hev1", "dvh1")  # of MP4
 LENGTHS = b"\x01"  # first byte of the headers of H.264 whose packets are not in Annex B
 HIGHEST_RATE = 120  # frames per second that are no unit of time stamps
+# Edit lists count in this unit, usually milliseconds.
+MUXER_OPTIONS = {format: {"movie_timescale": "48000"} for format in MOV}
 TIMECODE = "timecode"
 # Matroska has covers as attachments: their names and types.
 COVERS = {
@@ -391,9 +393,7 @@ class Plan:
                         f"{container_name(format)} cannot hold it"
                     )
         if self.tracks and all(self._rehearse() for _ in range(REHEARSALS)):
-            self.notes.append(
-                f"{container_name(format)} may play the sound off by up to a frame of its codec"
-            )
+            self.notes.append(f"{container_name(format)} may play the sound off by up to a frame of its codec")
 
     def codecs(self) -> Iterator[str]:
         """Yield the codec of each audio stream that is written."""
@@ -529,7 +529,7 @@ class Plan:
         """
         with (
             open_container(self.source) as container,
-            av.open(target, "w", format=self.format) as out,
+            av.open(target, "w", format=self.format, options=MUXER_OPTIONS.get(self.format, {})) as out,
             contextlib.ExitStack() as stack,
         ):
             streams, encoders = self._add_streams(container, out)
