@@ -54,6 +54,7 @@ ANNEX_B = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
 PRORES = ("apco", "apcs", "apcn", "apch", "ap4h", "ap4x")  # say what the packets are
 KEPT_CODEC_TAGS = ("hvc1", "hev1", "dvh1")  # of MP4
 LENGTHS = b"\x01"  # first byte of the headers of H.264 whose packets are not in Annex B
+SAME_RATE = 0.001  # of the frame rate
 HIGHEST_RATE = 120  # frames per second that are no unit of time stamps
 # Edit lists count in this unit, usually milliseconds.
 MUXER_OPTIONS = {format: {"movie_timescale": "48000"} for format in MOV}
@@ -603,6 +604,10 @@ def lost(source: Path, output: Path, plan: Plan) -> Iterator[str]:
             missing = {"language", "title"} & (tags_of(old) - tags_of(kept))
             if missing:
                 yield f"stream {old.index}: its {' and '.join(sorted(missing))} left out: {name} does not hold it"
+        if plan.format in MATROSKA:
+            rate, found = (float(main_video(container).average_rate or 0) for container in (before, after))
+            if abs(rate - found) > SAME_RATE * rate:  # PyAV before 18 does not pass it on
+                yield f"the frame rate, {rate:.2f}, is not written, so that readers take it for {found:.2f}"
         rotation = rotation_of(before)
         if rotation != rotation_of(after):
             yield f"rotation by {rotation} degrees is left out: {name} does not hold it"
