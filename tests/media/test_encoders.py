@@ -1,0 +1,77 @@
+"""Codecs and bit rates of sound that is encoded anew."""
+
+import pytest
+from moved_sound import LIMIT_MS, SECONDS, heard_ms, moved
+
+from syncnet.media import encoders, tracks
+from syncnet.media.containers import open_container
+from syncnet.media.resync import Moved
+
+CHOICES = [
+    # codec, lossless, sample format, container, encoder
+    ("aac", False, "fltp", "mp4", "aac"),
+    ("mp3", False, "fltp", "mpegts", "libmp3lame"),
+    ("opus", False, "fltp", "webm", "libopus"),
+    ("vorbis", False, "fltp", "webm", "libopus"),
+    ("aac", False, "fltp", "webm", "libopus"),
+    ("atrac3", False, "fltp", "avi", "aac"),
+    ("dts", False, "fltp", "avi", "ac3"),
+    ("wmapro", False, "fltp", "mp4", "aac"),
+    ("dts", False, "fltp", "matroska", "ac3"),
+    ("truehd", True, "s32", "matroska", "flac"),
+    ("truehd", True, "s32", "mov", "alac"),
+    ("flac", True, "s16", "mov", "alac"),
+    ("alac", True, "s16p", "avi", "flac"),
+    ("pcm_s16be", True, "s16", "avi", "pcm_s16le"),
+    ("pcm_f32le", True, "flt", "webm", "libopus"),
+    ("cook", False, "fltp", "mp4", "aac"),
+    ("amr_nb", False, "flt", "mov", "aac"),
+]
+
+
+@pytest.mark.parametrize(("name", "exact", "sample_format", "format", "encoder"), CHOICES)
+def test_nearest_codec(name, exact, sample_format, format, encoder):
+    found = encoders.choose_encoder(name, exact=exact, sample_format=sample_format, format=format, wanted=None)
+    assert found == encoder
+
+
+def test_bit_rates():
+    allowed = encoders.allowed_bit_rate
+    assert allowed("aac", 131_000, channels=2, sample_rate=44100) == 131_000
+    assert allowed("libmp3lame", 129_000, channels=2, sample_rate=44100) == 128_000  # measured
+    assert allowed("libmp3lame", 140_000, channels=2, sample_rate=44100) == 160_000
+    assert allowed("libmp3lame", 400_000, channels=2, sample_rate=44100) == 320_000
+    assert allowed("mp2", 100_000, channels=2, sample_rate=22050) == 112_000
+    assert allowed("libopus", 900_000, channels=2, sample_rate=48000) == 512_000
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [("mp4", "aac"), ("ts", "mp2"), ("avi", "libmp3lame")])
+def test_bit_rate_is_no_less_than_the_source_s(clip, tmp_path, suffix, codec):
+    source, output = clip(suffix, codec, flags=("-b:a", "160k")), tmp_path / f"out.{suffix}"
+    moved(source, output, 10)
+    with open_container(output) as container:
+        size = sum(packet.size for packet in container.demux(audio=0))
+    assert size * 8 / SECONDS >= 160_000 * 0.98
+
+
+def test_profile_that_cannot_be_encoded(clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(tracks, "NOT_WRITTEN", ("LC",))  # no program here writes HE-AAC
+    found = moved(clip(flags=("-b:a", "48k")), tmp_path / "out.mp4", 30)
+    assert found == Moved(("aac",), ("stream 1: sound becomes aac (LC): aac (LC) cannot be encoded",))
+    with open_container(tmp_path / "out.mp4") as container:
+        assert sum(packet.size for packet in container.demux(audio=0)) * 8 / SECONDS >= 192_000 * 0.95
+
+
+def test_another_codec(clip, tmp_path):
+    found = moved(clip("mp4", "aac"), tmp_path / "out.mkv", 30, audio_codec="mp3")
+    assert found == Moved(("mp3",), ())
+    assert max(abs(ms - 30) for ms in heard_ms(tmp_path / "out.mkv")) <= LIMIT_MS
+
+
+@pytest.mark.parametrize("layout", ["mono", "5.1"])
+def test_channels_are_kept(clip, tmp_path, layout):
+    source = clip("mp4", "aac", flags=("-ac", "1" if layout == "mono" else "6", "-ar", "44100"))
+    moved(source, tmp_path / "out.mp4", 30)
+    with open_container(tmp_path / "out.mp4") as container:
+        found = container.streams.audio[0]
+        assert (found.layout.name, found.sample_rate) == (layout, 44100)
