@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import av
 from av.codec.codec import Codec, UnknownCodecError
 
 from syncnet.media.muxing import TS, TS_CODECS, can_begin
@@ -41,6 +42,8 @@ BIT_RATES = {
 LOW_BIT_RATES = {"libmp3lame": MPEG2, "mp2": MPEG2}
 LOW_SAMPLE_RATE = 24_000
 USUAL_RATE = 48_000
+USUAL_LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+LAYOUTS = ("7.1", "6.1", "5.1", "5.0", "quad", "stereo", "mono")  # for encoders that do not take the source's
 
 
 def choose_encoder(name: str, *, exact: bool, sample_format: str, format: str, wanted: str | None) -> str:
@@ -108,8 +111,33 @@ def encoder_format(codec: Codec, planar: str) -> str:
 
 
 def layout_of(context: AudioCodecContext) -> str:
-    """Return the channel layout of a stream; mono and stereo where the file does not tell."""
-    return {1: "mono", 2: "stereo"}.get(context.channels, context.layout.name)
+    """Return the channel layout of a stream; the usual one of as many channels where the file does not tell."""
+    if context.channels > 2 and context.layout.name != f"{context.channels} channels":
+        return context.layout.name
+    return USUAL_LAYOUTS.get(context.channels, context.layout.name)
+
+
+def nearest_layout(codec: Codec, layout: str) -> str:
+    """Return the channel layout in which an encoder takes sound: the same, or that of most channels up to as many."""
+    others = (other for other in LAYOUTS if channels_of(other) <= channels_of(layout))
+    return next((found for found in (layout, *others) if takes(codec, found)), layout)
+
+
+def takes(codec: Codec, layout: str) -> bool:
+    """Return True if an encoder can be opened with a channel layout."""
+    context: Any = av.CodecContext.create(codec.name, "w")
+    context.layout, context.format = layout, (codec.audio_formats or [])[0]
+    context.sample_rate = nearest_rate(codec, USUAL_RATE)
+    try:
+        context.open()
+    except av.FFmpegError:
+        return False
+    return True
+
+
+def channels_of(layout: str) -> int:
+    """Return the number of channels of a layout."""
+    return av.AudioLayout(layout).nb_channels
 
 
 def nearest_rate(codec: Codec, sample_rate: int) -> int:

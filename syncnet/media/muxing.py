@@ -71,7 +71,9 @@ def container_name(format: str) -> str:
 def name_of(stream: Stream) -> str:
     """Return the name of a stream's codec."""
     context = stream.codec_context
-    return context.codec.canonical_name if context is not None else stream.name or "unknown"
+    if context is not None:
+        return context.codec.canonical_name
+    return getattr(stream, "name", None) or "unknown"  # sound and pictures of an unknown codec have none
 
 
 def is_cover(stream: Stream) -> bool:

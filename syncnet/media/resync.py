@@ -229,7 +229,7 @@ def make_plan(source: Path, *, format: str, clock: Clock, found: Survey, shift: 
                     copied[index] = Fraction(shift.delay_ms) / 1000
                     codecs.append(name_of(stream))
                     continue
-                track, note = choose_track(
+                track, lines = choose_track(
                     stream,  # type: ignore[arg-type]
                     format=format,
                     wanted=audio_codec,
@@ -237,7 +237,7 @@ def make_plan(source: Path, *, format: str, clock: Clock, found: Survey, shift: 
                 )
                 tracks.append(track)
                 codecs.append(Codec(track.encoder, "w").canonical_name)
-                notes += [note] if note else []
+                notes += lines
             elif is_written_anew(stream, container, format):
                 continue
             elif holds(format, stream):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 COPY = "copy"  # of --audio_codec: move time stamps alone
+MOST_CHANNELS = 8  # of a frame in PyAV
 
 
 def check_target(output: Path, *, audio_codec: str | None) -> str:
@@ -42,7 +43,7 @@ def check_target(output: Path, *, audio_codec: str | None) -> str:
 
 
 def check_holds(source: Path, *, format: str, audio_codec: str | None) -> None:
-    """Check that a container can hold what is copied of picture and sound.
+    """Check that a container can hold what is copied of picture and sound, and that the rest can be encoded.
 
     Args:
         source, audio_codec: as in ``resync.move_sound``.
@@ -60,8 +61,13 @@ def check_holds(source: Path, *, format: str, audio_codec: str | None) -> None:
                 f"{source}: {name} cannot hold its picture ({name_of(picture)}): choose another container for "
                 "the output"
             )
-        for sound in container.streams.audio if audio_codec == COPY else ():
-            if not holds(format, sound):
+        for sound in container.streams.audio:
+            if audio_codec != COPY and sound.codec_context is not None and sound.channels > MOST_CHANNELS:
+                raise UsageError(
+                    f"{source}: its sound has {sound.channels} channels, and no more than {MOST_CHANNELS} can be "
+                    f"encoded: move time stamps alone with --audio_codec {COPY}"
+                )
+            if audio_codec == COPY and not holds(format, sound):
                 raise UsageError(
                     f"{source}: {name} cannot hold its sound ({name_of(sound)}) as it is: choose another --audio_codec"
                 )

@@ -15,11 +15,13 @@ from syncnet.media.encoders import (
     ENCODERS,
     OPUS,
     can_encode,
+    channels_of,
     choose_bit_rate,
     choose_encoder,
     encoder_format,
     layout_of,
     lossless,
+    nearest_layout,
     nearest_rate,
     planar_format,
 )
@@ -75,7 +77,7 @@ class Track:
     late: int = 0
 
 
-def choose_track(stream: AudioStream, *, format: str, wanted: str | None, measured: int) -> tuple[Track, str]:
+def choose_track(stream: AudioStream, *, format: str, wanted: str | None, measured: int) -> tuple[Track, list[str]]:
     """Choose how an audio stream is written.
 
     Args:
@@ -85,7 +87,7 @@ def choose_track(stream: AudioStream, *, format: str, wanted: str | None, measur
         measured: its bits per second; 0 if unknown.
 
     Returns:
-        The track; and why its codec is not the stream's own, empty if it is or another is wanted.
+        The track; and a line for each property of the stream that cannot be kept.
     """
     context, name = stream.codec_context, name_of(stream)
     encoder = choose_encoder(
@@ -94,29 +96,33 @@ def choose_track(stream: AudioStream, *, format: str, wanted: str | None, measur
     codec = Codec(encoder, "w")
     own, unwritten = codec.canonical_name == name, context.profile in NOT_WRITTEN
     replaced = unwritten or not own
-    sample_rate = nearest_rate(codec, context.sample_rate)
+    sample_rate, layout = nearest_rate(codec, context.sample_rate), layout_of(context)
     track = Track(
         index=stream.index,
         encoder=encoder,
         source_rate=context.sample_rate,
         sample_rate=sample_rate,
-        layout=layout_of(context),
+        layout=nearest_layout(codec, layout),
         format=planar_format(codec, context.format.name),
-        bit_rate=choose_bit_rate(codec, context, sample_rate=context.sample_rate, measured=measured, replaced=replaced),
+        bit_rate=choose_bit_rate(codec, context, sample_rate=sample_rate, measured=measured, replaced=replaced),
     )
-    if wanted or not replaced:
-        return track, ""
-    what = f"{name} ({context.profile})" if unwritten else name
-    refused = can_encode(ENCODERS.get(name, name)) and not unwritten
-    reason = f"{container_name(format)} cannot hold {what}" if refused else f"{what} cannot be encoded"
-    return track, f"stream {stream.index}: sound becomes {'aac (LC)' if own else codec.canonical_name}: {reason}"
+    notes = []
+    if replaced and wanted is None:
+        what = f"{name} ({context.profile})" if unwritten else name
+        refused = can_encode(ENCODERS.get(name, name)) and not unwritten
+        reason = f"{container_name(format)} cannot hold {what}" if refused else f"{what} cannot be encoded"
+        becomes = "aac (LC)" if own else codec.canonical_name
+        notes.append(f"stream {stream.index}: sound becomes {becomes}: {reason}")
+    if channels_of(track.layout) < channels_of(layout):
+        notes.append(f"stream {stream.index}: sound becomes {track.layout}: {encoder} cannot encode {layout}")
+    return track, notes
 
 
 def silence(track: Track, count: int) -> np.ndarray:
     """Return samples of silence, channels x ``count``."""
     kind = track.format.removesuffix("p")
     dtype = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "flt": np.float32, "dbl": np.float64}[kind]
-    return np.full((av.AudioLayout(track.layout).nb_channels, count), 128 if kind == "u8" else 0, dtype)
+    return np.full((channels_of(track.layout), count), 128 if kind == "u8" else 0, dtype)
 
 
 def quiet(track: Track, count: int) -> Iterator[np.ndarray]:

@@ -3,9 +3,10 @@
 import pytest
 from moved_sound import LIMIT_MS, SECONDS, heard_ms, moved
 
+from syncnet.errors import UsageError
 from syncnet.media import encoders, tracks
 from syncnet.media.containers import open_container
-from syncnet.media.resync import Moved
+from syncnet.media.resync import COPY, Moved
 
 CHOICES = [
     # codec, lossless, sample format, container, encoder
@@ -42,6 +43,7 @@ def test_bit_rates():
     assert allowed("libmp3lame", 140_000, channels=2, sample_rate=44100) == 160_000
     assert allowed("libmp3lame", 400_000, channels=2, sample_rate=44100) == 320_000
     assert allowed("mp2", 100_000, channels=2, sample_rate=22050) == 112_000
+    assert allowed("ac3", 70_000, channels=1, sample_rate=32000) == 80_000
     assert allowed("libopus", 900_000, channels=2, sample_rate=48000) == 512_000
 
 
@@ -75,3 +77,44 @@ def test_channels_are_kept(clip, tmp_path, layout):
     with open_container(tmp_path / "out.mp4") as container:
         found = container.streams.audio[0]
         assert (found.layout.name, found.sample_rate) == (layout, 44100)
+
+
+@pytest.mark.parametrize(
+    ("codec", "layout", "notes"),
+    [
+        ("opus", "5.1", ()),  # AC-3 has 5.1(side), which Opus does not take
+        ("mp3", "stereo", ("stream 1: sound becomes stereo: libmp3lame cannot encode 5.1(side)",)),
+    ],
+)
+def test_channels_that_the_encoder_does_not_take(clip, tmp_path, codec, layout, notes):
+    source = clip("mp4", "ac3", flags=("-ac", "6"))
+    assert moved(source, tmp_path / "out.mkv", 30, audio_codec=codec).notes == notes
+    with open_container(tmp_path / "out.mkv") as container:
+        assert container.streams.audio[0].layout.name == layout
+    assert max(abs(ms - 30) for ms in heard_ms(tmp_path / "out.mkv")) <= LIMIT_MS
+
+
+def test_bit_rate_is_one_of_the_encoder_s_at_the_rate_that_is_written(clip, tmp_path):
+    source = clip("mp4", "aac", flags=("-ac", "1", "-ar", "16000", "-b:a", "70k"))
+    moved(source, tmp_path / "out.mp4", 30, audio_codec="ac3")
+    with open_container(tmp_path / "out.mp4") as container:
+        assert container.streams.audio[0].bit_rate >= 80_000
+
+
+def test_channels_of_which_the_file_does_not_tell_more(clip, tmp_path):
+    source = clip("mkv", "pcm_s16le", flags=("-ac", "4"))
+    with open_container(source) as container:
+        assert container.streams.audio[0].layout.name == "4 channels"
+    moved(source, tmp_path / "out.mp4", 30)  # MP4 wants to know
+    with open_container(tmp_path / "out.mp4") as container:
+        assert container.streams.audio[0].channels == 4
+    assert max(abs(ms - 30) for ms in heard_ms(tmp_path / "out.mp4")) <= LIMIT_MS
+
+
+def test_more_channels_than_can_be_encoded(clip, tmp_path):
+    source = clip("avi", "pcm_s16le", flags=("-filter:a", "pan=10C|c0=c0|c9=c1"))
+    with pytest.raises(UsageError, match="10 channels"):
+        moved(source, tmp_path / "out.mkv", 30)
+    moved(source, tmp_path / "out.mkv", 30, audio_codec=COPY)
+    with open_container(tmp_path / "out.mkv") as container:
+        assert container.streams.audio[0].channels == 10

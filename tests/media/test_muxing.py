@@ -8,6 +8,7 @@ from moved_sound import H264, LIMIT_MS, SECONDS, heard_ms, moved, packets, stamp
 
 from syncnet.media import muxing
 from syncnet.media.containers import main_video, open_container
+from syncnet.media.ffmpeg import Ffmpeg
 
 OLD = int(av.__version__.split(".")[0]) < 18
 
@@ -135,3 +136,12 @@ def test_picture_of_changing_rate_in_avi(clip, tmp_path):
     source = clip("mkv", "flac", flags=("-vf", "select='mod(n\\,5)'", "-vsync", "vfr"))
     moved(source, tmp_path / "out.avi", 30)
     assert abs(heard_ms(tmp_path / "out.avi")[0] - heard_ms(source)[0] - 30) <= LIMIT_MS
+
+
+def test_sound_of_an_unknown_codec_is_left_out(clip, tmp_path):
+    source = tmp_path / "source.mkv"
+    remuxed = ["-i", clip("mp4", "aac"), "-i", clip("mp4", "ac3"), "-map", "0", "-map", "1:a", "-c", "copy", source]
+    Ffmpeg(remuxed, source=source).finish()
+    source.write_bytes(source.read_bytes().replace(b"A_AC3", b"A_XC3"))
+    found = moved(source, tmp_path / "out.mkv", 30)
+    assert found.notes == ("stream 2 (audio, unknown) is left out: mkv cannot hold it",)
