@@ -187,7 +187,8 @@ def add_tags_and_chapters(out: OutputContainer, container: InputContainer, *, or
 def moved_chapter(chapter: Any, origin: Fraction) -> Any:
     """Return a chapter as PyAV describes it, after ``origin`` has become time 0."""
     ticks = round(origin / chapter["time_base"])
-    return {**chapter, "start": chapter["start"] - ticks, "end": chapter["end"] - ticks}
+    # Matroska refuses times before 0
+    return {**chapter, "start": max(0, chapter["start"] - ticks), "end": max(0, chapter["end"] - ticks)}
 
 
 class Copier:

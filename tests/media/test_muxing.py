@@ -145,3 +145,18 @@ def test_sound_of_an_unknown_codec_is_left_out(clip, tmp_path):
     source.write_bytes(source.read_bytes().replace(b"A_AC3", b"A_XC3"))
     found = moved(source, tmp_path / "out.mkv", 30)
     assert found.notes == ("stream 2 (audio, unknown) is left out: mkv cannot hold it",)
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_chapter_that_starts_before_the_picture(clip, tmp_path, suffix):
+    (tmp_path / "m.txt").write_text(";FFMETADATA1\n[CHAPTER]\nTIMEBASE=1/1000\nSTART=0\nEND=1000\ntitle=One\n")
+    late, source, output = (
+        clip("mkv", "aac", before_video=("-itsoffset", "0.04")),
+        tmp_path / "in.mkv",
+        tmp_path / "out",
+    )
+    Ffmpeg(["-i", late, "-i", tmp_path / "m.txt", "-map_chapters", "1", "-c", "copy", source], source=late).finish()
+    assert moved(source, output, 30).notes == ()
+    with open_container(output) as container:
+        (chapter,) = container.chapters()
+        assert (chapter["start"], chapter["end"] * chapter["time_base"]) == (0, pytest.approx(0.96, abs=0.03))
