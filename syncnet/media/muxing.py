@@ -88,6 +88,12 @@ def is_written_anew(stream: Stream, container: InputContainer, format: str) -> b
     return TIMECODE in tags_of(stream) or (bool(container.chapters()) and name_of(stream) == "bin_data")
 
 
+def hides_order(container: InputContainer) -> bool:
+    """Return True for AVI whose main picture has reordered frames, of which libavformat makes up wrong times."""
+    picture = main_video(container)
+    return container.format.name == AVI and name_of(picture) in ANNEX_B and picture.codec_context.has_b_frames
+
+
 def holds(format: str, stream: Stream) -> bool:
     """Return True if a container can hold a stream as it is, which a header of that stream alone tells."""
     name = name_of(stream)

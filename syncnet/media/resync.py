@@ -29,6 +29,7 @@ from syncnet.media.muxing import (
     add_copy,
     add_tags_and_chapters,
     container_name,
+    hides_order,
     holds,
     is_written_anew,
     lost,
@@ -222,6 +223,8 @@ def make_plan(source: Path, *, format: str, clock: Clock, found: Survey, shift: 
     with open_container(source) as container:
         if container.chapters() and format not in WITH_CHAPTERS:
             notes.append(f"chapters are left out: {name} has none")
+        if format != AVI and hides_order(container):
+            notes.append(f"the source does not tell in which order pictures are shown: {name} may play them unevenly")
         for stream in container.streams:
             index = stream.index
             if stream.type == "audio" and stream.codec_context is not None:

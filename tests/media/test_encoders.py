@@ -1,7 +1,8 @@
+# ruff: noqa: F811, fixtures are imported
 """Codecs and bit rates of sound that is encoded anew."""
 
 import pytest
-from moved_sound import LIMIT_MS, SECONDS, heard_ms, moved
+from moved_sound import LIMIT_MS, SECONDS, clip, heard_ms, moved, wav  # noqa: F401
 
 from syncnet.errors import UsageError
 from syncnet.media import encoders, tracks

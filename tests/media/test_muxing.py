@@ -1,10 +1,11 @@
+# ruff: noqa: F811, fixtures are imported
 """Files whose sound is moved: what is kept of everything else, and what is said to be lost."""
 
 import av
 import clips
 import numpy as np
 import pytest
-from moved_sound import H264, LIMIT_MS, SECONDS, heard_ms, moved, packets, stamp_of
+from moved_sound import H264, LIMIT_MS, SECONDS, clip, heard_ms, moved, packets, rich, stamp_of, wav  # noqa: F401
 
 from syncnet.media import muxing
 from syncnet.media.containers import main_video, open_container
@@ -150,13 +151,16 @@ def test_sound_of_an_unknown_codec_is_left_out(clip, tmp_path):
 @pytest.mark.parametrize("suffix", ["mkv", "mp4"])
 def test_chapter_that_starts_before_the_picture(clip, tmp_path, suffix):
     (tmp_path / "m.txt").write_text(";FFMETADATA1\n[CHAPTER]\nTIMEBASE=1/1000\nSTART=0\nEND=1000\ntitle=One\n")
-    late, source, output = (
-        clip("mkv", "aac", before_video=("-itsoffset", "0.04")),
-        tmp_path / "in.mkv",
-        tmp_path / "out",
-    )
+    source, output = tmp_path / "in.mkv", tmp_path / f"out.{suffix}"
+    late = clip("mkv", "aac", before_video=("-itsoffset", "0.04"))
     Ffmpeg(["-i", late, "-i", tmp_path / "m.txt", "-map_chapters", "1", "-c", "copy", source], source=late).finish()
     assert moved(source, output, 30).notes == ()
     with open_container(output) as container:
         (chapter,) = container.chapters()
         assert (chapter["start"], chapter["end"] * chapter["time_base"]) == (0, pytest.approx(0.96, abs=0.03))
+
+
+@pytest.mark.parametrize(("flags", "suffix", "said"), [(H264, "mp4", 1), (H264, "avi", 0), (("-bf", "2"), "mp4", 0)])
+def test_order_of_pictures_that_avi_does_not_tell(clip, tmp_path, flags, suffix, said):
+    notes = moved(clip("avi", "libmp3lame", flags=flags), tmp_path / f"out.{suffix}", 30).notes
+    assert sum("order" in note for note in notes) == said

@@ -1,3 +1,4 @@
+# ruff: noqa: F811, fixtures are imported
 """Moved sound: where it is for readers with and without time stamps."""
 
 import os
@@ -11,11 +12,12 @@ import clips
 import numpy as np
 import pytest
 from av.codec.codec import Codec
-from moved_sound import (
+from moved_sound import (  # noqa: F401
     KINDS,
     LIMIT_MS,
     RATE,
     SECONDS,
+    clip,
     heard_ms,
     late_ms,
     moved,
@@ -24,6 +26,7 @@ from moved_sound import (
     picture_start,
     sound,
     stamp_of,
+    wav,
 )
 
 from syncnet.errors import DiskFullError, MediaError, SyncNetError, UsageError

@@ -1,9 +1,10 @@
+# ruff: noqa: F811, fixtures are imported
 """Samples of sound that is encoded anew."""
 
 import av
 import numpy as np
 import pytest
-from moved_sound import RATE, moved
+from moved_sound import RATE, clip, moved, wav  # noqa: F401
 
 from syncnet.media import tracks
 from syncnet.media.containers import open_container
