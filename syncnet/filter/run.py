@@ -1,8 +1,9 @@
-"""The filter's main loop: select the videos that need a score, score them, and derive the results.
+"""The filter's main loop: select the videos that need a score, score and correct them, and derive the results.
 
-An engine (``LocalEngine`` or ``RayEngine``) scores the videos in other processes. Only this process writes results.
+An engine (``LocalEngine`` or ``RayEngine``) scores and corrects the videos in other processes. Only this process writes results.
 """
 
+import collections
 import contextlib
 import logging
 from collections.abc import Callable, Generator
@@ -10,13 +11,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from syncnet.defaults import DIRECT, MAX_LAG
 from syncnet.errors import SyncNetError, UsageError
 from syncnet.filter import outputs, recipe
-from syncnet.filter.inputs import Video
+from syncnet.filter.correction import CORRECTION, FAILED as NOT_FINISHED, Correcting, Order, Outcome, Uncorrected
+from syncnet.filter.inputs import Video, stat_video
 from syncnet.filter.journal import Journal
 from syncnet.filter.layout import FilterLayout, kept_origin
-from syncnet.filter.outputs import Judged
-from syncnet.filter.placement import NONE, Placement
+from syncnet.filter.outputs import Decided, Judged
+from syncnet.filter.placement import CORRECT, NONE, Placement
 from syncnet.filter.quality import Statistics, Thresholds, Verdict, judge
 from syncnet.filter.recipe import Parameters, Recipe
 from syncnet.filter.scorer import FAILED, SUCCESS, Record, VideoScore, origin_of
@@ -29,10 +32,13 @@ RESCORE = (CHANGED, NEVER, ALWAYS)
 
 
 class Engine(Protocol):
-    """Anything that scores videos in other processes."""
+    """Anything that scores and corrects videos in other processes."""
 
-    def run(self, videos: list[Video]) -> Generator[tuple[Video, VideoScore], None, None]:
-        """Yield every video with its score, as soon as it is finished."""
+    def run(self, videos: collections.deque[Video]) -> Generator[tuple[Video, VideoScore | Outcome], None, None]:
+        """Yield every video with its score, or an ``Uncorrected`` one with its outcome, as soon as it is finished.
+
+        Videos may be appended meanwhile. One that failed comes with a failed score.
+        """
 
 
 @dataclass(frozen=True)
@@ -64,11 +70,13 @@ class Derivation:
         thresholds: Thresholds to judge videos by.
         settings: Record of ``filter_settings`` in the JSON.
         transfer: One of ``placement.KINDS``.
+        max_lag: Largest lag to take out with ``CORRECT``, in milliseconds.
     """
 
     thresholds: Thresholds
     settings: Record
     transfer: str
+    max_lag: float = MAX_LAG
 
 
 @dataclass(frozen=True)
@@ -79,13 +87,112 @@ class FilterResult:
         statistics: Statistics of the videos that the journal has a line of.
         total: Number of videos of this run, with and without score.
         judged: The recipe of the scores.
+        uncorrected: Videos that are yet to be corrected to pass.
         stopped: ``KeyboardInterrupt`` or ``SyncNetError`` that ended the scoring early; None if it is complete.
     """
 
     statistics: Statistics
     total: int
     judged: Judged
+    uncorrected: list[Decided]
     stopped: BaseException | None = None
+
+
+class Corrector:
+    """The correction of an output folder's videos with the scores of one recipe.
+
+    Args:
+        journal: Journal of the output folder.
+        filter_layout: Paths of the output folder.
+        derivation: Settings for deriving results.
+        recipe: Digest of the recipe.
+
+    Attributes:
+        correcting: Settings for judging videos.
+
+    Raises:
+        UsageError: Scores of this recipe say nothing of the lag of a video's own sound.
+        SyncNetError: The record of the files that the filter made cannot be read.
+    """
+
+    def __init__(self, journal: Journal, filter_layout: FilterLayout, derivation: Derivation, *, recipe: str) -> None:
+        made_by = journal.recipes.get(recipe, {})
+        if made_by.get("mode") != DIRECT or made_by.get("audio_dir"):
+            what = "sound from --audio_dir" if made_by.get("audio_dir") else "published mode"
+            raise UsageError(f"--transfer {CORRECT}: these scores are of {what}: add --mode {DIRECT}, or choose another")
+        self.journal, self.layout, self.derivation = journal, filter_layout, derivation
+        self.placement = Placement(filter_layout, kind=CORRECT)
+        self.correcting = Correcting(derivation.max_lag, made_by["vshift"], self.is_there)
+
+    def is_there(self, record: Record) -> bool:
+        """Return True if the corrected file of a line's video is there."""
+        return self.placement.has_corrected(record["video_path"], (record["size"], record["mtime_ns"]))
+
+    def judge(self, record: Record) -> Verdict:
+        """Judge one video."""
+        return judge(record, self.derivation.thresholds, self.correcting)
+
+    def order(self, record: Record) -> Uncorrected | None:
+        """Return the video of a line as one to correct; None if it was deleted or modified, which is logged."""
+        video = outputs.scored_video(record)
+        if not is_as_scored(video):
+            return None
+        score = record if record.get("lag_ms") is not None else None
+        order = Order(self.derivation.max_lag, score, str(self.layout.work))
+        return Uncorrected(video.path, video.name, video.size, video.mtime_ns, order=order)
+
+    def left_over(self, videos: list[Video], recipe: str, *, retry_failed: bool) -> list[Video]:
+        """Return those of finished videos that are to be corrected.
+
+        Args:
+            videos: The videos.
+            recipe: Digest of the recipe.
+            retry_failed: Also correct videos again whose correction did not finish.
+        """
+        names = {video.path: video.name for video in videos if video.size is not None}
+        found = []
+        for record in self.journal.records(names, recipe):
+            if retry_failed and (record.get(CORRECTION) or {}).get("state") == NOT_FINISHED:
+                del record[CORRECTION]
+            if self.judge(record).pending:
+                found.append(self.order({**record, "name": names[record["video_path"]]}))
+        return [video for video in found if video]
+
+    def finish(self, video: Uncorrected, record: Record, outcome: Outcome) -> Record | None:
+        """Put a corrected file into its folder, and write the outcome to the journal.
+
+        The line comes last: if this program is killed in between, the next one corrects the video again.
+
+        Args:
+            video: The video.
+            record: Its line of the journal.
+            outcome: What came of its correction.
+
+        Returns:
+            The new record; None if the outcome is void, which is logged.
+        """
+        if not is_as_scored(video):
+            return None
+        corrected = {**record, "name": video.name, CORRECTION: outcome.record()}
+        if outcome.file:
+            there = replace(self.correcting, is_there=lambda _: True)
+            passes = judge(corrected, self.derivation.thresholds, there).passes
+            place = self.layout.placed_name(video.name, good=passes)
+            for folder in self.layout.quality_folders:
+                make_folder(folder, flag="--output_dir")
+            if not self.placement.put(video, place, Path(outcome.file)):
+                return None
+        return self.journal.append_correction({**record, "name": video.name}, outcome.record())
+
+
+def is_as_scored(video: Video) -> bool:
+    """Return True if a video is what it was when it was scored; log why it is not corrected otherwise."""
+    now = stat_video(video.path, video.name)
+    if (now.size, now.mtime_ns) == (video.size, video.mtime_ns):
+        return True
+    what = "was deleted" if now.size is None else "was modified"
+    logger.warning("%s: not corrected: the video %s after it was scored", video.path, what)
+    return False
 
 
 def run(
@@ -123,17 +230,23 @@ def run(
     """
     journal = open_journal(filter_layout, scratch)
     stopped: BaseException | None = None
+    corrector: Corrector | None = None
     if scoring.rescore == NEVER:
         digest = recorded_recipe(journal, scoring)
         if videos is None:
             videos = known_videos(journal, digest, below=below, recursive=recursive)
         else:
             check_known(videos, journal, digest)
+        if derivation.transfer == CORRECT:
+            corrector = Corrector(journal, filter_layout, derivation, recipe=digest)
     else:
         assert videos is not None, "a run that scores has videos"
         parameters = scoring.parameters.found()
         made_by = recipe.make_recipe(parameters)
         digest = recipe.digest(made_by)
+        if derivation.transfer == CORRECT:
+            journal.recipes.setdefault(digest, made_by)
+            corrector = Corrector(journal, filter_layout, derivation, recipe=digest)
         try:
             score_missing(
                 videos,
@@ -143,6 +256,7 @@ def run(
                 made_by=made_by,
                 digest=digest,
                 thresholds=derivation.thresholds,
+                corrector=corrector,
                 progress=progress,
             )
         except (KeyboardInterrupt, SyncNetError) as error:
@@ -152,12 +266,15 @@ def run(
             stopped = error
     found = judged_recipe(journal, digest)
     try:
-        statistics = derive(videos, journal, filter_layout, derivation, judged=found, progress=progress)
+        statistics, decided = derive(
+            videos, journal, filter_layout, derivation, judged=found, corrector=corrector, progress=progress
+        )
     except SyncNetError:
         if stopped:
             raise stopped from None
         raise
-    return FilterResult(statistics, total=len(videos), judged=found, stopped=stopped)
+    uncorrected = [each for each in decided if each.pending]
+    return FilterResult(statistics, total=len(videos), judged=found, uncorrected=uncorrected, stopped=stopped)
 
 
 def recorded_recipe(journal: Journal, scoring: Scoring) -> str:
@@ -290,9 +407,10 @@ def score_missing(
     made_by: Recipe,
     digest: str,
     thresholds: Thresholds,
+    corrector: Corrector | None,
     progress: Callable[..., Any],
 ) -> None:
-    """Score the videos that need it; arguments as for ``run`` and ``score``, ``digest`` is that of ``made_by``."""
+    """Score and correct the videos that need it; arguments as for ``run`` and ``score``, ``digest`` is that of ``made_by``."""
     names = [digest, *(old for old, new in journal.digests.items() if new == digest)]
 
     def needs_outputs(video: Video) -> bool:
@@ -300,12 +418,17 @@ def score_missing(
         return scoring.save_outputs and kept_origin(filter_layout.outputs(video.name)) not in current
 
     todo = to_score(videos, journal, scoring, recipe=digest, needs_outputs=needs_outputs)
+    if corrector:
+        scored_now = {video.path for video in todo}
+        finished = [video for video in videos if video.path not in scored_now]
+        todo += corrector.left_over(finished, digest, retry_failed=scoring.retry_failed)
     if len(todo) < len(videos):
         logger.info("%d of %d videos are finished already", len(videos) - len(todo), len(videos))
     if todo:
         journal.add_recipe(digest, made_by)
         engine = scoring.make_engine(scoring.parameters)
-        score(todo, journal, engine, recipe=digest, thresholds=thresholds, progress=progress)
+        again = scoring.rescore == ALWAYS
+        score(todo, journal, engine, recipe=digest, thresholds=thresholds, corrector=corrector, again=again, progress=progress)
 
 
 def score(
@@ -315,28 +438,59 @@ def score(
     *,
     recipe: str,
     thresholds: Thresholds,
+    corrector: Corrector | None = None,
+    again: bool = False,
     progress: Callable[..., Any],
 ) -> None:
-    """Score videos, and write each to the journal as soon as it is finished.
+    """Score videos, and correct those that are to be, and write each to the journal as soon as it is finished.
 
     Args:
-        videos: Videos to score.
+        videos: Videos to score, and ``Uncorrected`` ones.
         journal: Journal of the output folder.
         engine: Engine that scores them.
         recipe: Digest of the recipe.
         thresholds: Thresholds for the counts next to the progress bar.
+        corrector: Corrects the videos; None to take them as they are.
+        again: Also correct unmodified videos again that were corrected before.
         progress: Makes a tqdm bar, as ``syncnet.progress.bar`` does.
     """
     found = Statistics()
-    bar = progress(total=len(videos), desc="videos")
-    with contextlib.closing(engine.run(videos)) as scored, contextlib.closing(bar):
-        for number, (video, video_score) in enumerate(scored, start=1):
-            record = journal.append(video, video_score, recipe=recipe)
-            verdict = judge(record, thresholds)
-            found.add(record, verdict)
-            log_verdict(record, verdict, f"{number}/{len(videos)}")
+    waiting = collections.deque(videos)
+    total = len(videos)
+    bar = progress(total=total, desc="videos")
+    with contextlib.closing(engine.run(waiting)) as results, contextlib.closing(bar):
+        for number, (video, result) in enumerate(results, start=1):
+            before = next(journal.records([video.path], recipe), None)
+            record: Record | None
+            if isinstance(video, Uncorrected):
+                assert corrector is not None and before is not None, "it was scored and is to be corrected"
+                record = corrector.finish(video, before, outcome_of(video, result))
+            else:
+                assert isinstance(result, VideoScore)
+                unmodified = journal.finished(video, recipe) and not again
+                known = before.get(CORRECTION) if before and unmodified else None
+                record = journal.append(video, result, recipe=recipe, correction=known)
+            if record is None:
+                bar.update()
+                continue
+            verdict = corrector.judge(record) if corrector else judge(record, thresholds)
+            if corrector and verdict.pending and (order := corrector.order(record)):
+                waiting.append(order)
+                total += 1
+                bar.total = total
+            else:
+                found.add(record, verdict)
+            log_verdict(record, verdict, f"{number}/{total}")
             bar.set_postfix_str(f"{found.good} good, {found.poor} poor, {found.failed} failed", refresh=False)
             bar.update()
+
+
+def outcome_of(video: Uncorrected, result: VideoScore | Outcome) -> Outcome:
+    """Return the outcome of a correction, also of one that did not finish."""
+    if isinstance(result, Outcome):
+        return result
+    assert video.order is not None
+    return Outcome(NOT_FINISHED, video.order.max_lag, error=result.error, processing_time=result.processing_time)
 
 
 def log_verdict(record: Record, verdict: Verdict, position: str) -> None:
@@ -344,6 +498,9 @@ def log_verdict(record: Record, verdict: Verdict, position: str) -> None:
     if record["status"] == FAILED:
         logger.warning("%s: failed: %s", record["name"], record["error"])
         return
+    found = record.get(CORRECTION) or {}
+    if found.get("state") == NOT_FINISHED:
+        logger.warning("%s: not corrected: %s", record["name"], found["error"])
     word = {True: "good", False: "poor"}[verdict.passes] if verdict.track else record["status"]
     numbers = (
         f", confidence {verdict.track['confidence']:.3f}, offset {verdict.track['offset']}" if verdict.track else ""
@@ -359,8 +516,9 @@ def derive(
     derivation: Derivation,
     *,
     judged: Judged,
+    corrector: Corrector | None,
     progress: Callable[..., Any],
-) -> Statistics:
+) -> tuple[Statistics, list[Decided]]:
     """Write the results of videos from the journal, and update the quality folders.
 
     Args:
@@ -369,31 +527,38 @@ def derive(
         filter_layout: Paths of the output folder.
         derivation: Settings for deriving the results.
         judged: The recipe of the scores.
+        corrector: Corrects the videos; None to take them as they are.
         progress: Makes a tqdm bar, as ``syncnet.progress.bar`` does.
 
     Returns:
-        Statistics of the videos in the journal.
+        Statistics of the videos in the journal, and what was decided of them.
 
     Raises:
         SyncNetError: A file cannot be written.
     """
     names = {video.path: video.name for video in videos}
     records = ({**record, "name": names[record["video_path"]]} for record in journal.records(names, judged.digest))
-    found, verdicts = outputs.write_results(
+    found, decided = outputs.write_results(
         records,
         filter_layout,
         settings=derivation.settings,
         thresholds=derivation.thresholds,
         total=len(videos),
         judged=judged,
+        correcting=corrector.correcting if corrector else None,
     )
     if derivation.transfer != NONE:
         for folder in filter_layout.quality_folders:
             make_folder(folder, flag="--output_dir")
         wanted = (
-            (video, None if passes is None else filter_layout.placed_name(video.name, good=passes))
-            for video, passes in verdicts
+            (each.video, None if each.passes is None else filter_layout.placed_name(each.video.name, good=each.passes))
+            for each in decided
         )
-        Placement(filter_layout, kind=derivation.transfer).settle(wanted, progress=progress)
+        Placement(filter_layout, kind=derivation.transfer).settle(
+            wanted,
+            corrected={each.video.path for each in decided if each.corrected},
+            unmade={each.video.path for each in decided if each.pending},
+            progress=progress,
+        )
     discard(filter_layout.work)
-    return found
+    return found, decided
