@@ -101,7 +101,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     add(
         "--max_lag",
-        type=cli.positive_float,
+        type=cli.max_lag,
         default=MAX_LAG,
         help="with --transfer correct: largest lag to take out, in milliseconds; MAX_ABS_OFFSET holds for what is left",
     )
@@ -350,7 +350,11 @@ def commands(result: FilterResult, args: argparse.Namespace) -> Iterator[str]:
     given = {name: getattr(args, name) for name in getattr(args, "given", ()) if name != "rescore"}
     of_recipe = {each.name: recipe.get(each.name) for each in fields(Parameters)}
     flags = {
-        **{name: v for name, v in of_recipe.items() if isinstance(v, (str, int, float)) and v != parser.get_default(name)},
+        **{
+            name: v
+            for name, v in of_recipe.items()
+            if isinstance(v, (str, int, float)) and v != parser.get_default(name)
+        },
         **given,
     }
     words = [word for name, v in flags.items() for word in ([f"--{name}"] if v is True else [f"--{name}", str(v)])]
@@ -358,10 +362,10 @@ def commands(result: FilterResult, args: argparse.Namespace) -> Iterator[str]:
     for each in result.uncorrected:
         root = each.video.path.removesuffix(each.video.name)
         roots[root] = roots.get(root, False) or "/" in each.video.name
-    if args.input_list:
-        roots = {"": False}
+    if args.input_list or args.input_dir:
+        roots = {"": any(roots.values()) and not args.input_list}
     for root, deep in roots.items():
-        folder = ["--input_dir", root.rstrip("/") or "/"] if root and "input_dir" not in given else []
+        folder = ["--input_dir", root.rstrip("/") or "/"] if root else []
         more = ["--recursive"] if deep or args.recursive else []
         yield shlex.join(["python", "filter_videos_by_sync_score.py", *folder, *more, *words])
 

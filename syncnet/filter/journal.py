@@ -199,9 +199,7 @@ class Journal:
             self.stored_recipes[digest] = recipe
             save_json(self.stored_recipes, self.recipes_path)
 
-    def append(
-        self, video: Video, score: VideoScore, *, recipe: str, correction: Record | None = None
-    ) -> Record:
+    def append(self, video: Video, score: VideoScore, *, recipe: str, correction: Record | None = None) -> Record:
         """Write the line of a finished video to disk.
 
         Args:

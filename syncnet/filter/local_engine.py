@@ -361,9 +361,7 @@ class LocalEngine:
         deadlines = [worker.deadline for worker in self.workers if worker.deadline]
         return min(max(0.0, min(deadlines) - time.monotonic()), LONGEST_WAIT) if deadlines else None
 
-    def handle_death(
-        self, worker: Worker, why: str, waiting: collections.deque[Video], deaths: Deaths
-    ) -> Results:
+    def handle_death(self, worker: Worker, why: str, waiting: collections.deque[Video], deaths: Deaths) -> Results:
         """Replace a worker that died, and queue its video again.
 
         Args:

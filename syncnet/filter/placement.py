@@ -54,7 +54,8 @@ class Placed:
     @property
     def made_from(self) -> tuple[int, int]:
         """Size and time of the last modification of the source when the file was made."""
-        return tuple(self.corrects) if self.corrects else (self.size, self.mtime_ns)
+        size, mtime_ns = self.corrects or (self.size, self.mtime_ns)
+        return size, mtime_ns
 
     def is_there(self, filter_layout: FilterLayout) -> bool:
         """Return True if the file exists and is unmodified."""

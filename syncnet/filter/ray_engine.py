@@ -304,9 +304,7 @@ class RayEngine:
             elif now - slot.answered > self.silence:
                 yield from self.abandon(slot, "did not answer", waiting, deaths)
 
-    def abandon(
-        self, slot: Slot, why: str, waiting: collections.deque[Video], deaths: Deaths
-    ) -> Results:
+    def abandon(self, slot: Slot, why: str, waiting: collections.deque[Video], deaths: Deaths) -> Results:
         """Replace an actor, and queue its video again.
 
         Args:

@@ -119,7 +119,9 @@ class Corrector:
         made_by = journal.recipes.get(recipe, {})
         if made_by.get("mode") != DIRECT or made_by.get("audio_dir"):
             what = "sound from --audio_dir" if made_by.get("audio_dir") else "published mode"
-            raise UsageError(f"--transfer {CORRECT}: these scores are of {what}: add --mode {DIRECT}, or choose another")
+            raise UsageError(
+                f"--transfer {CORRECT}: these scores are of {what}: add --mode {DIRECT}, or choose another"
+            )
         self.journal, self.layout, self.derivation = journal, filter_layout, derivation
         self.placement = Placement(filter_layout, kind=CORRECT)
         self.correcting = Correcting(derivation.max_lag, made_by["vshift"], self.is_there)
@@ -428,7 +430,16 @@ def score_missing(
         journal.add_recipe(digest, made_by)
         engine = scoring.make_engine(scoring.parameters)
         again = scoring.rescore == ALWAYS
-        score(todo, journal, engine, recipe=digest, thresholds=thresholds, corrector=corrector, again=again, progress=progress)
+        score(
+            todo,
+            journal,
+            engine,
+            recipe=digest,
+            thresholds=thresholds,
+            corrector=corrector,
+            again=again,
+            progress=progress,
+        )
 
 
 def score(
