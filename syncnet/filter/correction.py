@@ -20,8 +20,8 @@ CORRECTION = "correction"  # key of a line of the journal
 CORRECTED = "corrected"  # there is a new file
 IN_STEP = "in_step"  # measured anew: there is no lag to take out
 REFUSED = "refused"  # it cannot be corrected, or the result is not in step: the error says why
-FAILED = "failed"  # the correction did not finish
-STATES = (CORRECTED, IN_STEP, REFUSED, FAILED)
+UNFINISHED = "failed"  # the correction did not finish
+STATES = (CORRECTED, IN_STEP, REFUSED, UNFINISHED)
 PENDING = "pending"  # in results.csv: passes once it is corrected
 
 
@@ -31,12 +31,12 @@ class Order:
 
     Attributes:
         max_lag: Largest lag to take out, in milliseconds.
-        score: The video's line of the journal, whose lag is taken out; None to measure it anew.
+        score: JSON of the tracks and reasons of the video's score, whose lag is taken out; None to measure it anew.
         folder: Folder for the new file, on the disk of the output folder.
     """
 
     max_lag: float
-    score: Record | None
+    score: str | None
     folder: str
 
 

@@ -277,7 +277,8 @@ def summary(found: Statistics, *, total: int, thresholds: Thresholds, judged: Ju
         f"{total - found.total} not scored"
     )
     if found.corrected or found.pending:
-        yield f"{found.corrected} of the good ones are corrected; {found.pending} of the poor ones are not yet corrected"
+        later = f", {found.pending} of the poor ones are not yet corrected" if found.pending else ""
+        yield f"{found.corrected} of the good ones are corrected{later}"
     if found.confidences:
         yield from distributions(found, thresholds=thresholds)
         yield from figures(found, judged)

@@ -1,7 +1,8 @@
 """Put copies or links of the videos into the two quality folders, and move them when a verdict changes.
 
-A corrected file is made by a worker, and then belongs to its video like a copy. Files appear complete or not at all. The filter records which files it made and never touches any other file in these
-folders, nor a source. It never removes the copy of a video whose source is gone.
+A corrected file is made by a worker, and then belongs to its video like a copy. Files appear complete or not at all.
+The filter records which files it made and never touches any other file in these folders, nor a source. It never removes
+the copy of a video whose source is gone.
 """
 
 import contextlib

@@ -10,8 +10,7 @@ from typing import Any
 
 from syncnet import reasons
 from syncnet.constants import MILLISECONDS_PER_FRAME
-from syncnet.filter.correction import CORRECTED, Correcting
-from syncnet.filter.correction import FAILED as NOT_FINISHED
+from syncnet.filter.correction import CORRECTED, UNFINISHED, Correcting
 from syncnet.filter.scorer import FAILED, STATUSES, SUCCESS, Record
 
 
@@ -129,7 +128,7 @@ def judge_corrected(record: Record, track: Record, thresholds: Thresholds, corre
         lines.append(f"offset {offset} is more than {thresholds.max_abs_offset} frames")
     passes = not lines and not pending
     lines += [pending] if pending else [] if corrected else warnings(track)
-    unfinished = found.get("state") == NOT_FINISHED
+    unfinished = found.get("state") == UNFINISHED
     return Verdict(track, passes, lines, corrected=corrected, pending=bool(pending), unfinished=unfinished)
 
 

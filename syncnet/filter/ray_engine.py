@@ -80,8 +80,8 @@ class Actor:
             arguments: ``scorer.task`` of the video.
 
         Returns:
-            The score or outcome, or the error that ends the run; and True if the actor must be replaced, because an unexpected
-            error left it in an unknown state.
+            The score or outcome, or the error that ends the run; and True if the actor must be replaced, because an
+            unexpected error left it in an unknown state.
         """
         try:
             score = self.loaded()

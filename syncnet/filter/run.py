@@ -1,6 +1,7 @@
 """The filter's main loop: select the videos that need a score, score and correct them, and derive the results.
 
-An engine (``LocalEngine`` or ``RayEngine``) scores and corrects the videos in other processes. Only this process writes results.
+An engine (``LocalEngine`` or ``RayEngine``) scores and corrects the videos in other processes. Only this process writes
+results.
 """
 
 import collections
@@ -11,11 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from syncnet.defaults import DIRECT, MAX_LAG
+from syncnet.defaults import MAX_LAG
 from syncnet.errors import SyncNetError, UsageError
 from syncnet.filter import outputs, recipe
-from syncnet.filter.correction import CORRECTION, FAILED as NOT_FINISHED, Correcting, Order, Outcome, Uncorrected
-from syncnet.filter.inputs import Video, stat_video
+from syncnet.filter.correction import CORRECTION, UNFINISHED, Outcome, Uncorrected
+from syncnet.filter.corrector import Corrector, outcome_of
+from syncnet.filter.inputs import Video
 from syncnet.filter.journal import Journal
 from syncnet.filter.layout import FilterLayout, kept_origin
 from syncnet.filter.outputs import Decided, Judged
@@ -98,105 +100,6 @@ class FilterResult:
     stopped: BaseException | None = None
 
 
-class Corrector:
-    """The correction of an output folder's videos with the scores of one recipe.
-
-    Args:
-        journal: Journal of the output folder.
-        filter_layout: Paths of the output folder.
-        derivation: Settings for deriving results.
-        recipe: Digest of the recipe.
-
-    Attributes:
-        correcting: Settings for judging videos.
-
-    Raises:
-        UsageError: Scores of this recipe say nothing of the lag of a video's own sound.
-        SyncNetError: The record of the files that the filter made cannot be read.
-    """
-
-    def __init__(self, journal: Journal, filter_layout: FilterLayout, derivation: Derivation, *, recipe: str) -> None:
-        made_by = journal.recipes.get(recipe, {})
-        if made_by.get("mode") != DIRECT or made_by.get("audio_dir"):
-            what = "sound from --audio_dir" if made_by.get("audio_dir") else "published mode"
-            raise UsageError(
-                f"--transfer {CORRECT}: these scores are of {what}: add --mode {DIRECT}, or choose another"
-            )
-        self.journal, self.layout, self.derivation = journal, filter_layout, derivation
-        self.placement = Placement(filter_layout, kind=CORRECT)
-        self.correcting = Correcting(derivation.max_lag, made_by["vshift"], self.is_there)
-
-    def is_there(self, record: Record) -> bool:
-        """Return True if the corrected file of a line's video is there."""
-        return self.placement.has_corrected(record["video_path"], (record["size"], record["mtime_ns"]))
-
-    def judge(self, record: Record) -> Verdict:
-        """Judge one video."""
-        return judge(record, self.derivation.thresholds, self.correcting)
-
-    def order(self, record: Record) -> Uncorrected | None:
-        """Return the video of a line as one to correct; None if it was deleted or modified, which is logged."""
-        video = outputs.scored_video(record)
-        if not is_as_scored(video):
-            return None
-        score = record if record.get("lag_ms") is not None else None
-        order = Order(self.derivation.max_lag, score, str(self.layout.work))
-        return Uncorrected(video.path, video.name, video.size, video.mtime_ns, order=order)
-
-    def left_over(self, videos: list[Video], recipe: str, *, retry_failed: bool) -> list[Video]:
-        """Return those of finished videos that are to be corrected.
-
-        Args:
-            videos: The videos.
-            recipe: Digest of the recipe.
-            retry_failed: Also correct videos again whose correction did not finish.
-        """
-        names = {video.path: video.name for video in videos if video.size is not None}
-        found = []
-        for record in self.journal.records(names, recipe):
-            if retry_failed and (record.get(CORRECTION) or {}).get("state") == NOT_FINISHED:
-                del record[CORRECTION]
-            if self.judge(record).pending:
-                found.append(self.order({**record, "name": names[record["video_path"]]}))
-        return [video for video in found if video]
-
-    def finish(self, video: Uncorrected, record: Record, outcome: Outcome) -> Record | None:
-        """Put a corrected file into its folder, and write the outcome to the journal.
-
-        The line comes last: if this program is killed in between, the next one corrects the video again.
-
-        Args:
-            video: The video.
-            record: Its line of the journal.
-            outcome: What came of its correction.
-
-        Returns:
-            The new record; None if the outcome is void, which is logged.
-        """
-        if not is_as_scored(video):
-            return None
-        corrected = {**record, "name": video.name, CORRECTION: outcome.record()}
-        if outcome.file:
-            there = replace(self.correcting, is_there=lambda _: True)
-            passes = judge(corrected, self.derivation.thresholds, there).passes
-            place = self.layout.placed_name(video.name, good=passes)
-            for folder in self.layout.quality_folders:
-                make_folder(folder, flag="--output_dir")
-            if not self.placement.put(video, place, Path(outcome.file)):
-                return None
-        return self.journal.append_correction({**record, "name": video.name}, outcome.record())
-
-
-def is_as_scored(video: Video) -> bool:
-    """Return True if a video is what it was when it was scored; log why it is not corrected otherwise."""
-    now = stat_video(video.path, video.name)
-    if (now.size, now.mtime_ns) == (video.size, video.mtime_ns):
-        return True
-    what = "was deleted" if now.size is None else "was modified"
-    logger.warning("%s: not corrected: the video %s after it was scored", video.path, what)
-    return False
-
-
 def run(
     videos: list[Video] | None,
     filter_layout: FilterLayout,
@@ -240,7 +143,7 @@ def run(
         else:
             check_known(videos, journal, digest)
         if derivation.transfer == CORRECT:
-            corrector = Corrector(journal, filter_layout, derivation, recipe=digest)
+            corrector = make_corrector(journal, filter_layout, derivation, digest)
     else:
         assert videos is not None, "a run that scores has videos"
         parameters = scoring.parameters.found()
@@ -248,7 +151,7 @@ def run(
         digest = recipe.digest(made_by)
         if derivation.transfer == CORRECT:
             journal.recipes.setdefault(digest, made_by)
-            corrector = Corrector(journal, filter_layout, derivation, recipe=digest)
+            corrector = make_corrector(journal, filter_layout, derivation, digest)
         try:
             score_missing(
                 videos,
@@ -277,6 +180,11 @@ def run(
         raise
     uncorrected = [each for each in decided if each.pending]
     return FilterResult(statistics, total=len(videos), judged=found, uncorrected=uncorrected, stopped=stopped)
+
+
+def make_corrector(journal: Journal, filter_layout: FilterLayout, derivation: Derivation, digest: str) -> Corrector:
+    """Return the corrector of a run; arguments as for ``run``."""
+    return Corrector(journal, filter_layout, derivation.thresholds, max_lag=derivation.max_lag, recipe=digest)
 
 
 def recorded_recipe(journal: Journal, scoring: Scoring) -> str:
@@ -412,7 +320,10 @@ def score_missing(
     corrector: Corrector | None,
     progress: Callable[..., Any],
 ) -> None:
-    """Score and correct the videos that need it; arguments as for ``run`` and ``score``, ``digest`` is that of ``made_by``."""
+    """Score and correct the videos that need it; arguments as for ``run`` and ``score``.
+
+    Here ``digest`` is that of ``made_by``.
+    """
     names = [digest, *(old for old, new in journal.digests.items() if new == digest)]
 
     def needs_outputs(video: Video) -> bool:
@@ -423,7 +334,7 @@ def score_missing(
     if corrector:
         scored_now = {video.path for video in todo}
         finished = [video for video in videos if video.path not in scored_now]
-        todo += corrector.left_over(finished, digest, retry_failed=scoring.retry_failed)
+        todo += corrector.left_over(finished, retry_failed=scoring.retry_failed)
     if len(todo) < len(videos):
         logger.info("%d of %d videos are finished already", len(videos) - len(todo), len(videos))
     if todo:
@@ -496,21 +407,13 @@ def score(
             bar.update()
 
 
-def outcome_of(video: Uncorrected, result: VideoScore | Outcome) -> Outcome:
-    """Return the outcome of a correction, also of one that did not finish."""
-    if isinstance(result, Outcome):
-        return result
-    assert video.order is not None
-    return Outcome(NOT_FINISHED, video.order.max_lag, error=result.error, processing_time=result.processing_time)
-
-
 def log_verdict(record: Record, verdict: Verdict, position: str) -> None:
     """Log one line about a video, as a warning if it failed."""
     if record["status"] == FAILED:
         logger.warning("%s: failed: %s", record["name"], record["error"])
         return
     found = record.get(CORRECTION) or {}
-    if found.get("state") == NOT_FINISHED:
+    if found.get("state") == UNFINISHED:
         logger.warning("%s: not corrected: %s", record["name"], found["error"])
     word = {True: "good", False: "poor"}[verdict.passes] if verdict.track else record["status"]
     numbers = (

@@ -10,6 +10,7 @@ Importing this module does not load torch; the first ``Scorer`` does.
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -278,7 +279,7 @@ class Scorer:
         started = time.monotonic()
         folder = Path(order.folder, f"{self.scratch.name}-corrected")
         file = folder / f"video{Path(path).suffix}"
-        known, max_lag = order.score, order.max_lag
+        known, max_lag = json.loads(order.score) if order.score else None, order.max_lag
         found: dict[str, Any]
         try:
             discard(folder)
@@ -312,7 +313,7 @@ class Scorer:
                 raise
             raise full_disk(folder, error) from error
         except SyncNetError as error:
-            state = correction.FAILED if isinstance(error, ToolError) else correction.REFUSED
+            state = correction.UNFINISHED if isinstance(error, ToolError) else correction.REFUSED
             text = one_line(str(error).replace(str(file), path).removeprefix(f"{path}: "))
             found = {"state": state, "error": text, **numbers_of(getattr(error, "measurement", None), "before")}
         return Outcome(max_lag=max_lag, processing_time=round(time.monotonic() - started, SECONDS_DIGITS), **found)

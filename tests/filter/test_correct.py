@@ -193,7 +193,7 @@ def test_source_that_is_gone_or_modified(filtered, folder, stub, tmp_path):
     filtered(videos, "--min_confidence", 8)
     (videos / LATE).unlink()
     (videos / EARLY).unlink()
-    results, err = filtered(None, "--rescore", "never", "--min_confidence", 9.5)
+    filtered(None, "--rescore", "never", "--min_confidence", 9.5)
     assert texts(tmp_path)[f"poor_quality/{LATE}"] == corrected(source(LATE))  # it may be the only copy left
     listed = tmp_path / "list"
     listed.write_text("".join(f"{videos / name}\n" for name in (EARLY, LATE, STEP)))
