@@ -7,8 +7,8 @@
 
 After an interruption, the same command continues where it stopped. Thresholds can be changed at any time, because
 scores are kept in OUTPUT_DIR/results.jsonl. With --transfer correct, the lag is taken out of the good videos.
-Exit code: 0 if every video was judged, 3 if some failed or were not scored or not corrected, 2 for wrong flags, 1 if the
-run could not continue.
+Exit code: 0 if every video was judged, 3 if some failed or were not scored or not corrected, 2 for wrong flags, 1 if
+the run could not continue.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class StubScorer:
         best = track(0, float(numbers["confidence"]), int(numbers["offset"]))
         direct = self.parameters.mode == DIRECT
         lag = {"lag_ms": best["offset_ms"] - 3.0, "lag_error_ms": 40.0 if "vague" in name else LAG_ERROR_MS}
-        if not direct or "lag900" in name or abs(best["offset"]) == 15:
+        if not direct or "lag900." in name or abs(best["offset"]) == 15:
             lag = {}
         turns = {
             "speakers": [{"start": 0.0, "end": 2.5, "track": 0, "confidence": 0.9}],

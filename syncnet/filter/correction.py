@@ -117,16 +117,17 @@ class Correcting:
         return found
 
     def must_measure(self, record: Record, track: Record, *, confident: bool) -> bool:
-        """Return True if a video without a lag may have one that its score did not look for.
+        """Return True if a video may have a lag that its score did not look for.
 
         Args:
             record: The video's line of the journal.
             track: Record of its most confident track.
             confident: True if the confidence of this track passes.
         """
-        if record.get("lag_ms") is not None or reasons.TRACKS_DISAGREE in codes(record):
+        unknown = record.get("lag_ms") is None
+        if confident and not unknown:
             return False
-        at_edge = confident and reasons.EDGE_OFFSET in codes(track)
+        at_edge = confident and reasons.TRACKS_DISAGREE not in codes(record) and reasons.EDGE_OFFSET in codes(track)
         return self.max_lag > (self.vshift - at_edge) * MILLISECONDS_PER_FRAME
 
 

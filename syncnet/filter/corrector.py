@@ -13,7 +13,7 @@ from syncnet.filter.journal import Journal
 from syncnet.filter.layout import FilterLayout
 from syncnet.filter.outputs import scored_video
 from syncnet.filter.placement import CORRECT, Placement
-from syncnet.filter.quality import Thresholds, Verdict, judge
+from syncnet.filter.quality import Thresholds, Verdict, best_track, judge
 from syncnet.filter.scorer import Record, VideoScore
 from syncnet.results.layout import make_folder
 
@@ -64,8 +64,10 @@ class Corrector:
         video = scored_video(record)
         if not is_as_scored(video):
             return None
-        known = {name: record[name] for name in ("tracks", "reasons")}
-        score = json.dumps(known) if record.get("lag_ms") is not None else None
+        track = best_track(record["tracks"])
+        # otherwise its lag may be beyond those that were tried for the score
+        is_known = record.get("lag_ms") is not None and track and track["confidence"] >= self.thresholds.min_confidence
+        score = json.dumps({name: record[name] for name in ("tracks", "reasons")}) if is_known else None
         order = Order(self.correcting.max_lag, score, str(self.layout.work))
         return Uncorrected(video.path, video.name, video.size, video.mtime_ns, order=order)
 

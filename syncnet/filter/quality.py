@@ -107,10 +107,11 @@ def judge_corrected(record: Record, track: Record, thresholds: Thresholds, corre
     measured = found.get("lag_before_ms") is not None
     lag, error = (found["lag_before_ms"], found["lag_error_before_ms"]) if measured else known_lag(record)
     confidence = found["confidence_before"] if measured else track["confidence"]
-    offset, lines, pending = track["offset"], [], ""
+    offset = round(lag / MILLISECONDS_PER_FRAME) if measured and lag is not None else track["offset"]
+    lines, pending = [], ""
     if confidence < thresholds.min_confidence:
         lines.append(f"confidence {confidence:.3f} is below {thresholds.min_confidence:g}")
-    if lag is None and not found and correcting.must_measure(record, track, confident=not lines):
+    if not found and correcting.must_measure(record, track, confident=not lines):
         lines, pending = [], f"not yet corrected: its lag is looked for up to {correcting.max_lag:g} ms"
     elif lag is None:
         lines.append(found.get("error") or "; ".join(r["text"] for r in record["reasons"]) or "the lag is unknown")
@@ -127,7 +128,7 @@ def judge_corrected(record: Record, track: Record, thresholds: Thresholds, corre
     if not lines and not pending and abs(offset) > thresholds.max_abs_offset:
         lines.append(f"offset {offset} is more than {thresholds.max_abs_offset} frames")
     passes = not lines and not pending
-    lines += [pending] if pending else [] if corrected else warnings(track)
+    lines += [pending] if pending else [] if measured else warnings(track)
     unfinished = found.get("state") == UNFINISHED
     return Verdict(track, passes, lines, corrected=corrected, pending=bool(pending), unfinished=unfinished)
 

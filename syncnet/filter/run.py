@@ -416,11 +416,14 @@ def log_verdict(record: Record, verdict: Verdict, position: str) -> None:
     if found.get("state") == UNFINISHED:
         logger.warning("%s: not corrected: %s", record["name"], found["error"])
     word = {True: "good", False: "poor"}[verdict.passes] if verdict.track else record["status"]
+    if verdict.corrected:
+        word += f", lag {found['lag_before_ms']:.0f} -> {found['lag_after_ms']:.0f} ms"
     numbers = (
         f", confidence {verdict.track['confidence']:.3f}, offset {verdict.track['offset']}" if verdict.track else ""
     )
     why = "".join(f"; {reason}" for reason in verdict.reasons)
-    logger.debug("%s %s: %s%s%s (%.1f s)", position, record["name"], word, numbers, why, record["processing_time"])
+    seconds = found.get("processing_time", record["processing_time"])
+    logger.debug("%s %s: %s%s%s (%.1f s)", position, record["name"], word, numbers, why, seconds)
 
 
 def derive(

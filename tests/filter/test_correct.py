@@ -8,13 +8,16 @@ import shlex
 import shutil
 
 import pytest
+from conftest import ROOT
 from filter_fixtures import by_name, files, folder, placed, run_filter, stub, weights_files  # noqa: F401
 from filter_program import records
 from filter_stub import corrected
 
 import filter_videos_by_sync_score as script
 from syncnet.filter.layout import other_name
+from syncnet.media.resync import Shift, move_sound
 
+SAMPLE, STARTER = ROOT / "data/sample.mp4", ROOT / "data/starter"
 FLAGS = ("--mode", "direct", "--transfer", "correct")
 EARLY, STEP, LATE = "e.c7.o5.mp4", "s.c7.o0.mp4", "l.c9.o-8.MKV"
 POOR, FAR = "p.c3.o5.mp4", "far.c8.o14.mp4"
@@ -244,23 +247,23 @@ def test_files_of_others_are_not_touched(filtered, folder, tmp_path):
 
 def test_a_lag_beyond_what_scores_looked_for(filtered, folder, stub, tmp_path):
     """A larger --max_lag measures again what has no lag; what was refused with a smaller one is tried again."""
-    wide, edge = "w.c1.o2.lag900.mp4", "edge.c9.o15.mp4"
-    videos = folder(wide, edge, STEP)
+    wide, edge, other = "w.c1.o2.lag900.mp4", "edge.c9.o15.mp4", "x.c4.o7.lag900x.mp4"  # the latter seems to have a lag
+    videos = folder(wide, edge, other, STEP)
     results, _ = filtered(videos)
     assert corrections(stub) == [edge]  # 597 ms
     assert by_name(results)[wide]["quality_reasons"][0] == "confidence 1.000 is below 5"
     results, _ = filtered(videos, "--max_lag", 800)
-    assert corrections(stub) == [edge, wide]
+    assert corrections(stub) == [edge, wide, other]
     assert by_name(results)[wide]["quality_reasons"] == ["lag 900 ms is more than --max_lag 800 ms"]
     results, err = filtered(videos, "--max_lag", 1000, "--rescore", "never", code=3)
     assert f"{wide}: not yet corrected: its lag is looked for up to 1000 ms" in err
     for flags, code in (([], 0), (["--rescore", "never"], 0)):
         results, _ = filtered(videos, "--max_lag", 1000, *flags, code=code)
         assert texts(tmp_path) == {
-            **{f"good_quality/{name}": corrected(source(name)) for name in (wide, edge)},
+            **{f"good_quality/{name}": corrected(source(name)) for name in (wide, edge, other)},
             f"good_quality/{STEP}": source(STEP),
         }
-    assert corrections(stub) == [edge, wide, wide]
+    assert corrections(stub) == [edge, wide, wide, other, other]
     results, _ = filtered(videos, "--max_lag", 1000, "--min_confidence", 6.5)
     assert by_name(results)[wide]["quality_reasons"] == ["confidence 6.000 is below 6.5"]
 
@@ -320,3 +323,25 @@ def test_a_damaged_correction_is_no_line(filtered, folder, tmp_path):
         journal.write_text(f"{lines[0]}\n{changed}\n")
         _, err = filtered(videos, "--rescore", "never", code=3)
         assert "1 damaged lines" in err and f"{EARLY}: not yet corrected" in err
+
+
+@pytest.mark.slow
+def test_real_networks_correct_a_moved_video(tmp_path, capfd):
+    """A video whose sound is 200 ms early lands in good_quality in step; a second run takes nothing out."""
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    move_sound(SAMPLE, videos / "ü.mp4", shift=Shift(-200.0))
+    weights = ("--initial_model", STARTER / "syncnet.pt", "--s3fd_weights", STARTER / "s3fd.pt")
+    flags = (*FLAGS, *weights, "--detect_every", 25, "--max_workers", 1, "--device", "cpu")
+    for source_dir, output in ((videos, "out"), (videos, "out"), (tmp_path / "out/good_quality", "again")):
+        folders = ("--input_dir", source_dir, "--output_dir", tmp_path / output)
+        assert script.main([*map(str, (*folders, *flags))]) == 0, capfd.readouterr().err
+    [first, again] = [json.loads((tmp_path / o / "sync_filter_results.json").read_text()) for o in ("out", "again")]
+    [found] = first["results"]
+    assert found["passes_quality"] and found["offset"] == 5
+    assert found["correction"]["lag_before_ms"] == pytest.approx(200, abs=6) == found["correction"]["delay_ms"]
+    assert abs(found["correction"]["lag_after_ms"]) < 6
+    assert again["corrected"] == 0 and again["good_quality"] == 1 and abs(again["results"][0]["lag_ms"]) < 6
+    assert len(records(tmp_path / "out")) == 2
+    corrected_file, copy = tmp_path / "out/good_quality/ü.mp4", tmp_path / "again/good_quality/ü.mp4"
+    assert corrected_file.read_bytes() == copy.read_bytes() != (videos / "ü.mp4").read_bytes()
