@@ -257,8 +257,6 @@ def hangup_interrupts() -> Iterator[None]:
 
 def parameters_of(args: argparse.Namespace) -> Parameters:
     """Return the parameters of the recipe that the flags give."""
-    from dataclasses import fields
-
     from syncnet.filter.recipe import Parameters
 
     return Parameters(**{field.name: getattr(args, field.name) for field in fields(Parameters)})
@@ -344,20 +342,12 @@ def commands(result: FilterResult, args: argparse.Namespace) -> Iterator[str]:
     """
     import shlex
 
-    from syncnet.filter.recipe import Parameters
+    from syncnet.filter.recipe import flags_of
 
     parser = get_parser()
-    recipe = result.judged.recipe or {}
     given = {name: getattr(args, name) for name in getattr(args, "given", ()) if name != "rescore"}
-    of_recipe = {each.name: recipe.get(each.name) for each in fields(Parameters)}
-    flags = {
-        **{
-            name: v
-            for name, v in of_recipe.items()
-            if isinstance(v, (str, int, float)) and v != parser.get_default(name)
-        },
-        **given,
-    }
+    changed = flags_of(result.judged.recipe or {})
+    flags = {**{name: v for name, v in changed.items() if v != parser.get_default(name)}, **given}
     words = [word for name, v in flags.items() for word in ([f"--{name}"] if v is True else [f"--{name}", str(v)])]
     roots: dict[str, bool] = {}
     for each in result.uncorrected:

@@ -3,9 +3,12 @@
 
 import csv
 import json
+import logging
 import os
 import shlex
 import shutil
+import sys
+import types
 
 import pytest
 from conftest import ROOT
@@ -160,7 +163,8 @@ def test_never_lists_what_is_not_yet_corrected(run_filter, filtered, folder, stu
     videos = folder(EARLY, "sub/ü v.c7.o4.mp4", "c.c7.o1.mp4", LATE)
     filtered(videos, "--recursive", "--min_confidence", 8, "--min_track", 40)
     assert sorted(corrections(stub)) == [LATE]
-    results, err = run_filter(None, "--rescore", "never", "--transfer", "correct", "--min_confidence", 6, code=3)
+    flags = ("--transfer", "correct", "--min_confidence", 6, "--rescore", "never")
+    results, err = run_filter(None, *flags, code=3)
     assert (results["good_quality"], results["not_yet_corrected"]) == (1, 3)
     assert f"{EARLY}: not yet corrected: lag 197 ms" in err and "ü v.c7.o4.mp4: not yet corrected" in err
     assert [name for name in texts(tmp_path) if name.startswith("good")] == [f"good_quality/{LATE}"]
@@ -170,8 +174,9 @@ def test_never_lists_what_is_not_yet_corrected(run_filter, filtered, folder, stu
     [command] = [line for line in err.splitlines() if line.startswith("python ")]
     assert command.startswith(f"python filter_videos_by_sync_score.py --input_dir {videos} --recursive ")
     begun = len(stub())
-    weights = ["--initial_model", str(tmp_path / "a.pt"), "--s3fd_weights", str(tmp_path / "b.pt")]
-    assert script.main([*shlex.split(command)[2:], *weights]) == 0
+    assert "--initial_model a.pt --s3fd_weights b.pt" in command  # of other weights than the default, only the name
+    monkeypatch.chdir(tmp_path)
+    assert script.main(shlex.split(command)[2:]) == 0
     assert sorted(stub()[begun:]) == sorted(f"correct {n}" for n in (EARLY, "sub/ü v.c7.o4.mp4", "c.c7.o1.mp4"))
     assert len([name for name in texts(tmp_path) if name.startswith("good")]) == 4
 
@@ -289,6 +294,54 @@ def test_failed_corrections(filtered, folder, stub, tmp_path):
     assert len(stub()) == begun
     filtered(videos, "--timeout", 3, "--retry_failed", code=3)
     assert set(stub()[begun:]) == {f"correct {name}" for name in names[:3]}
+
+
+class Ray(types.ModuleType):
+    """Stand-in of Ray whose actors work at once, in this process."""
+
+    exceptions = types.SimpleNamespace(RayError=RuntimeError)
+
+    class Call:
+        def __init__(self, function):
+            self.function = function
+
+        def options(self, **_):
+            return self
+
+        def remote(self, *arguments):
+            found = self.function(*arguments)
+            return lambda: found
+
+    def remote(self, **_):
+        return lambda actor: types.SimpleNamespace(remote=lambda *arguments: self.handle(actor(*arguments)))
+
+    def handle(self, actor):
+        return types.SimpleNamespace(**{name: self.Call(getattr(actor, name)) for name in ("prepare", "work", "alive")})
+
+    def wait(self, tasks, *, timeout):
+        return tasks, []
+
+    def get(self, task):
+        return task()
+
+    def kill(self, actor):
+        pass
+
+    def is_initialized(self):
+        return True
+
+
+def test_ray_s_actors_correct_videos(filtered, folder, tmp_path, monkeypatch):
+    """They get a second kind of task, which is added while they score."""
+    monkeypatch.setitem(sys.modules, "ray", Ray("ray"))
+    logger = logging.getLogger("syncnet")
+    monkeypatch.setattr(logger, "propagate", logger.propagate)  # an actor changes it
+    filtered(folder(EARLY, STEP, "r.c7.o4.correct-raises.mp4"), "--engine", "ray", "--max_workers", 1, code=3)
+    assert texts(tmp_path) == {
+        f"good_quality/{EARLY}": corrected(source(EARLY)),
+        f"good_quality/{STEP}": source(STEP),
+        "poor_quality/r.c7.o4.correct-raises.mp4": source("r.c7.o4.correct-raises.mp4"),
+    }
 
 
 @pytest.mark.parametrize(

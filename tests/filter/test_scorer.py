@@ -15,7 +15,7 @@ import filter_videos_by_sync_score as script
 from syncnet import reasons
 from syncnet.errors import DiskFullError, MediaError, ToolError, UsageError
 from syncnet.filter import ray_engine, recipe, scorer
-from syncnet.filter.correction import Order
+from syncnet.filter.correction import Order, Uncorrected
 from syncnet.filter.inputs import Sound, Video
 from syncnet.filter.layout import FilterLayout
 from syncnet.results.step_files import save_json
@@ -196,6 +196,9 @@ def test_ray_s_actors_get_the_sound(monkeypatch, tmp_path):
     for sound, path in ((Sound("/s/a.wav", 1, 2), "/s/a.wav"), (None, None)):
         slot.give(Video("/v/a.mp4", "a.mp4", 1, 2, sound))
         assert slot.task == (("/v/a.mp4", "a.mp4", path), False)
+    order = Order(600.0, None, "/out/.work")
+    slot.give(Uncorrected("/v/a.mp4", "a.mp4", 1, 2, order=order))
+    assert slot.task == (("/v/a.mp4", "a.mp4", None, order), False)
 
 
 @pytest.fixture
