@@ -59,11 +59,9 @@ class Corrector:
         """Judge one video."""
         return judge(record, self.thresholds, self.correcting)
 
-    def order(self, record: Record) -> Uncorrected | None:
-        """Return the video of a line as one to correct; None if it was deleted or modified, which is logged."""
+    def order(self, record: Record) -> Uncorrected:
+        """Return the video of a line as one to correct."""
         video = scored_video(record)
-        if not is_as_scored(video):
-            return None
         track = best_track(record["tracks"])
         # otherwise its lag may be beyond those that were tried for the score
         is_known = record.get("lag_ms") is not None and track and track["confidence"] >= self.thresholds.min_confidence
@@ -79,13 +77,13 @@ class Corrector:
             retry_failed: Also correct videos again whose correction did not finish.
         """
         names = {video.path: video.name for video in videos if video.size is not None}
-        found = []
+        found: list[Video] = []
         for record in self.journal.records(names, self.recipe):
             if retry_failed and (record.get(CORRECTION) or {}).get("state") == UNFINISHED:
                 del record[CORRECTION]
             if self.judge(record).pending:
                 found.append(self.order({**record, "name": names[record["video_path"]]}))
-        return [video for video in found if video]
+        return found
 
     def finish(self, video: Uncorrected, record: Record, outcome: Outcome) -> Record | None:
         """Put a corrected file into its folder, and write the outcome to the journal.

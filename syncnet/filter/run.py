@@ -396,8 +396,8 @@ def score(
                 bar.update()
                 continue
             verdict = corrector.judge(record) if corrector else judge(record, thresholds)
-            if corrector and verdict.pending and (order := corrector.order(record)):
-                waiting.append(order)
+            if corrector and verdict.pending and not isinstance(video, Uncorrected):
+                waiting.append(corrector.order(record))
                 total += 1
                 bar.total = total
             else:

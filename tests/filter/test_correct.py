@@ -193,6 +193,7 @@ def test_an_uncorrected_copy_does_not_stay_good(run_filter, filtered, folder, tm
             "none": {},
         }[kind]
         assert texts(tmp_path) == {f"good_quality/{STEP}": source(STEP), **there}
+        assert all((tmp_path / "out" / name).samefile(videos / name.rpartition("/")[2]) for name in there)
         shutil.rmtree(tmp_path / "out")
 
 
