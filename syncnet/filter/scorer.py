@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -314,7 +315,10 @@ class Scorer:
             raise full_disk(folder, error) from error
         except SyncNetError as error:
             state = correction.UNFINISHED if isinstance(error, ToolError) else correction.REFUSED
-            text = one_line(str(error).replace(str(file), path).removeprefix(f"{path}: "))
+            # the new file has a temporary name, which means nothing to the user
+            text = re.sub(re.escape(f"{folder}/") + r"[^\s:]*", lambda _: path, one_line(error)).removeprefix(
+                f"{path}: "
+            )
             found = {"state": state, "error": text, **numbers_of(getattr(error, "measurement", None), "before")}
         return Outcome(max_lag=max_lag, processing_time=round(time.monotonic() - started, SECONDS_DIGITS), **found)
 

@@ -233,13 +233,15 @@ def test_a_correction(correction, tmp_path):
     ("lag_ms", "mover", "state", "error"),
     [
         (4.0, Mover(), "in_step", None),
-        (-215.0, Mover(error=UsageError("out.xyz: cannot be written")), "refused", "out.xyz: cannot be written"),
+        (-215.0, Mover(error=UsageError("{folder}/video.part.xyz: cannot be written")), "refused", "cannot be written"),
         (-215.0, Mover(error=ToolError("no ffmpeg")), "failed", "no ffmpeg"),
         (-215.0, Mover(gain=-1.0), "refused", "a lag of "),
         (-215.0, Mover(changes={"confidence": 1.0}), "refused", "not corrected: of the result, confidence 1.00"),
     ],
 )
 def test_corrections_that_make_no_file(correction, tmp_path, lag_ms, mover, state, error):
+    if isinstance(mover.error, UsageError):
+        mover = Mover(error=UsageError(str(mover.error).format(folder=tmp_path / "work/scratch-corrected")))
     found = correction(make_video(tmp_path / "a.mp4", lag_ms), mover)
     assert (found.state, found.file) == (state, "") and (found.error or "").startswith(error or "")
     assert not [path for path in (tmp_path / "work").rglob("*") if path.is_file()]
