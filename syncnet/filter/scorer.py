@@ -316,9 +316,8 @@ class Scorer:
         except SyncNetError as error:
             state = correction.UNFINISHED if isinstance(error, ToolError) else correction.REFUSED
             # the new file has a temporary name, which means nothing to the user
-            text = re.sub(re.escape(f"{folder}/") + r"[^\s:]*", lambda _: path, one_line(error)).removeprefix(
-                f"{path}: "
-            )
+            text = re.sub(re.escape(f"{folder}/") + r"[^\s:]*", lambda _: path, str(error))
+            text = one_line(text.removeprefix(f"{path}: "))
             found = {"state": state, "error": text, **numbers_of(getattr(error, "measurement", None), "before")}
         return Outcome(max_lag=max_lag, processing_time=round(time.monotonic() - started, SECONDS_DIGITS), **found)
 
