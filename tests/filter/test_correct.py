@@ -8,7 +8,9 @@ import os
 import shlex
 import shutil
 import sys
+import tempfile
 import types
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -399,3 +401,22 @@ def test_real_networks_correct_a_moved_video(tmp_path, capfd):
     assert len(records(tmp_path / "out")) == 2
     corrected_file, copy = tmp_path / "out/good_quality/ü.mp4", tmp_path / "again/good_quality/ü.mp4"
     assert corrected_file.read_bytes() == copy.read_bytes() != (videos / "ü.mp4").read_bytes()
+
+
+@pytest.mark.parametrize("side", ["good_quality", "poor_quality"])
+def test_a_quality_folder_on_another_disk(filtered, folder, tmp_path, side):
+    """A corrected file gets there complete, and moves to the other disk and back."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("no second disk")
+    videos = folder(EARLY, "sub/ü.c7.o4.mp4")
+    with tempfile.TemporaryDirectory(dir=memory) as other:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / side).symlink_to(other)
+        for least, where in ((5, "good_quality"), (9, "poor_quality"), (5, "good_quality")):
+            filtered(videos, "--recursive", "--min_confidence", least)
+            there = tmp_path / "out" / where
+            assert {str(p.relative_to(there)): p.read_text() for p in there.rglob("*.mp4")} == {
+                name: corrected(source(name)) for name in (EARLY, "sub/ü.c7.o4.mp4")
+            }
+        assert not (Path(other) / ".work").exists()
