@@ -8,7 +8,8 @@ unexpected error, ``memory`` runs out of memory, ``full`` finds the disk full. T
 paths of their sounds, are written to the file STUB_LOG. In direct mode a video has a lag that belongs to its offset.
 
 To correct a video is to write a file with another content; STUB_LOG has ``correct NAME``. The same words cause delays
-and errors if they follow ``correct-``, as in a.c7.o4.correct-dies.mp4; ``correct-refused`` is refused. ``lag900`` in a
+and errors if they follow ``correct-``, as in a.c7.o4.correct-dies.mp4; ``correct-refused`` is refused, and in ``correct-touches`` the
+video is modified meanwhile, the first time. ``lag900`` in a
 name is a lag that only a correction finds, with confidence 6, and ``vague`` one with a large error.
 """
 
@@ -92,6 +93,8 @@ class StubScorer:
         if "lag900" in name:
             lag, confidence = 900.0, 6.0
         before = {"lag_before_ms": lag, "lag_error_before_ms": LAG_ERROR_MS, "confidence_before": confidence}
+        if "touches" in words and "touched" not in Path(path).read_text():
+            Path(path).write_text("touched")
         if "refused" in words or abs(lag) > order.max_lag:
             return Outcome(correction.REFUSED, order.max_lag, **before, error="not corrected: for a reason")
         file.write_text(corrected(Path(path).read_text()))

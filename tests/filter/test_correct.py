@@ -220,6 +220,17 @@ def test_source_that_is_gone_or_modified(filtered, folder, stub, tmp_path):
     assert corrections(stub) == sorted([EARLY, LATE, LATE])
 
 
+def test_video_that_is_modified_while_it_is_corrected(filtered, folder, stub, tmp_path):
+    """Its correction is void; the next run scores and corrects what is there now."""
+    name = "t.c7.o4.correct-touches.mp4"
+    results, err = filtered(folder(name), code=3)
+    assert f"{name}: not corrected: the video was modified after it was scored" in err
+    assert placed(tmp_path) == [] and by_name(results)[name]["correction"] is None
+    filtered(tmp_path / "videos")
+    assert texts(tmp_path) == {f"good_quality/{name}": corrected("touched")}
+    assert stub() == [name, f"correct {name}"] * 2
+
+
 def test_corrected_file_that_was_deleted_is_made_again(filtered, folder, stub, tmp_path):
     videos = folder(EARLY, LATE)
     filtered(videos)
