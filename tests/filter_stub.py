@@ -8,9 +8,9 @@ unexpected error, ``memory`` runs out of memory, ``full`` finds the disk full. T
 paths of their sounds, are written to the file STUB_LOG. In direct mode a video has a lag that belongs to its offset.
 
 To correct a video is to write a file with another content; STUB_LOG has ``correct NAME``. The same words cause delays
-and errors if they follow ``correct-``, as in a.c7.o4.correct-dies.mp4; ``correct-refused`` is refused, and in ``correct-touches`` the
-video is modified meanwhile, the first time. ``lag900`` in a
-name is a lag that only a correction finds, with confidence 6, and ``vague`` one with a large error.
+and errors if they follow ``correct-``, as in a.c7.o4.correct-dies.mp4; ``correct-refused`` is refused, and with
+``correct-touches`` the video is modified meanwhile, the first time. ``lag900`` in a name is a lag that only a
+correction finds, with confidence 6, and ``vague`` one with a large error.
 """
 
 import os
