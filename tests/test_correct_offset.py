@@ -34,7 +34,7 @@ def mover(monkeypatch):
     """Return the stand-in that moves sound; measured is by a stand-in, too, and networks are not loaded."""
     stand_in = Mover()
     monkeypatch.setattr(correct, "move_sound", stand_in)
-    monkeypatch.setattr("syncnet.media.resync.check_streams", lambda *_, **__: None)
+    monkeypatch.setattr("syncnet.media.resync.check_holds", lambda *_, **__: None)
     monkeypatch.setattr(correct, "measure", measure)
     for name in ("load_net", "load_detector"):
         monkeypatch.setattr(api, name, lambda *_: None)
