@@ -3,10 +3,12 @@
     python filter_videos_by_sync_score.py --input_dir videos --output_dir filtered
     python filter_videos_by_sync_score.py --input_dir videos --output_dir filtered --preset high
     python filter_videos_by_sync_score.py --input_dir videos --output_dir filtered --min_confidence 4 --rescore never
+    python filter_videos_by_sync_score.py --input_dir videos --output_dir filtered --mode direct --transfer correct
 
 After an interruption, the same command continues where it stopped. Thresholds can be changed at any time, because
-scores are kept in OUTPUT_DIR/results.jsonl. Exit code: 0 if every video was judged, 3 if some failed or were not
-scored, 2 for wrong flags, 1 if the run could not continue.
+scores are kept in OUTPUT_DIR/results.jsonl. With --transfer correct, the lag is taken out of the good videos.
+Exit code: 0 if every video was judged, 3 if some failed or were not scored or not corrected, 2 for wrong flags, 1 if
+the run could not continue.
 """
 
 from __future__ import annotations
@@ -17,10 +19,11 @@ import functools
 import signal
 import threading
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from syncnet import cli
-from syncnet.defaults import FILTER_MIN_FACE_SIZE, FILTER_MIN_TRACK, PUBLISHED
+from syncnet.defaults import DIRECT, FILTER_MIN_FACE_SIZE, FILTER_MIN_TRACK, MAX_LAG, PUBLISHED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from syncnet.filter.run import Derivation, Engine, FilterResult
 
 SOME_FAILED = 3
+MOST_LISTED = 20  # videos that are named one by one
 LOCAL, RAY = "local", "ray"
 
 
@@ -89,7 +93,19 @@ def get_parser() -> argparse.ArgumentParser:
         help=f"set both thresholds ({presets}); a threshold's own flag overrides the preset",
     )
     add("--keep_all", action="store_true", help="only analyse and copy no files; same as --transfer none")
-    add("--transfer", choices=KINDS, default=COPY, help="how videos get into good_quality and poor_quality")
+    add(
+        "--transfer",
+        choices=KINDS,
+        default=COPY,
+        help="how videos get into good_quality and poor_quality; correct: copy them, and take the lag out of those "
+        "that are good without it (needs --mode direct)",
+    )
+    add(
+        "--max_lag",
+        type=cli.max_lag,
+        default=MAX_LAG,
+        help="with --transfer correct: largest lag to take out, in milliseconds; MAX_ABS_OFFSET holds for what is left",
+    )
     add("--save_outputs", action="store_true", help="keep every video's crops, overlay and analysis in syncnet_outputs")
     add("--max_workers", type=cli.positive_int, default=2, help="number of worker processes; each scores one video")
     add("--timeout", type=cli.positive_float, help="longest time for a video, in seconds; beyond, it counts as failed")
@@ -155,6 +171,8 @@ def main(args: argparse.Namespace) -> int:
             recursive=args.recursive,
             progress=progress.bar(quiet=args.quiet),
         )
+    if args.rescore == filter_run.NEVER:
+        list_uncorrected(result, args)
     return report(result, filter_layout, thresholds=derivation.thresholds)
 
 
@@ -175,6 +193,7 @@ def check(args: argparse.Namespace) -> None:
         raise UsageError("--save_outputs: does not work with --rescore never, which scores no video: drop one of them")
     if args.rescore != NEVER:
         cli.check_mode(args)
+    check_transfer(args)
     if not args.output_dir:
         raise UsageError("--output_dir: name a folder for all results")
     filter_layout = FilterLayout(args.output_dir)
@@ -183,6 +202,25 @@ def check(args: argparse.Namespace) -> None:
     own = (filter_layout.output_dir, *filter_layout.quality_folders)
     if args.input_dir and identity(args.input_dir) in [identity(folder) for folder in own if folder.exists()]:
         raise UsageError(f"--output_dir {args.output_dir}: this is the input folder: choose another folder")
+
+
+def check_transfer(args: argparse.Namespace) -> None:
+    """Raise an error for flags that do not work with ``--transfer``.
+
+    Raises:
+        UsageError: There are some.
+    """
+    from syncnet.errors import UsageError
+    from syncnet.filter.placement import CORRECT
+    from syncnet.filter.run import NEVER
+
+    if args.transfer != CORRECT:
+        if "max_lag" in getattr(args, "given", ()):
+            raise UsageError(f"--max_lag {args.max_lag:g}: works with --transfer {CORRECT} only: add it, or drop this")
+    elif args.mode != DIRECT and args.rescore != NEVER:
+        raise UsageError(f"--transfer {CORRECT}: needs the lag in milliseconds: add --mode {DIRECT}")
+    elif args.audio_dir:
+        raise UsageError(f"--audio_dir: --transfer {CORRECT} moves the videos' own sound: drop one of them")
 
 
 def select(args: argparse.Namespace, filter_layout: FilterLayout) -> list[Video] | None:
@@ -219,8 +257,6 @@ def hangup_interrupts() -> Iterator[None]:
 
 def parameters_of(args: argparse.Namespace) -> Parameters:
     """Return the parameters of the recipe that the flags give."""
-    from dataclasses import fields
-
     from syncnet.filter.recipe import Parameters
 
     return Parameters(**{field.name: getattr(args, field.name) for field in fields(Parameters)})
@@ -239,12 +275,13 @@ def thresholds_of(args: argparse.Namespace) -> Thresholds:
 def derivation_of(args: argparse.Namespace, parameters: Parameters) -> Derivation:
     """Return the settings for deriving results that the flags give."""
     from syncnet.filter.outputs import settings_record
-    from syncnet.filter.placement import NONE
+    from syncnet.filter.placement import CORRECT, NONE
     from syncnet.filter.run import Derivation
 
     thresholds = thresholds_of(args)
     transfer = NONE if args.keep_all else args.transfer
-    return Derivation(thresholds, settings_record(thresholds, parameters), transfer)
+    max_lag = args.max_lag if transfer == CORRECT else None
+    return Derivation(thresholds, settings_record(thresholds, parameters, max_lag=max_lag), transfer, args.max_lag)
 
 
 def make_engine(args: argparse.Namespace, filter_layout: FilterLayout, scratch: Path, parameters: Parameters) -> Engine:
@@ -281,7 +318,47 @@ def report(result: FilterResult, filter_layout: FilterLayout, *, thresholds: Thr
     cli.logger.info("%s", filter_layout.results)
     if result.stopped:
         raise result.stopped
-    return SOME_FAILED if found.failed or found.total < result.total else 0
+    incomplete = found.failed or found.unfinished or found.pending or found.total < result.total
+    return SOME_FAILED if incomplete else 0
+
+
+def list_uncorrected(result: FilterResult, args: argparse.Namespace) -> None:
+    """Log which videos are yet to be corrected, and the commands that correct them, one per input folder."""
+    if not result.uncorrected:
+        return
+    for each in result.uncorrected[:MOST_LISTED]:
+        cli.logger.warning("%s: %s", each.video.name, each.pending)
+    if len(result.uncorrected) > MOST_LISTED:
+        cli.logger.warning("and %d more: see results.csv", len(result.uncorrected) - MOST_LISTED)
+    cli.logger.warning("%s", "--rescore never corrects no videos; these commands do:")
+    for command in commands(result, args):
+        cli.logger.warning("%s", command)
+
+
+def commands(result: FilterResult, args: argparse.Namespace) -> Iterator[str]:
+    """Yield the commands that correct the videos that are yet to be corrected.
+
+    They have the flags of this run, those of the recipe that differ from the defaults, and the folders of the videos.
+    """
+    import shlex
+
+    from syncnet.filter.recipe import flags_of
+
+    parser = get_parser()
+    given = {name: getattr(args, name) for name in getattr(args, "given", ()) if name != "rescore"}
+    changed = flags_of(result.judged.recipe or {})
+    flags = {**{name: v for name, v in changed.items() if v != parser.get_default(name)}, **given}
+    words = [word for name, v in flags.items() for word in ([f"--{name}"] if v is True else [f"--{name}", str(v)])]
+    roots: dict[str, bool] = {}
+    for each in result.uncorrected:
+        root = each.video.path.removesuffix(each.video.name)
+        roots[root] = roots.get(root, False) or "/" in each.video.name
+    if args.input_list or args.input_dir:
+        roots = {"": any(roots.values()) and not args.input_list}
+    for root, deep in roots.items():
+        folder = ["--input_dir", root.rstrip("/") or "/"] if root else []
+        more = ["--recursive"] if deep or args.recursive else []
+        yield shlex.join(["python", "filter_videos_by_sync_score.py", *folder, *more, *words])
 
 
 if __name__ == "__main__":

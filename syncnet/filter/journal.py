@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from syncnet.errors import DiskFullError, SyncNetError, no_space
+from syncnet.filter.correction import CORRECTION, check_correction
 from syncnet.filter.inputs import Video
 from syncnet.filter.recipe import Recipe, digests_of, mode_of
 from syncnet.filter.scorer import FAILED, STATUSES, SUCCESS, Record, VideoScore
@@ -37,6 +38,7 @@ decode = json.JSONDecoder().decode  # json.loads without its detection of the en
 RECORD_KEYS = ("video_name", "tracks", "reasons", "error", "faces", "start_time", "end_time", "processing_time")
 TRACK_KEYS = ("track", "offset", "offset_ms", "confidence", "min_dist", "start", "end", "reasons")
 FIRST_LONG_KEY = b', "tracks": '  # never part of a JSON string, where quotes have a backslash before them
+CHECKSUM_KEY = "crc32"
 CHECKSUM = b', "crc32": %d}\n'
 CHECKED_LINE = re.compile(rb', "crc32": (\d+)}\n\Z')
 
@@ -197,13 +199,14 @@ class Journal:
             self.stored_recipes[digest] = recipe
             save_json(self.stored_recipes, self.recipes_path)
 
-    def append(self, video: Video, score: VideoScore, *, recipe: str) -> Record:
+    def append(self, video: Video, score: VideoScore, *, recipe: str, correction: Record | None = None) -> Record:
         """Write the line of a finished video to disk.
 
         Args:
             video: The video.
             score: Its score.
             recipe: Digest of the recipe.
+            correction: Record of the video's correction; None without one.
 
         Returns:
             The record that the line contains.
@@ -223,6 +226,27 @@ class Journal:
             "mode": mode_of(self.recipes[recipe]) if recipe in self.recipes else None,
             **asdict(score),
         }
+        return self.write({**record, CORRECTION: correction} if correction else record)
+
+    def append_correction(self, record: Record, correction: Record) -> Record:
+        """Write the line of a scored video once more, with its correction.
+
+        Args:
+            record: The video's line.
+            correction: Record of the correction.
+
+        Returns:
+            As for ``append``.
+
+        Raises:
+            DiskFullError: As for ``append``.
+            SyncNetError: As for ``append``.
+        """
+        score = {key: value for key, value in record.items() if key not in (CORRECTION, CHECKSUM_KEY)}
+        return self.write({**score, CORRECTION: correction})
+
+    def write(self, record: Record) -> Record:
+        """Write a line to disk, and return its record; errors as for ``append``."""
         line = with_checksum(json.dumps(record))
         try:
             write_line(self.path, line, at=self.size)
@@ -332,6 +356,8 @@ def check_record(record: Record) -> None:
             track[key]
         if track["confidence"] is not None:
             float(track["confidence"]), float(track["min_dist"]), int(track["offset"])
+    if record.get(CORRECTION):
+        check_correction(record[CORRECTION])
     scored = [track for track in record["tracks"] if track["confidence"] is not None]
     if record["status"] not in STATUSES or (record["status"] == SUCCESS and not scored):
         raise ValueError("status does not match the tracks")

@@ -1,4 +1,4 @@
-"""Score videos with worker processes on this machine.
+"""Score and correct videos with worker processes on this machine.
 
 Every worker has its own networks, share of the CPU cores and pipe to the parent. If a worker dies, only its current
 video is affected: a new worker tries it once more.
@@ -23,13 +23,16 @@ from typing import Any
 
 from syncnet.errors import SyncNetError, ToolError, out_of_memory
 from syncnet.filter import scorer
+from syncnet.filter.correction import Outcome
 from syncnet.filter.inputs import Video
 from syncnet.filter.layout import worker_scratch
 from syncnet.results.layout import discard
 
 logger = logging.getLogger("syncnet")
 
-Scores = Generator[tuple[Video, scorer.VideoScore], None, None]
+Result = scorer.VideoScore | Outcome
+Results = Generator[tuple[Video, Result], None, None]
+Deaths = collections.Counter[tuple[type[Video], str]]  # by what was done, and path
 
 RETRIES = 1  # of a video whose worker died
 START_ATTEMPTS = 3  # workers that may die in a row while loading the networks, before any has loaded them
@@ -88,9 +91,9 @@ def serve(connection: Connection, load: scorer.LoadScorer) -> None:
     """Run a worker process.
 
     Args:
-        connection: Receives (path, name, sound) of a video; sends ``Ready``, and then for every video ``VideoScore``,
-            ``Last``, ``Dying`` or ``Stopped``.
-        load: Returns the function that scores one video.
+        connection: Receives ``scorer.task`` of a video; sends ``Ready``, and then for every video what ``load``'s
+            function returns, ``Last``, ``Dying`` or ``Stopped``.
+        load: Returns the function that scores or corrects one video.
     """
     lead_group()
     threading.Thread(target=end_with_parent, daemon=True).start()
@@ -100,10 +103,10 @@ def serve(connection: Connection, load: scorer.LoadScorer) -> None:
         score = prepare(load)
         connection.send(Ready())
         while True:
-            path, name, sound = connection.recv()
+            arguments = connection.recv()
             started = time.monotonic(), scorer.timestamp()
             try:
-                connection.send(score(path, name, sound))
+                connection.send(score(*arguments))
             except SyncNetError:
                 raise
             except Exception as error:
@@ -275,26 +278,25 @@ class LocalEngine:
         self.numbers = itertools.count()
         self.failed_starts, self.attempts = 0, START_ATTEMPTS
 
-    def run(self, videos: list[Video]) -> Scores:
-        """Score videos.
+    def run(self, videos: collections.deque[Video]) -> Results:
+        """Score videos, and correct those that are ``Uncorrected``.
 
         Args:
-            videos: The videos.
+            videos: The videos; more may be appended while this generator runs, which removes those that are started.
 
         Yields:
-            Every video with its score, as soon as it is finished.
+            Every video with its score or outcome, as soon as it is finished. If it failed, that is a failed score.
 
         Raises:
             SyncNetError: No worker can start, or a worker met an error that concerns all videos, such as a full disk.
         """
-        waiting = collections.deque(videos)
-        deaths: collections.Counter[str] = collections.Counter()
+        deaths: Deaths = collections.Counter()
         try:
-            for index in range(min(self.max_workers, len(waiting))):
+            for index in range(min(self.max_workers, len(videos))):
                 self.start(index)
-            while waiting or any(worker.video for worker in self.workers):
-                self.hand_out(waiting)
-                yield from self.collect(waiting, deaths)
+            while videos or any(worker.video for worker in self.workers):
+                self.hand_out(videos)
+                yield from self.collect(videos, deaths)
         finally:
             for worker in self.workers:
                 worker.kill()
@@ -321,15 +323,15 @@ class LocalEngine:
         worker.kill()
         self.start(worker.index)
 
-    def collect(self, waiting: collections.deque[Video], deaths: collections.Counter[str]) -> Scores:
+    def collect(self, waiting: collections.deque[Video], deaths: Deaths) -> Results:
         """Wait for messages or the next deadline.
 
         Args:
             waiting: Videos that no worker has started.
-            deaths: Number of workers that died, by path of their video.
+            deaths: Number of workers that died, by what they did.
 
         Yields:
-            Every finished video with its score.
+            Every finished video with its score or outcome.
         """
         by_connection: dict[Any, Worker] = {worker.connection: worker for worker in self.workers}
         for connection in multiprocessing.connection.wait(by_connection, timeout=self.wait_seconds()):
@@ -359,16 +361,14 @@ class LocalEngine:
         deadlines = [worker.deadline for worker in self.workers if worker.deadline]
         return min(max(0.0, min(deadlines) - time.monotonic()), LONGEST_WAIT) if deadlines else None
 
-    def handle_death(
-        self, worker: Worker, why: str, waiting: collections.deque[Video], deaths: collections.Counter[str]
-    ) -> Scores:
+    def handle_death(self, worker: Worker, why: str, waiting: collections.deque[Video], deaths: Deaths) -> Results:
         """Replace a worker that died, and queue its video again.
 
         Args:
             worker: The worker.
             why: Cause of its death, in words.
             waiting: Videos that no worker has started.
-            deaths: Number of workers that died, by path of their video.
+            deaths: Number of workers that died, by what they did.
 
         Yields:
             The video with a failed score, if it has been tried ``RETRIES`` times more already.
@@ -381,8 +381,8 @@ class LocalEngine:
         self.replace(worker)
         if video is None:
             return
-        deaths[video.path] += 1
-        if deaths[video.path] > RETRIES:
+        deaths[type(video), video.path] += 1
+        if deaths[type(video), video.path] > RETRIES:
             yield video, scorer.failed(f"{why}, twice: run again with --retry_failed", started=started)
         else:
             logger.warning("%s: %s: trying this video once more", video.name, why)

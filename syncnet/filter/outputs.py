@@ -12,6 +12,7 @@ from typing import Any
 
 from syncnet.constants import MILLISECONDS_PER_FRAME
 from syncnet.defaults import PUBLISHED
+from syncnet.filter.correction import CORRECTION, PENDING, Correcting
 from syncnet.filter.inputs import Video
 from syncnet.filter.layout import FilterLayout
 from syncnet.filter.quality import Statistics, Thresholds, Verdict, judge
@@ -20,6 +21,7 @@ from syncnet.filter.scorer import Record, timestamp
 from syncnet.results.layout import new_file
 from syncnet.results.scores_json import SPEAKING_KEYS
 
+CORRECTION_NUMBERS = ("lag_before_ms", "lag_after_ms", "confidence_after", "delay_ms")
 COLUMNS = (
     "name",
     "video_path",
@@ -42,6 +44,9 @@ COLUMNS = (
     "lag_ms",
     "lag_error_ms",
     *SPEAKING_KEYS,
+    CORRECTION,
+    *CORRECTION_NUMBERS,
+    "correction_notes",
 )
 TRACK_COLUMNS = ("offset", "offset_ms", "confidence", "min_dist", "lse_c", "lse_d", "mean_face_size", *SPEAKING_KEYS)
 # Of the whole video; lines of earlier versions lack them.
@@ -123,6 +128,7 @@ def result(record: Record, verdict: Verdict, judged: Judged) -> Record:
         **{name: record.get(name) for name in LAG_KEYS},
         "sound": record.get("sound"),
         **{name: record.get(name) for name in TURNS_KEYS},
+        CORRECTION: record.get(CORRECTION),
     }
 
 
@@ -143,7 +149,39 @@ def row(record: Record, verdict: Verdict, judged: Judged) -> Record:
         "mode": judged.mode,
         "weights": judged.weights,
         **{name: record.get(name) for name in LAG_KEYS},
+        **correction_columns(record.get(CORRECTION) or {}, pending=verdict.pending),
     }
+
+
+def correction_columns(found: Record, *, pending: bool) -> Record:
+    """Return the columns about the correction of a video.
+
+    Args:
+        found: Record of the correction; an empty dict without one.
+        pending: True if the video is yet to be corrected.
+    """
+    return {
+        CORRECTION: PENDING if pending else found.get("state"),
+        **{name: found.get(name) for name in CORRECTION_NUMBERS},
+        "correction_notes": "; ".join(found.get("notes", ())),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What the results say of a video.
+
+    Attributes:
+        video: The video as it was scored.
+        passes: True if it passes; None without a score.
+        corrected: As in ``Verdict``.
+        pending: Why it is yet to be corrected; empty otherwise.
+    """
+
+    video: Video
+    passes: bool | None
+    corrected: bool
+    pending: str
 
 
 def write_results(
@@ -154,7 +192,8 @@ def write_results(
     thresholds: Thresholds,
     total: int,
     judged: Judged,
-) -> tuple[Statistics, list[tuple[Video, bool | None]]]:
+    correcting: Correcting | None = None,
+) -> tuple[Statistics, list[Decided]]:
     """Judge every video and write the JSON and the table, each completely or not at all.
 
     Args:
@@ -164,16 +203,17 @@ def write_results(
         thresholds: Thresholds to judge by.
         total: Number of videos of this run, with and without score.
         judged: The recipe of the scores.
+        correcting: As for ``judge``.
 
     Returns:
-        The statistics, and a pair per video: the video as it was scored, and whether it passes (None without a score).
+        The statistics, and what was decided of every video.
 
     Raises:
         DiskFullError: The disk is full.
         SyncNetError: A file cannot be written for another reason.
     """
     found = Statistics()
-    verdicts: list[tuple[Video, bool | None]] = []
+    decided: list[Decided] = []
     with (
         new_file(filter_layout.results) as results,
         new_file(filter_layout.table) as table,
@@ -185,9 +225,11 @@ def write_results(
         writer.writeheader()
         lines.write('{\n"results": [')
         for index, record in enumerate(records):
-            verdict = judge(record, thresholds)
+            verdict = judge(record, thresholds, correcting)
             found.add(record, verdict)
-            verdicts.append((scored_video(record), verdict.passes if verdict.track else None))
+            passes = verdict.passes if verdict.track else None
+            pending = verdict.reasons[-1] if verdict.pending else ""
+            decided.append(Decided(scored_video(record), passes, verdict.corrected, pending))
             lines.write(("," if index else "") + "\n" + json.dumps(result(record, verdict, judged)))
             writer.writerow(row(record, verdict, judged))
         lines.write("\n],\n")
@@ -195,6 +237,7 @@ def write_results(
             "filter_settings": {**settings, **detection_settings(judged)},
             "total_videos": total,
             **found.counts(),
+            **({"corrected": found.corrected, "not_yet_corrected": found.pending} if correcting else {}),
             "not_scored": total - found.total,
             "timestamp": timestamp(),
             "lse": found.lse(reportable=judged.lse),
@@ -202,7 +245,7 @@ def write_results(
             "other_recipes": judged.others,
         }
         lines.write(json.dumps(end, indent=1)[2:] + "\n")
-    return found, verdicts
+    return found, decided
 
 
 def scored_video(record: Record) -> Video:
@@ -233,6 +276,9 @@ def summary(found: Statistics, *, total: int, thresholds: Thresholds, judged: Ju
         f"{counts['no_audio']} without audio, {counts['no_video']} without video, {found.failed} failed, "
         f"{total - found.total} not scored"
     )
+    if found.corrected or found.pending:
+        later = f", {found.pending} of the poor ones are not yet corrected" if found.pending else ""
+        yield f"{found.corrected} of the good ones are corrected{later}"
     if found.confidences:
         yield from distributions(found, thresholds=thresholds)
         yield from figures(found, judged)
@@ -316,9 +362,16 @@ def span(values: Sequence[float], width: int) -> tuple[int, int]:
     return math.floor(min(values) / width), math.floor(max(values) / width) + 1
 
 
-def settings_record(thresholds: Thresholds, parameters: Parameters) -> Record:
-    """Return the record of ``filter_settings``: the four numbers of the published suite."""
+def settings_record(thresholds: Thresholds, parameters: Parameters, *, max_lag: float | None = None) -> Record:
+    """Return the record of ``filter_settings``: the four numbers of the published suite.
+
+    Args:
+        thresholds: Thresholds to judge by.
+        parameters: Parameters of the recipe.
+        max_lag: Largest lag to take out, in milliseconds; None if no videos are corrected.
+    """
     return {
         **asdict(thresholds),
         **{name: getattr(parameters, name) for name in DETECTION_SETTINGS},
+        **({} if max_lag is None else {"max_lag": max_lag}),
     }

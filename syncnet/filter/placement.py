@@ -1,7 +1,8 @@
 """Put copies or links of the videos into the two quality folders, and move them when a verdict changes.
 
-Files appear complete or not at all. The filter records which files it made and never touches any other file in these
-folders, nor a source. It never removes the copy of a video whose source is gone.
+A corrected file is made by a worker, and then belongs to its video like a copy. Files appear complete or not at all.
+The filter records which files it made and never touches any other file in these folders, nor a source. It never removes
+the copy of a video whose source is gone.
 """
 
 import contextlib
@@ -10,7 +11,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,8 @@ from syncnet.results.layout import discard, new_file
 
 logger = logging.getLogger("syncnet")
 
-COPY, HARDLINK, SYMLINK, NONE = "copy", "hardlink", "symlink", "none"
-KINDS = (COPY, HARDLINK, SYMLINK, NONE)
+COPY, HARDLINK, SYMLINK, CORRECT, NONE = "copy", "hardlink", "symlink", "correct", "none"
+KINDS = (COPY, HARDLINK, SYMLINK, CORRECT, NONE)
 IN_THE_WAY = "%s: not written: a file that the filter did not make has this name: move it away and run again"
 CLOCK_NS = 2 * 10**9  # some file systems store times with a resolution of two seconds
 
@@ -37,9 +38,10 @@ class Placed:
         place: Path of the file, relative to the output folder.
         source: Absolute path of the video.
         kind: One of ``KINDS``.
-        size: Size of the source when the file was made, in bytes.
-        mtime_ns: Time of the source's last modification when the file was made, in nanoseconds.
+        size: Size of the source when the file was made, in bytes; of a corrected file its own.
+        mtime_ns: Time of the source's last modification when the file was made, in nanoseconds; likewise.
         inode: Inode number of the source, which identifies a hard link.
+        corrects: Size and time of the last modification of the source of a corrected file; None for another file.
     """
 
     place: str
@@ -48,6 +50,13 @@ class Placed:
     size: int
     mtime_ns: int
     inode: int
+    corrects: tuple[int, int] | None = None
+
+    @property
+    def made_from(self) -> tuple[int, int]:
+        """Size and time of the last modification of the source when the file was made."""
+        size, mtime_ns = self.corrects or (self.size, self.mtime_ns)
+        return size, mtime_ns
 
     def is_there(self, filter_layout: FilterLayout) -> bool:
         """Return True if the file exists and is unmodified."""
@@ -72,12 +81,14 @@ class Change:
         here: Its existing files.
         start: The existing file that becomes the new file; None to make the new file from the source.
         new: The file that the change produces; None to only remove the existing ones.
+        made: Path of a corrected file, which becomes the new file; None for another file.
     """
 
     video: Video
     here: list[Placed]
     start: Placed | None
     new: Placed | None
+    made: Path | None = None
 
 
 class Placement:
@@ -85,14 +96,17 @@ class Placement:
 
     Args:
         filter_layout: Paths of the output folder.
-        kind: How to make a video's file: one of ``KINDS`` except ``NONE``.
+        kind: How to make a video's file: one of ``KINDS`` except ``NONE``. With ``CORRECT``, workers make corrected
+            files, and the files of other videos are copies.
 
     Raises:
         SyncNetError: The record of the files that the filter made cannot be read.
     """
 
     def __init__(self, filter_layout: FilterLayout, *, kind: str) -> None:
-        self.layout, self.kind = filter_layout, kind
+        self.layout, self.kind = filter_layout, COPY if kind == CORRECT else kind
+        self.corrected: Container[str] = ()  # paths of the videos whose files are corrected ones
+        self.unmade: Container[str] = ()  # paths of the videos that get no new file
         self.known: dict[str, list[Placed]] = {}  # source -> its files on record, oldest first
         self.owners: dict[str, str] = {}  # place -> source of the last file recorded there
         self.reserved: set[str] = set()  # places of the files that this run makes; only free places are reserved
@@ -101,12 +115,21 @@ class Placement:
             self.known.setdefault(placed.source, []).append(placed)
             self.owners[placed.place] = placed.source
 
-    def settle(self, wanted: Iterable[tuple[Video, str | None]], *, progress: Callable[..., Any] = silent) -> None:
+    def settle(
+        self,
+        wanted: Iterable[tuple[Video, str | None]],
+        *,
+        corrected: Container[str] = (),
+        unmade: Container[str] = (),
+        progress: Callable[..., Any] = silent,
+    ) -> None:
         """Update the folders to match the verdicts.
 
         Args:
             wanted: A pair per video of this run: the video, and the path of its file relative to the output folder, or
                 None if it belongs in neither folder.
+            corrected: Paths of the videos whose corrected files are theirs.
+            unmade: Paths of the videos that get no new file; the one that they have is moved.
             progress: Progress bar, as in ``syncnet.progress``.
 
         Raises:
@@ -114,31 +137,87 @@ class Placement:
             SyncNetError: A file cannot be written for another reason; all files in the folders are complete.
         """
         self.clear_temporary()
+        self.corrected, self.unmade = corrected, unmade
         changes = [change for video, place in wanted if (change := self.plan(video, place))]
         if not changes:
             return
         try:
             # record first, then make: if this program is killed, the next one knows all files
-            with self.layout.placed.open("a", encoding="utf-8") as file:
-                file.write("\n")  # ends an incomplete line that a killed program left
-                file.writelines(as_line(change.new) for change in changes if change.new)
-                file.flush()
-                os.fsync(file.fileno())
+            self.record(changes)
             for change in progress(changes, total=len(changes), desc="folders"):
                 self.carry_out(change)
             with new_file(self.layout.placed) as temporary:
                 lines = (as_line(placed) for source in self.known for placed in self.owned(source))
                 temporary.write_text("".join(lines), encoding="utf-8")
         except OSError as error:
-            kind = DiskFullError if no_space(error) else SyncNetError
-            raise kind(
-                f"{error.filename2 or error.filename or self.layout.output_dir}: cannot write this file "
-                f"({error.strerror}): scores are kept; run the same command again to continue, or choose another "
-                "--transfer"
-            ) from error
+            raise self.cannot_write(error) from error
         finally:
             discard(worker_scratch(self.layout.work, "copy"))
             self.clear_temporary()
+
+    def put(self, video: Video, place: str, made: Path) -> bool:
+        """Put a corrected file into its folder, in place of the files that the video has.
+
+        Args:
+            video: The video as it was scored.
+            place: Path of the file relative to the output folder.
+            made: Path of the corrected file.
+
+        Returns:
+            False if a file that the filter did not make is in the way.
+
+        Raises:
+            DiskFullError: The disk is full.
+            SyncNetError: The file cannot be written for another reason.
+        """
+        here = self.existing(video)
+        try:
+            target = self.free((place, other_name(place, video.path)), here)
+            if target is None:
+                logger.warning(IN_THE_WAY, place)
+                return False
+            stat = made.stat()
+            assert video.size is not None and video.mtime_ns is not None, "only a video that is there is corrected"
+            source = video.size, video.mtime_ns
+            new = Placed(target, video.path, CORRECT, stat.st_size, stat.st_mtime_ns, stat.st_ino, corrects=source)
+            change = replace(self.reserve(video, here, None, new), made=made)
+            self.record([change])
+            self.carry_out(change)
+        except OSError as error:
+            raise self.cannot_write(error) from error
+        return new in self.known.get(video.path, [])
+
+    def record(self, changes: Iterable[Change]) -> None:
+        """Write the new files of changes to the record, before they are made."""
+        with self.layout.placed.open("a", encoding="utf-8") as file:
+            file.write("\n")  # ends an incomplete line that a killed program left
+            file.writelines(as_line(change.new) for change in changes if change.new)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def cannot_write(self, error: OSError) -> SyncNetError:
+        """Return the error that says that a file cannot be written."""
+        kind = DiskFullError if no_space(error) else SyncNetError
+        return kind(
+            f"{error.filename2 or error.filename or self.layout.output_dir}: cannot write this file "
+            f"({error.strerror}): scores are kept; run the same command again to continue, or choose another "
+            "--transfer"
+        )
+
+    def existing(self, video: Video) -> list[Placed]:
+        """Return the files of a video that are there, oldest first."""
+        here = [placed for placed in self.owned(video.path) if placed.is_there(self.layout)]
+        return list({placed.place: placed for placed in here}.values())
+
+    def has_corrected(self, path: str, made_from: tuple[int | None, int | None]) -> bool:
+        """Return True if the corrected file of a video is there.
+
+        Args:
+            path: Absolute path of the video.
+            made_from: Size and time of the last modification of the video as it was scored.
+        """
+        files = (placed for placed in self.owned(path) if placed.kind == CORRECT and placed.made_from == made_from)
+        return any(placed.is_there(self.layout) for placed in files)
 
     def owned(self, source: str) -> list[Placed]:
         """Return the files on record of one video, without those whose places now belong to another video."""
@@ -154,8 +233,7 @@ class Placement:
         Returns:
             The change; None if there is nothing to do, or nothing that can be done.
         """
-        here = [placed for placed in self.owned(video.path) if placed.is_there(self.layout)]
-        here = list({placed.place: placed for placed in here}.values())
+        here = self.existing(video)
         if place is None:
             gone = bool(here) and source_state(video) is None  # the copy may be the only one left
             return Change(video, here, None, None) if here and not gone else None
@@ -165,12 +243,15 @@ class Placement:
         places = place, other_name(place, video.path)
         if len(here) == 1 and fit and fit[0].place in places:
             return None
+        unmade = video.path in self.unmade
+        if unmade and not here:
+            return None
         target = self.free(places, here)
         if target is None:
             logger.warning(IN_THE_WAY, place)
             return None
         source = source_state(video)
-        start = next(iter(fit), here[-1] if here and source is None else None)
+        start = next(iter(fit), here[-1] if here and (unmade or source is None) else None)
         if start:
             return self.reserve(video, here, start, replace(start, place=target))
         if source is None or (source.st_size, source.st_mtime_ns) != (video.size, video.mtime_ns):
@@ -187,8 +268,9 @@ class Placement:
         return Change(video, here, start, new)
 
     def is_current(self, placed: Placed, video: Video) -> bool:
-        """Return True if a file matches the current kind and the video as it was scored."""
-        return placed.kind == self.kind and (placed.size, placed.mtime_ns) == (video.size, video.mtime_ns)
+        """Return True if a file is of the kind that the video gets, and made from the video as it was scored."""
+        kind = CORRECT if video.path in self.corrected else self.kind
+        return placed.kind == kind and placed.made_from == (video.size, video.mtime_ns)
 
     def free(self, places: tuple[str, ...], here: list[Placed]) -> str | None:
         """Return the first place that is not taken by a file of others, now or later in this run; None if all are.
@@ -209,8 +291,9 @@ class Placement:
             target = self.layout.file(change.new.place)
             if not is_open(target, change.new.place, change.here):
                 return
-            if change.start:
-                self.move(change.start, change.new, target)
+            origin = self.layout.file(change.start.place) if change.start else change.made
+            if origin:
+                self.move(origin, change.new, target)
             else:
                 self.make(change.new, change.new.source, target)
         for old in change.here:
@@ -220,9 +303,8 @@ class Placement:
                 self.prune(path.parent)
         self.known[change.video.path] = [change.new] if change.new else []
 
-    def move(self, start: Placed, new: Placed, target: Path) -> None:
+    def move(self, origin: Path, new: Placed, target: Path) -> None:
         """Move a file, or copy it to another disk."""
-        origin = self.layout.file(start.place)
         try:
             origin.replace(target)
         except OSError as error:
@@ -328,7 +410,7 @@ def source_state(video: Video) -> os.stat_result | None:
 
 def as_line(placed: Placed) -> str:
     """Return the record of a file as a line of JSON."""
-    return json.dumps(vars(placed)) + "\n"
+    return json.dumps({key: value for key, value in vars(placed).items() if value is not None}) + "\n"
 
 
 def read_placed(path: Path) -> Iterator[Placed]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from syncnet import reasons
+from syncnet.constants import MILLISECONDS_PER_FRAME
+from syncnet.filter.correction import CORRECTED, UNFINISHED, Correcting
 from syncnet.filter.scorer import FAILED, STATUSES, SUCCESS, Record
 
 
@@ -43,11 +45,17 @@ class Verdict:
         track: Record of the most confident track; None if no track has a score.
         passes: True if the video is good.
         reasons: Lines of text: why the video does not pass, and warnings about its score.
+        corrected: True if the quality folders have its corrected file.
+        pending: True if the video is yet to be corrected to pass.
+        unfinished: True if its correction did not finish.
     """
 
     track: Record | None
     passes: bool
     reasons: list[str]
+    corrected: bool = False
+    pending: bool = False
+    unfinished: bool = False
 
 
 def best_track(tracks: list[Record]) -> Record | None:
@@ -56,12 +64,13 @@ def best_track(tracks: list[Record]) -> Record | None:
     return max(scored, key=lambda track: track["confidence"], default=None)
 
 
-def judge(record: Record, thresholds: Thresholds) -> Verdict:
+def judge(record: Record, thresholds: Thresholds, correcting: Correcting | None = None) -> Verdict:
     """Judge one video.
 
     Args:
         record: The video's line of the journal.
         thresholds: Thresholds to apply.
+        correcting: How videos are corrected; None if they are taken as they are.
 
     Returns:
         The verdict.
@@ -71,15 +80,67 @@ def judge(record: Record, thresholds: Thresholds) -> Verdict:
         return Verdict(None, False, lines or [record["error"] or record["status"]])
     track = best_track(record["tracks"])
     assert track is not None, "a video with the status SUCCESS has a scored track"
+    if correcting:
+        return judge_corrected(record, track, thresholds, correcting)
     confidence, offset = track["confidence"], track["offset"]
     lines = []
     if confidence < thresholds.min_confidence:
         lines.append(f"confidence {confidence:.3f} is below {thresholds.min_confidence:g}")
     if abs(offset) > thresholds.max_abs_offset:
         lines.append(f"offset {offset} is more than {thresholds.max_abs_offset} frames")
-    passes = not lines
-    lines += [reason["text"] for reason in track["reasons"] if reason["code"] in UNRELIABLE]
-    return Verdict(track, passes, lines)
+    return Verdict(track, not lines, lines + warnings(track))
+
+
+def judge_corrected(record: Record, track: Record, thresholds: Thresholds, correcting: Correcting) -> Verdict:
+    """Judge a scored video by what is left of its lag once it is corrected.
+
+    Args:
+        record: The video's line of the journal.
+        track: Record of its most confident track.
+        thresholds: Thresholds to apply.
+        correcting: How videos are corrected.
+    """
+    from syncnet.steps.correct import IN_STEP_MS, LARGEST_ERROR_MS
+
+    found = correcting.outcome(record) or {}
+    corrected = found.get("state") == CORRECTED and correcting.is_there(record)
+    measured = found.get("lag_before_ms") is not None
+    lag, error = (found["lag_before_ms"], found["lag_error_before_ms"]) if measured else known_lag(record)
+    confidence = found["confidence_before"] if measured else track["confidence"]
+    offset = round(lag / MILLISECONDS_PER_FRAME) if measured and lag is not None else track["offset"]
+    lines, pending = [], ""
+    if confidence < thresholds.min_confidence:
+        lines.append(f"confidence {confidence:.3f} is below {thresholds.min_confidence:g}")
+    if not found and correcting.must_measure(record, track, confident=not lines):
+        lines, pending = [], f"not yet corrected: its lag is looked for up to {correcting.max_lag:g} ms"
+    elif lag is None:
+        lines.append(found.get("error") or "; ".join(r["text"] for r in record["reasons"]) or "the lag is unknown")
+    elif abs(lag) > correcting.max_lag:
+        lines.append(f"lag {lag:.0f} ms is more than --max_lag {correcting.max_lag:g} ms")
+    elif error > LARGEST_ERROR_MS:
+        lines.append(f"lag {lag:.0f} ms is known to {error:.0f} ms only, not to {LARGEST_ERROR_MS} ms")
+    elif corrected:
+        offset = round(found["lag_after_ms"] / MILLISECONDS_PER_FRAME)
+    elif abs(lag) > IN_STEP_MS and found.get("error"):
+        lines.append(found["error"])
+    elif abs(lag) > IN_STEP_MS and not lines:
+        pending = f"not yet corrected: lag {lag:.0f} ms"
+    if not lines and not pending and abs(offset) > thresholds.max_abs_offset:
+        lines.append(f"offset {offset} is more than {thresholds.max_abs_offset} frames")
+    passes = not lines and not pending
+    lines += [pending] if pending else [] if measured else warnings(track)
+    unfinished = found.get("state") == UNFINISHED
+    return Verdict(track, passes, lines, corrected=corrected, pending=bool(pending), unfinished=unfinished)
+
+
+def known_lag(record: Record) -> tuple[float | None, float]:
+    """Return the lag of a video by its score, None if unknown, and the half-width of its 95 % interval."""
+    return record.get("lag_ms"), record.get("lag_error_ms") or 0.0
+
+
+def warnings(track: Record) -> list[str]:
+    """Return the texts of the reasons why the score of a track is not reliable."""
+    return [reason["text"] for reason in track["reasons"] if reason["code"] in UNRELIABLE]
 
 
 def floats() -> array[float]:
@@ -100,6 +161,9 @@ class Statistics:
         statuses: Number of videos by status.
         good: Number of scored videos that pass.
         poor: Number of scored videos that do not pass.
+        corrected: Number of videos that pass because they are corrected.
+        pending: Number of videos that are yet to be corrected to pass, which count as poor.
+        unfinished: Number of videos whose correction did not finish, which count as poor.
         confidences: Confidence of the most confident track of every scored video.
         min_dists: Minimum distance of the same tracks.
         offsets: Offset of the same tracks, in frames.
@@ -110,6 +174,9 @@ class Statistics:
     statuses: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATUSES, 0))
     good: int = 0
     poor: int = 0
+    corrected: int = 0
+    pending: int = 0
+    unfinished: int = 0
     confidences: array[float] = field(default_factory=floats)
     min_dists: array[float] = field(default_factory=floats)
     offsets: array[int] = field(default_factory=integers)
@@ -138,6 +205,9 @@ class Statistics:
             return
         self.good += verdict.passes
         self.poor += not verdict.passes
+        self.corrected += verdict.passes and verdict.corrected
+        self.pending += verdict.pending
+        self.unfinished += verdict.unfinished
         self.confidences.append(verdict.track["confidence"])
         self.min_dists.append(verdict.track["min_dist"])
         self.offsets.append(verdict.track["offset"])

@@ -17,7 +17,7 @@ from syncnet.errors import SyncNetError, ToolError, out_of_memory
 from syncnet.filter import scorer
 from syncnet.filter.inputs import Video
 from syncnet.filter.layout import discard_orphans, worker_scratch
-from syncnet.filter.local_engine import RETRIES, Scores
+from syncnet.filter.local_engine import RETRIES, Deaths, Result, Results
 from syncnet.models.weights import ROOT
 from syncnet.results.layout import discard
 
@@ -73,17 +73,15 @@ class Actor:
             self.score = self.load(scratch=scratch, index=self.index, threads=self.threads)
         return self.score
 
-    def work(self, path: str, name: str, sound: str | None) -> tuple[scorer.VideoScore | SyncNetError, bool]:
-        """Score one video.
+    def work(self, *arguments: Any) -> tuple[Result | SyncNetError, bool]:
+        """Score or correct one video.
 
         Args:
-            path: Absolute path.
-            name: Name of the video.
-            sound: As for ``scorer.Scorer``.
+            arguments: ``scorer.task`` of the video.
 
         Returns:
-            The score, or the error that ends the run; and True if the actor must be replaced, because an unexpected
-            error left it in an unknown state.
+            The score or outcome, or the error that ends the run; and True if the actor must be replaced, because an
+            unexpected error left it in an unknown state.
         """
         try:
             score = self.loaded()
@@ -91,7 +89,7 @@ class Actor:
             return error, False
         started = time.monotonic(), scorer.timestamp()
         try:
-            return score(path, name, sound), False
+            return score(*arguments), False
         except SyncNetError as error:
             return error, False
         except Exception as error:
@@ -175,31 +173,30 @@ class RayEngine:
         self.max_workers, self.gpus, self.cpus = max_workers, gpus, cpus
         self.slots: list[Slot] = []
 
-    def run(self, videos: list[Video]) -> Scores:
-        """Score videos, as ``local_engine.LocalEngine.run`` does.
+    def run(self, videos: collections.deque[Video]) -> Results:
+        """Score and correct videos, as ``local_engine.LocalEngine.run`` does.
 
         Args:
-            videos: The videos.
+            videos: As there.
 
         Yields:
-            Every video with its score, as soon as it is finished.
+            As there.
 
         Raises:
             SyncNetError: The cluster cannot be joined or has no room, or an actor met an error that concerns all
                 videos, such as a full disk.
         """
-        waiting = collections.deque(videos)
-        deaths: collections.Counter[str] = collections.Counter()
+        deaths: Deaths = collections.Counter()
         joined = self.join()
         active = time.monotonic()
         try:
-            self.slots = [self.start(index) for index in range(min(self.max_workers, len(waiting)))]
-            while waiting or any(slot.video for slot in self.slots):
+            self.slots = [self.start(index) for index in range(min(self.max_workers, len(videos)))]
+            while videos or any(slot.video for slot in self.slots):
                 for slot in self.slots:
-                    if slot.task is None and waiting:
-                        slot.give(waiting.popleft())
-                yield from self.collect(waiting, deaths)
-                yield from self.check(waiting, deaths)
+                    if slot.task is None and videos:
+                        slot.give(videos.popleft())
+                yield from self.collect(videos, deaths)
+                yield from self.check(videos, deaths)
                 answered = [slot.answered for slot in self.slots if slot.video]
                 active = max([active, *answered])
                 if time.monotonic() - active > START_SECONDS:
@@ -256,15 +253,15 @@ class RayEngine:
         self.ray.kill(slot.actor)
         self.slots[self.slots.index(slot)] = self.start(slot.index)
 
-    def collect(self, waiting: collections.deque[Video], deaths: collections.Counter[str]) -> Scores:
+    def collect(self, waiting: collections.deque[Video], deaths: Deaths) -> Results:
         """Wait for finished tasks, at most ``POLL_SECONDS``.
 
         Args:
             waiting: Videos that no actor has started.
-            deaths: Number of actors that were abandoned, by path of their video.
+            deaths: Number of actors that were abandoned, by what they did.
 
         Yields:
-            Every finished video with its score.
+            Every finished video with its score or outcome.
 
         Raises:
             SyncNetError: An actor met an error that ends the run.
@@ -293,7 +290,7 @@ class RayEngine:
             if unusable:
                 self.replace(slot)
 
-    def check(self, waiting: collections.deque[Video], deaths: collections.Counter[str]) -> Scores:
+    def check(self, waiting: collections.deque[Video], deaths: Deaths) -> Results:
         """Replace actors that exceed the timeout or do not answer; arguments and yields as for ``collect``."""
         for slot in [slot for slot in self.slots if slot.video]:
             now = time.monotonic()
@@ -307,24 +304,22 @@ class RayEngine:
             elif now - slot.answered > self.silence:
                 yield from self.abandon(slot, "did not answer", waiting, deaths)
 
-    def abandon(
-        self, slot: Slot, why: str, waiting: collections.deque[Video], deaths: collections.Counter[str]
-    ) -> Scores:
+    def abandon(self, slot: Slot, why: str, waiting: collections.deque[Video], deaths: Deaths) -> Results:
         """Replace an actor, and queue its video again.
 
         Args:
             slot: The actor's slot.
             why: What the actor did, in words.
             waiting: Videos that no actor has started.
-            deaths: Number of actors that were abandoned, by path of their video.
+            deaths: Number of actors that were abandoned, by what they did.
 
         Yields:
             The video with a failed score, if it has been tried ``RETRIES`` times more already.
         """
         started, video = slot.started, slot.release()
         self.replace(slot)
-        deaths[video.path] += 1
-        if deaths[video.path] > RETRIES:
+        deaths[type(video), video.path] += 1
+        if deaths[type(video), video.path] > RETRIES:
             yield video, scorer.failed(f"its worker {why}, twice: run again with --retry_failed", started=started)
         else:
             logger.warning("%s: its worker %s: trying this video once more", video.name, why)

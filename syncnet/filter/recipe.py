@@ -9,7 +9,8 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 from syncnet.defaults import DETECT_EVERY, DIRECT, FLOAT32, MIN_SPEAKING, PUBLISHED, SPEAKER_THRESHOLD
@@ -209,3 +210,15 @@ def footnote(recipe: Recipe) -> str:
     software = DECODER if mode_of(recipe) == DIRECT else "ffmpeg"
     parts += [f"{name} {recipe['versions'][name]}" for name in (software, "opencv", "syncnet")]
     return ", ".join(parts)
+
+
+def flags_of(recipe: Recipe) -> dict[str, Any]:
+    """Return the values of the flags that give a recipe, by name; without those that nothing depends on.
+
+    Of weights only the name is known. Those that are used without a flag are left out.
+    """
+    values = {each.name: recipe.get(each.name) for each in fields(Parameters)}
+    for name, spec in (("initial_model", weights.SYNCNET), ("s3fd_weights", weights.S3FD)):
+        used = recipe[name]["name"] if recipe.get(name) else None
+        values[name] = None if used in [Path(path).name for path in (spec.published, spec.starter)] else used
+    return {name: value for name, value in values.items() if value is not None}

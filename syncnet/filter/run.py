@@ -1,8 +1,10 @@
-"""The filter's main loop: select the videos that need a score, score them, and derive the results.
+"""The filter's main loop: select the videos that need a score, score and correct them, and derive the results.
 
-An engine (``LocalEngine`` or ``RayEngine``) scores the videos in other processes. Only this process writes results.
+An engine (``LocalEngine`` or ``RayEngine``) scores and corrects the videos in other processes. Only this process writes
+results.
 """
 
+import collections
 import contextlib
 import logging
 from collections.abc import Callable, Generator
@@ -10,13 +12,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from syncnet.defaults import MAX_LAG
 from syncnet.errors import SyncNetError, UsageError
 from syncnet.filter import outputs, recipe
+from syncnet.filter.correction import CORRECTION, UNFINISHED, Outcome, Uncorrected
+from syncnet.filter.corrector import Corrector, outcome_of
 from syncnet.filter.inputs import Video
 from syncnet.filter.journal import Journal
 from syncnet.filter.layout import FilterLayout, kept_origin
-from syncnet.filter.outputs import Judged
-from syncnet.filter.placement import NONE, Placement
+from syncnet.filter.outputs import Decided, Judged
+from syncnet.filter.placement import CORRECT, NONE, Placement
 from syncnet.filter.quality import Statistics, Thresholds, Verdict, judge
 from syncnet.filter.recipe import Parameters, Recipe
 from syncnet.filter.scorer import FAILED, SUCCESS, Record, VideoScore, origin_of
@@ -29,10 +34,13 @@ RESCORE = (CHANGED, NEVER, ALWAYS)
 
 
 class Engine(Protocol):
-    """Anything that scores videos in other processes."""
+    """Anything that scores and corrects videos in other processes."""
 
-    def run(self, videos: list[Video]) -> Generator[tuple[Video, VideoScore], None, None]:
-        """Yield every video with its score, as soon as it is finished."""
+    def run(self, videos: collections.deque[Video]) -> Generator[tuple[Video, VideoScore | Outcome], None, None]:
+        """Yield every video with its score, or an ``Uncorrected`` one with its outcome, as soon as it is finished.
+
+        Videos may be appended meanwhile. One that failed comes with a failed score.
+        """
 
 
 @dataclass(frozen=True)
@@ -64,11 +72,13 @@ class Derivation:
         thresholds: Thresholds to judge videos by.
         settings: Record of ``filter_settings`` in the JSON.
         transfer: One of ``placement.KINDS``.
+        max_lag: Largest lag to take out with ``CORRECT``, in milliseconds.
     """
 
     thresholds: Thresholds
     settings: Record
     transfer: str
+    max_lag: float = MAX_LAG
 
 
 @dataclass(frozen=True)
@@ -79,12 +89,14 @@ class FilterResult:
         statistics: Statistics of the videos that the journal has a line of.
         total: Number of videos of this run, with and without score.
         judged: The recipe of the scores.
+        uncorrected: Videos that are yet to be corrected to pass.
         stopped: ``KeyboardInterrupt`` or ``SyncNetError`` that ended the scoring early; None if it is complete.
     """
 
     statistics: Statistics
     total: int
     judged: Judged
+    uncorrected: list[Decided]
     stopped: BaseException | None = None
 
 
@@ -123,17 +135,23 @@ def run(
     """
     journal = open_journal(filter_layout, scratch)
     stopped: BaseException | None = None
+    corrector: Corrector | None = None
     if scoring.rescore == NEVER:
         digest = recorded_recipe(journal, scoring)
         if videos is None:
             videos = known_videos(journal, digest, below=below, recursive=recursive)
         else:
             check_known(videos, journal, digest)
+        if derivation.transfer == CORRECT:
+            corrector = make_corrector(journal, filter_layout, derivation, digest)
     else:
         assert videos is not None, "a run that scores has videos"
         parameters = scoring.parameters.found()
         made_by = recipe.make_recipe(parameters)
         digest = recipe.digest(made_by)
+        if derivation.transfer == CORRECT:
+            journal.recipes.setdefault(digest, made_by)
+            corrector = make_corrector(journal, filter_layout, derivation, digest)
         try:
             score_missing(
                 videos,
@@ -143,6 +161,7 @@ def run(
                 made_by=made_by,
                 digest=digest,
                 thresholds=derivation.thresholds,
+                corrector=corrector,
                 progress=progress,
             )
         except (KeyboardInterrupt, SyncNetError) as error:
@@ -152,12 +171,20 @@ def run(
             stopped = error
     found = judged_recipe(journal, digest)
     try:
-        statistics = derive(videos, journal, filter_layout, derivation, judged=found, progress=progress)
+        statistics, decided = derive(
+            videos, journal, filter_layout, derivation, judged=found, corrector=corrector, progress=progress
+        )
     except SyncNetError:
         if stopped:
             raise stopped from None
         raise
-    return FilterResult(statistics, total=len(videos), judged=found, stopped=stopped)
+    uncorrected = [each for each in decided if each.pending]
+    return FilterResult(statistics, total=len(videos), judged=found, uncorrected=uncorrected, stopped=stopped)
+
+
+def make_corrector(journal: Journal, filter_layout: FilterLayout, derivation: Derivation, digest: str) -> Corrector:
+    """Return the corrector of a run; arguments as for ``run``."""
+    return Corrector(journal, filter_layout, derivation.thresholds, max_lag=derivation.max_lag, recipe=digest)
 
 
 def recorded_recipe(journal: Journal, scoring: Scoring) -> str:
@@ -290,9 +317,13 @@ def score_missing(
     made_by: Recipe,
     digest: str,
     thresholds: Thresholds,
+    corrector: Corrector | None,
     progress: Callable[..., Any],
 ) -> None:
-    """Score the videos that need it; arguments as for ``run`` and ``score``, ``digest`` is that of ``made_by``."""
+    """Score and correct the videos that need it; arguments as for ``run`` and ``score``.
+
+    Here ``digest`` is that of ``made_by``.
+    """
     names = [digest, *(old for old, new in journal.digests.items() if new == digest)]
 
     def needs_outputs(video: Video) -> bool:
@@ -300,12 +331,26 @@ def score_missing(
         return scoring.save_outputs and kept_origin(filter_layout.outputs(video.name)) not in current
 
     todo = to_score(videos, journal, scoring, recipe=digest, needs_outputs=needs_outputs)
+    if corrector:
+        scored_now = {video.path for video in todo}
+        finished = [video for video in videos if video.path not in scored_now]
+        todo += corrector.left_over(finished, retry_failed=scoring.retry_failed)
     if len(todo) < len(videos):
         logger.info("%d of %d videos are finished already", len(videos) - len(todo), len(videos))
     if todo:
         journal.add_recipe(digest, made_by)
         engine = scoring.make_engine(scoring.parameters)
-        score(todo, journal, engine, recipe=digest, thresholds=thresholds, progress=progress)
+        again = scoring.rescore == ALWAYS
+        score(
+            todo,
+            journal,
+            engine,
+            recipe=digest,
+            thresholds=thresholds,
+            corrector=corrector,
+            again=again,
+            progress=progress,
+        )
 
 
 def score(
@@ -315,26 +360,49 @@ def score(
     *,
     recipe: str,
     thresholds: Thresholds,
+    corrector: Corrector | None = None,
+    again: bool = False,
     progress: Callable[..., Any],
 ) -> None:
-    """Score videos, and write each to the journal as soon as it is finished.
+    """Score videos, and correct those that are to be, and write each to the journal as soon as it is finished.
 
     Args:
-        videos: Videos to score.
+        videos: Videos to score, and ``Uncorrected`` ones.
         journal: Journal of the output folder.
         engine: Engine that scores them.
         recipe: Digest of the recipe.
         thresholds: Thresholds for the counts next to the progress bar.
+        corrector: Corrects the videos; None to take them as they are.
+        again: Also correct unmodified videos again that were corrected before.
         progress: Makes a tqdm bar, as ``syncnet.progress.bar`` does.
     """
     found = Statistics()
-    bar = progress(total=len(videos), desc="videos")
-    with contextlib.closing(engine.run(videos)) as scored, contextlib.closing(bar):
-        for number, (video, video_score) in enumerate(scored, start=1):
-            record = journal.append(video, video_score, recipe=recipe)
-            verdict = judge(record, thresholds)
-            found.add(record, verdict)
-            log_verdict(record, verdict, f"{number}/{len(videos)}")
+    waiting = collections.deque(videos)
+    total = len(videos)
+    bar = progress(total=total, desc="videos")
+    with contextlib.closing(engine.run(waiting)) as results, contextlib.closing(bar):
+        for number, (video, result) in enumerate(results, start=1):
+            before = next(journal.records([video.path], recipe), None)
+            record: Record | None
+            if isinstance(video, Uncorrected):
+                assert corrector is not None and before is not None, "it was scored and is to be corrected"
+                record = corrector.finish(video, before, outcome_of(video, result))
+            else:
+                assert isinstance(result, VideoScore)
+                unmodified = journal.finished(video, recipe) and not again
+                known = before.get(CORRECTION) if before and unmodified else None
+                record = journal.append(video, result, recipe=recipe, correction=known)
+            if record is None:
+                bar.update()
+                continue
+            verdict = corrector.judge(record) if corrector else judge(record, thresholds)
+            if corrector and verdict.pending and not isinstance(video, Uncorrected):
+                waiting.append(corrector.order(record))
+                total += 1
+                bar.total = total
+            else:
+                found.add(record, verdict)
+            log_verdict(record, verdict, f"{number}/{total}")
             bar.set_postfix_str(f"{found.good} good, {found.poor} poor, {found.failed} failed", refresh=False)
             bar.update()
 
@@ -344,12 +412,18 @@ def log_verdict(record: Record, verdict: Verdict, position: str) -> None:
     if record["status"] == FAILED:
         logger.warning("%s: failed: %s", record["name"], record["error"])
         return
+    found = record.get(CORRECTION) or {}
+    if found.get("state") == UNFINISHED:
+        logger.warning("%s: not corrected: %s", record["name"], found["error"])
     word = {True: "good", False: "poor"}[verdict.passes] if verdict.track else record["status"]
+    if verdict.corrected:
+        word += f", lag {found['lag_before_ms']:.0f} -> {found['lag_after_ms']:.0f} ms"
     numbers = (
         f", confidence {verdict.track['confidence']:.3f}, offset {verdict.track['offset']}" if verdict.track else ""
     )
     why = "".join(f"; {reason}" for reason in verdict.reasons)
-    logger.debug("%s %s: %s%s%s (%.1f s)", position, record["name"], word, numbers, why, record["processing_time"])
+    seconds = found.get("processing_time", record["processing_time"])
+    logger.debug("%s %s: %s%s%s (%.1f s)", position, record["name"], word, numbers, why, seconds)
 
 
 def derive(
@@ -359,8 +433,9 @@ def derive(
     derivation: Derivation,
     *,
     judged: Judged,
+    corrector: Corrector | None,
     progress: Callable[..., Any],
-) -> Statistics:
+) -> tuple[Statistics, list[Decided]]:
     """Write the results of videos from the journal, and update the quality folders.
 
     Args:
@@ -369,31 +444,38 @@ def derive(
         filter_layout: Paths of the output folder.
         derivation: Settings for deriving the results.
         judged: The recipe of the scores.
+        corrector: Corrects the videos; None to take them as they are.
         progress: Makes a tqdm bar, as ``syncnet.progress.bar`` does.
 
     Returns:
-        Statistics of the videos in the journal.
+        Statistics of the videos in the journal, and what was decided of them.
 
     Raises:
         SyncNetError: A file cannot be written.
     """
     names = {video.path: video.name for video in videos}
     records = ({**record, "name": names[record["video_path"]]} for record in journal.records(names, judged.digest))
-    found, verdicts = outputs.write_results(
+    found, decided = outputs.write_results(
         records,
         filter_layout,
         settings=derivation.settings,
         thresholds=derivation.thresholds,
         total=len(videos),
         judged=judged,
+        correcting=corrector.correcting if corrector else None,
     )
     if derivation.transfer != NONE:
         for folder in filter_layout.quality_folders:
             make_folder(folder, flag="--output_dir")
         wanted = (
-            (video, None if passes is None else filter_layout.placed_name(video.name, good=passes))
-            for video, passes in verdicts
+            (each.video, None if each.passes is None else filter_layout.placed_name(each.video.name, good=each.passes))
+            for each in decided
         )
-        Placement(filter_layout, kind=derivation.transfer).settle(wanted, progress=progress)
+        Placement(filter_layout, kind=derivation.transfer).settle(
+            wanted,
+            corrected={each.video.path for each in decided if each.corrected},
+            unmade={each.video.path for each in decided if each.pending},
+            progress=progress,
+        )
     discard(filter_layout.work)
-    return found
+    return found, decided

@@ -9,7 +9,10 @@ Importing this module does not load torch; the first ``Scorer`` does.
 
 from __future__ import annotations
 
+import functools
+import json
 import logging
+import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -19,14 +22,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from syncnet import reasons
 from syncnet.defaults import DIRECT, FLOAT32
-from syncnet.errors import DiskFullError, MediaError, SyncNetError, no_space
+from syncnet.errors import DiskFullError, MediaError, SyncNetError, ToolError, no_space
+from syncnet.filter import correction
+from syncnet.filter.correction import Order, Outcome, Uncorrected
 from syncnet.filter.layout import FilterLayout, keep_outputs, video_layout
 from syncnet.results.layout import Layout, check_input, discard, make_folder
+from syncnet.results.scores_json import LAG_DIGITS
 from syncnet.results.step_files import save_json
 
 if TYPE_CHECKING:
     from syncnet.filter.inputs import Video
     from syncnet.filter.recipe import Parameters
+    from syncnet.steps.correct import Measurement
     from syncnet.steps.direct import DirectSettings
     from syncnet.steps.pipeline import PipelineSettings
 
@@ -83,13 +90,17 @@ class VideoScore:
     processing_time: float = 0.0
 
 
-ScoreVideo = Callable[[str, str, str | None], VideoScore]  # takes what ``task`` returns
+ScoreVideo = Callable[..., VideoScore | Outcome]  # takes what ``task`` returns
 LoadScorer = Callable[..., ScoreVideo]  # takes scratch, index and threads
 
 
-def task(video: Video) -> tuple[str, str, str | None]:
-    """Return the path and name of a video, and the path of the file whose sound replaces its own."""
-    return video.path, video.name, video.sound.path if video.sound else None
+def task(video: Video) -> tuple[Any, ...]:
+    """Return the path and name of a video, and the path of the file whose sound replaces its own.
+
+    Those of an ``Uncorrected`` video are followed by its order.
+    """
+    arguments = video.path, video.name, video.sound.path if video.sound else None
+    return (*arguments, video.order) if isinstance(video, Uncorrected) else arguments
 
 
 def timestamp() -> str:
@@ -116,7 +127,7 @@ def failed(error: str, *, started: Started | None = None) -> VideoScore:
 
 
 class Scorer:
-    """Callable that scores videos, one at a time.
+    """Callable that scores or corrects videos, one at a time.
 
     Args:
         parameters: Parameters of the recipe.
@@ -141,21 +152,26 @@ class Scorer:
         self.scratch = scratch
         self.results = FilterLayout(output_dir) if output_dir else None
 
-    def __call__(self, path: str, name: str, sound: str | None = None) -> VideoScore:
-        """Score one video.
+    def __call__(
+        self, path: str, name: str, sound: str | None = None, order: Order | None = None
+    ) -> VideoScore | Outcome:
+        """Score or correct one video.
 
         Args:
             path: Absolute path.
             name: Name under which its outputs are kept.
             sound: Path of the file whose sound replaces the video's own.
+            order: How to correct it; None to score it.
 
         Returns:
-            The score; errors of the video itself give the status ``FAILED``.
+            The score; errors of the video itself give the status ``FAILED``. Or what came of the correction.
 
         Raises:
             DiskFullError: The disk is full, which is not an error of the video.
             MemoryError: Not enough memory. torch raises its own error instead.
         """
+        if order:
+            return self.correct(path, order)
         started = time.monotonic(), timestamp()
         layout = video_layout(self.scratch)
         try:
@@ -169,9 +185,7 @@ class Scorer:
         except OSError as error:
             if not no_space(error):
                 raise
-            raise DiskFullError(
-                f"{self.scratch}: {one_line(error)}: free space and run the same command again"
-            ) from error
+            raise full_disk(self.scratch, error) from error
         except SyncNetError as error:
             score = failed(one_line(str(error).removeprefix(f"{path}: ")))
         finally:
@@ -251,6 +265,62 @@ class Scorer:
             direct.save(result, layout)
         return from_report(result.report)
 
+    def correct(self, path: str, order: Order) -> Outcome:
+        """Write a corrected copy of a video.
+
+        Args:
+            path: Absolute path.
+            order: How to correct it.
+
+        Raises:
+            DiskFullError: The disk is full, which is not an error of the video.
+        """
+        from syncnet.steps import correct, direct
+
+        started = time.monotonic()
+        folder = Path(order.folder, f"{self.scratch.name}-corrected")
+        file = folder / f"video{Path(path).suffix}"
+        known, max_lag = json.loads(order.score) if order.score else None, order.max_lag
+        found: dict[str, Any]
+        try:
+            discard(folder)
+            make_folder(folder)
+            result = correct.run(
+                Path(path),
+                file,
+                measure=functools.partial(
+                    correct.measure,
+                    detector=self.detector,
+                    net=self.net,
+                    settings=settings_of(direct.DirectSettings, self.parameters),
+                    max_lag=max_lag,
+                ),
+                settings=correct.CorrectionSettings(max_lag=max_lag),
+                before=correct.measurement_of(known, None, max_lag=max_lag) if known else None,
+            )
+            found = {
+                "state": correction.CORRECTED if result.written else correction.IN_STEP,
+                **numbers_of(result.before, "before"),
+                **numbers_of(result.after, "after"),
+                "delay_ms": round(result.shift.delay_ms, LAG_DIGITS) if result.shift else None,
+                "rounds": result.rounds,
+                "notes": result.notes,
+                "file": str(file) if result.written else "",
+            }
+        except DiskFullError:
+            raise
+        except OSError as error:
+            if not no_space(error):
+                raise
+            raise full_disk(folder, error) from error
+        except SyncNetError as error:
+            state = correction.UNFINISHED if isinstance(error, ToolError) else correction.REFUSED
+            # the new file has a temporary name, which means nothing to the user
+            text = re.sub(re.escape(f"{folder}/") + r"[^\s:]*", lambda _: path, str(error))
+            text = one_line(text.removeprefix(f"{path}: "))
+            found = {"state": state, "error": text, **numbers_of(getattr(error, "measurement", None), "before")}
+        return Outcome(max_lag=max_lag, processing_time=round(time.monotonic() - started, SECONDS_DIGITS), **found)
+
     def keep(self, results: FilterLayout, layout: Layout, path: str, name: str, score: VideoScore) -> None:
         """Keep crops, overlay video and analysis of a video in an output folder."""
         from syncnet.constants import FRAME_RATE
@@ -261,6 +331,28 @@ class Scorer:
             visualise.run(layout, frame_rate=FRAME_RATE)
         origin = origin_of(path, recipe.digest(recipe.make_recipe(self.parameters)))
         keep_outputs(layout, results.outputs(name), temporary=results.unfinished_outputs(self.scratch), origin=origin)
+
+
+def full_disk(folder: Path, error: OSError) -> DiskFullError:
+    """Return the error that the disk of a folder is full."""
+    return DiskFullError(f"{folder}: {one_line(error)}: free space and run the same command again")
+
+
+def numbers_of(found: Measurement | None, when: str) -> dict[str, float | None]:
+    """Return the numbers of a measurement as those of an ``Outcome``; an empty dict without one.
+
+    Args:
+        found: The measurement.
+        when: ``before`` or ``after``.
+    """
+    if found is None:
+        return {}
+    values = {
+        f"lag_{when}_ms": found.lag_ms,
+        f"lag_error_{when}_ms": found.lag_error_ms,
+        f"confidence_{when}": found.confidence,
+    }
+    return {name: None if value is None else round(float(value), LAG_DIGITS) for name, value in values.items()}
 
 
 def unusable(error: MediaError, text: str) -> VideoScore:

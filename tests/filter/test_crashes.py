@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import filter_program
 import filter_stub
@@ -165,6 +166,91 @@ def test_kill_the_program_at_random(start, videos, tmp_path):
     assert results(tmp_path)["good_quality"] == len(names)
     assert sorted(p.name for p in (tmp_path / "out/good_quality").iterdir()) == names
     assert not (tmp_path / "out/.work").exists()
+
+
+CORRECTING = ("--mode", "direct", "--transfer", "correct", "--max_workers", "2")
+LAGGING = "v{:03d}.c7.o4.correct-slow.mp4"
+
+
+def corrections(tmp_path):
+    """Return how often each video has a line of the journal with its correction."""
+    return Counter(record["name"] for record in records(tmp_path / "out") if "correction" in record)
+
+
+def good(tmp_path):
+    """Return the content of the files in good_quality by name."""
+    folder = tmp_path / "out/good_quality"
+    return {path.name: path.read_text() for path in folder.iterdir()} if folder.exists() else {}
+
+
+def test_kill_workers_that_correct(start, videos, tmp_path):
+    """Every video is corrected once, or its worker was killed twice."""
+    names = [LAGGING.format(i) for i in range(30)]
+    videos(*names)
+    program, dice, killed = start(*CORRECTING), random.Random(4), 0
+    wait_until(lambda: any(line.startswith("correct") for line in begun(tmp_path)))
+    while killed < 8 and program.poll() is None:
+        time.sleep(dice.uniform(0, 0.3))
+        found = workers(program.pid)
+        killed += bool(found) and kill(dice.choice(found))
+    code, _, err = finish(program)
+    assert killed == 8 and "Traceback" not in err
+    lines = {record["name"]: record["correction"] for record in records(tmp_path / "out") if "correction" in record}
+    failed = [name for name, line in lines.items() if line["state"] == "failed"]
+    assert code == (3 if failed else 0), err
+    assert all("killed by SIGKILL" in lines[name]["error"] for name in failed)
+    assert corrections(tmp_path) == dict.fromkeys(names, 1)
+    assert good(tmp_path) == {name: filter_stub.corrected(name) for name in names if name not in failed}
+    assert not (tmp_path / "out/.work").exists()
+
+
+def test_kill_the_program_while_it_corrects(start, videos, tmp_path):
+    """Whenever it is killed, the files are complete; in the end, every video was corrected once."""
+    names = [LAGGING.format(i) for i in range(40)]
+    videos(*names)
+    dice, done = random.Random(5), 0
+    for _ in range(8):
+        before = len(begun(tmp_path))
+        program = start(*CORRECTING)
+        wait_until(lambda before=before: len(begun(tmp_path)) > before)
+        time.sleep(dice.uniform(0, 0.5))
+        program.kill()
+        program.wait()
+        assert all(text == filter_stub.corrected(name) for name, text in good(tmp_path).items())
+        assert set(corrections(tmp_path)) <= set(good(tmp_path)) and sum(corrections(tmp_path).values()) >= done
+        done = sum(corrections(tmp_path).values())
+    assert 0 < done < len(names), "the kills hit nothing"
+    code, _, err = finish(start(*CORRECTING))
+    assert code == 0, err
+    assert corrections(tmp_path) == dict.fromkeys(names, 1), "corrected twice or never"
+    assert good(tmp_path) == {name: filter_stub.corrected(name) for name in names}
+    assert not (tmp_path / "out/.work").exists() and not list((tmp_path / "out/poor_quality").iterdir())
+
+
+def test_interrupted_while_it_corrects(start, videos, tmp_path):
+    """Nothing uncorrected is copied, and the next run corrects only what is left."""
+    names = [LAGGING.format(i) for i in range(20)]
+    videos(*names)
+    program = start(*CORRECTING)
+    wait_until(lambda: len(corrections(tmp_path)) >= 3)
+    program.send_signal(signal.SIGINT)
+    code, _, err = finish(program)
+    done = corrections(tmp_path)
+    assert code == 130 and "Traceback" not in err and 3 <= len(done) < 20
+    assert good(tmp_path) == {name: filter_stub.corrected(name) for name in done}
+    assert not list((tmp_path / "out/poor_quality").iterdir())
+    assert results(tmp_path)["not_yet_corrected"] == 20 - len(done)
+    assert finish(start(*CORRECTING))[0] == 0
+    assert corrections(tmp_path) == dict.fromkeys(names, 1)
+    assert good(tmp_path) == {name: filter_stub.corrected(name) for name in names}
+
+
+def test_full_disk_ends_the_run_and_loses_no_correction(start, videos, tmp_path):
+    names = [LAGGING.format(0), "v001.c7.o4.correct-full.mp4", LAGGING.format(2)]
+    videos(*names)
+    code, _, err = finish(start(*CORRECTING, "--max_workers", "1"))
+    assert code == 1 and "no space left" in err and "Traceback" not in err
+    assert list(corrections(tmp_path)) == [names[0]] == list(good(tmp_path))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

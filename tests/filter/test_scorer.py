@@ -1,5 +1,7 @@
 """Tests of what a worker does with a video in every mode, with steps that take the place of the real ones."""
 
+import errno
+import json
 import sys
 import types
 from dataclasses import fields
@@ -7,15 +9,17 @@ from pathlib import Path
 from unittest.mock import MagicMock
 
 import pytest
+from moving import Mover, make_video, measure
 
 import filter_videos_by_sync_score as script
 from syncnet import reasons
-from syncnet.errors import MediaError
+from syncnet.errors import DiskFullError, MediaError, ToolError, UsageError
 from syncnet.filter import ray_engine, recipe, scorer
+from syncnet.filter.correction import Order, Uncorrected
 from syncnet.filter.inputs import Sound, Video
 from syncnet.filter.layout import FilterLayout
 from syncnet.results.step_files import save_json
-from syncnet.steps import direct, pipeline, visualise
+from syncnet.steps import correct, direct, pipeline, visualise
 
 TRACK = {"track": 0, "offset": 1, "confidence": 7.0, "min_dist": 8.0, "lse_c": None, "reasons": []}
 TURNS = {
@@ -192,3 +196,59 @@ def test_ray_s_actors_get_the_sound(monkeypatch, tmp_path):
     for sound, path in ((Sound("/s/a.wav", 1, 2), "/s/a.wav"), (None, None)):
         slot.give(Video("/v/a.mp4", "a.mp4", 1, 2, sound))
         assert slot.task == (("/v/a.mp4", "a.mp4", path), False)
+    order = Order(600.0, None, "/out/.work")
+    slot.give(Uncorrected("/v/a.mp4", "a.mp4", 1, 2, order=order))
+    assert slot.task == (("/v/a.mp4", "a.mp4", None, order), False)
+
+
+@pytest.fixture
+def correction(networks, monkeypatch, tmp_path):
+    """Return a function that corrects a video with stand-ins of what measures and moves."""
+
+    def call(video, mover, *, max_lag=600.0, known=None):
+        monkeypatch.setattr(correct, "move_sound", mover)
+        monkeypatch.setattr(correct, "measure", measure)
+        args = script.get_parser().parse_args(["--output_dir", "out", "--device", "cpu", "--mode", "direct"])
+        made = scorer.Scorer(script.parameters_of(args), scratch=tmp_path / "scratch")
+        return made(str(video), video.name, None, Order(max_lag, known, str(tmp_path / "work")))
+
+    return call
+
+
+def test_a_correction(correction, tmp_path):
+    """The lag is that of the score, or is measured; the new file lies in a folder of the worker."""
+    video, mover = make_video(tmp_path / "ü.MKV", -215.0), Mover()
+    track = {"start": 0.0, "end": 4.0, "confidence": 7.0, "lag_ms": -215.0, "lag_error_ms": 3.0, "windows": 95}
+    track |= {"drift_ms_per_min": None, "drift_error_ms_per_min": None, "reasons": []}
+    for known, confidence in ((None, 7.2), (json.dumps({"tracks": [track], "reasons": []}), 7.0)):
+        found = correction(video, mover, known=known)
+        assert found.file == str(tmp_path / "work/scratch-corrected/video.MKV") and Path(found.file).exists()
+        assert (found.state, found.lag_before_ms, found.lag_after_ms, found.delay_ms) == ("corrected", -215, 0, -215)
+        assert (found.confidence_before, found.confidence_after, found.notes) == (confidence, 7.2, ("a note",))
+        assert "file" not in found.record() and found.processing_time >= 0
+    assert json.loads(video.read_text())["lag_ms"] == -215
+
+
+@pytest.mark.parametrize(
+    ("lag_ms", "mover", "state", "error"),
+    [
+        (4.0, Mover(), "in_step", None),
+        (-215.0, Mover(error=UsageError("{folder}/video.part.xyz: cannot be written")), "refused", "cannot be written"),
+        (-215.0, Mover(error=ToolError("no ffmpeg")), "failed", "no ffmpeg"),
+        (-215.0, Mover(gain=-1.0), "refused", "a lag of "),
+        (-215.0, Mover(changes={"confidence": 1.0}), "refused", "not corrected: of the result, confidence 1.00"),
+    ],
+)
+def test_corrections_that_make_no_file(correction, tmp_path, lag_ms, mover, state, error):
+    if isinstance(mover.error, UsageError):
+        mover = Mover(error=UsageError(str(mover.error).format(folder=tmp_path / "work/scratch-corrected")))
+    found = correction(make_video(tmp_path / "a.mp4", lag_ms), mover)
+    assert (found.state, found.file) == (state, "") and (found.error or "").startswith(error or "")
+    assert not [path for path in (tmp_path / "work").rglob("*") if path.is_file()]
+
+
+def test_disk_that_is_full_of_corrections(correction, tmp_path):
+    with pytest.raises(DiskFullError):
+        correction(make_video(tmp_path / "a.mp4"), Mover(error=DiskFullError("full")))
+    with pytest.raises(DiskFullError):
+        correction(make_video(tmp_path / "a.mp4"), Mover(error=OSError(errno.ENOSPC, "No space left on device")))
