@@ -37,11 +37,7 @@ def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the script's flags."""
     parser = cli.new_parser(__doc__, verbose="also print the messages of the decoder")
     parser.add_argument("--audio", default="", help="score the sound of this file instead of the video's own")
-    parser.add_argument(
-        "--audio_stream",
-        type=cli.not_negative_int,
-        help="number of the audio stream to score, from 0; default: the one that a player takes",
-    )
+    cli.add_audio_stream(parser)
     parser.add_argument("--json", default="", help="also write the result and its recipe to this JSON file")
     parser.add_argument("--rttm", default="", help="also write who speaks when to this RTTM file, one label a track")
     parser.add_argument(

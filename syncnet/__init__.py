@@ -10,10 +10,10 @@ Importing the package does not load torch; the first score does.
 from typing import TYPE_CHECKING, Any
 
 __version__ = "1.0.0"
-__all__ = ["Score", "TrackScore", "score_frames", "score_video"]
+__all__ = ["Score", "TrackScore", "correct_offset", "score_frames", "score_video"]
 
 if TYPE_CHECKING:
-    from syncnet.api import Score, TrackScore, score_frames, score_video
+    from syncnet.api import Score, TrackScore, correct_offset, score_frames, score_video
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from syncnet import defaults
 from syncnet.errors import UsageError
 from syncnet.progress import Progress, silent
-from syncnet.reasons import Reason
+from syncnet.reasons import SURE_CONFIDENCE, Reason
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from detectors import S3FD
     from syncnet.faces.tracks import Path2D
     from syncnet.results.layout import Layout
+    from syncnet.steps.correct import Correction
     from SyncNetInstance import SyncNetInstance
 
 
@@ -346,6 +347,105 @@ def score_frames(
         settings=settings,
     )
     return make_score(found.report, found.dists, [] if face_crops else found.paths)
+
+
+def correct_offset(
+    path: str | Path,
+    output: str | Path,
+    *,
+    max_lag: float = defaults.MAX_LAG,
+    min_confidence: float = SURE_CONFIDENCE,
+    fix_drift: bool = False,
+    delay_audio: float | None = None,
+    audio_codec: str | None = None,
+    always_write: bool = False,
+    overwrite: bool = False,
+    audio_stream: int | None = None,
+    face_crops: bool = False,
+    detect_every: int = defaults.DETECT_EVERY,
+    precision: str = defaults.FLOAT32,
+    facedet_scale: float = defaults.FACEDET_SCALE,
+    crop_scale: float = defaults.CROP_SCALE,
+    min_track: int = defaults.FILTER_MIN_TRACK,
+    num_failed_det: int = defaults.NUM_FAILED_DET,
+    min_face_size: int = defaults.FILTER_MIN_FACE_SIZE,
+    scene_threshold: float = defaults.SCENE_THRESHOLD,
+    batch_size: int = defaults.BATCH_SIZE,
+    initial_model: str | Path | None = None,
+    s3fd_weights: str | Path | None = None,
+    device: str = "auto",
+    progress: Progress = silent,
+) -> Correction:
+    """Write a copy of a video without its lag: measure it, move the sound, and measure the result.
+
+        done = correct_offset("in.mp4", "out.mp4")
+        print(done.before.lag_ms, done.after and done.after.lag_ms)
+
+    The output appears complete or not at all. A lag within 10 ms is left alone: then there is no output, unless
+    ``always_write``.
+
+    Args:
+        path: the video, which is not touched.
+        output: the new file; its suffix gives the container.
+        max_lag: largest lag to look for in both directions, in milliseconds.
+        min_confidence: refuse a lag that is measured with a confidence below this.
+        fix_drift: also take a drift out: resample the sound.
+        delay_audio: move the sound by this many milliseconds, negative to an earlier time, without measuring.
+        audio_codec: codec of the sound, as ffmpeg calls it, or ``copy`` to move time stamps alone; None for the
+            video's own.
+        always_write: also write an output, a copy, if there is nothing to do.
+        overwrite: replace an output that exists.
+        audio_stream: index of the audio stream to measure; all are moved.
+        face_crops, detect_every, precision, facedet_scale, crop_scale, min_track, num_failed_det, min_face_size,
+            scene_threshold, batch_size, initial_model, s3fd_weights, device, progress: as in ``score_video``.
+
+    Raises:
+        UsageError: arguments are invalid or do not work together, or the output is refused.
+        RefusedError: the lag is not to be trusted; ``measurement`` has the lags of the shots.
+        MediaError: the video cannot be used, such as one without a face or without sound.
+        SyncNetError: the output cannot be written, or is not in step, or the weights cannot be used.
+    """
+    from syncnet.results.layout import check_input, check_output
+    from syncnet.steps import correct
+
+    check_mode(defaults.DIRECT, precision=precision)
+    settings = correct.CorrectionSettings(
+        max_lag=max_lag,
+        min_confidence=min_confidence,
+        fix_drift=fix_drift,
+        delay_audio=delay_audio,
+        audio_codec=audio_codec,
+        always_write=always_write,
+    )
+    videofile = check_input(path)
+    output = check_output(output, videofile=videofile, overwrite=overwrite)
+
+    def measure(file: Path) -> correct.Measurement:
+        from syncnet.steps.direct import DirectSettings  # loads torch, which ``delay_audio`` does not need
+
+        scoring = DirectSettings(
+            facedet_scale=facedet_scale,
+            crop_scale=crop_scale,
+            min_track=min_track,
+            num_failed_det=num_failed_det,
+            min_face_size=min_face_size,
+            scene_threshold=scene_threshold,
+            detect_every=detect_every,
+            face_crops=face_crops,
+            batch_size=batch_size,
+        )
+        return correct.measure(
+            file,
+            detector=None if face_crops else load_detector(device, s3fd_weights, precision),
+            net=load_net(device, initial_model, precision),
+            settings=scoring,
+            max_lag=max_lag,
+            min_confidence=min_confidence,
+            audio_stream=audio_stream,
+            progress=progress,
+        )
+
+    return correct.run(videofile, output, measure=measure, settings=settings)
 
 
 def split_speakers(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
 from syncnet import defaults
-from syncnet.constants import FRAME_RATE
+from syncnet.constants import FRAME_RATE, MILLISECONDS_PER_FRAME
 from syncnet.errors import SyncNetError, ToolError, UsageError, out_of_memory
 from syncnet.models.weights import S3FD, SYNCNET, Default
 
@@ -66,8 +66,22 @@ def new_parser(
 def add_layout(parser: argparse.ArgumentParser) -> None:
     """Add the flags that every step of the pipeline has."""
     parser.add_argument("--data_dir", default=DATA_DIR, help="folder for all results")
-    parser.add_argument("--videofile", default="", help="the input video")
+    add_videofile(parser)
     parser.add_argument("--reference", default="", help="name of the video; results go to DATA_DIR/py*/REFERENCE")
+
+
+def add_videofile(parser: argparse.ArgumentParser) -> None:
+    """Add --videofile."""
+    parser.add_argument("--videofile", default="", help="the input video")
+
+
+def add_audio_stream(parser: argparse.ArgumentParser) -> None:
+    """Add --audio_stream."""
+    parser.add_argument(
+        "--audio_stream",
+        type=not_negative_int,
+        help="number of the audio stream to score, from 0; default: the one that a player takes",
+    )
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -134,6 +148,14 @@ def add_tracking(
 
 def add_scoring(parser: argparse.ArgumentParser) -> None:
     """Add the flags of scoring with SyncNet."""
+    add_net(parser)
+    parser.add_argument(
+        "--vshift", type=vshift, default=defaults.VSHIFT, help="largest offset to try in both directions, in frames"
+    )
+
+
+def add_net(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of running SyncNet."""
     parser.add_argument(
         "--initial_model",
         default=Default(SYNCNET.published),
@@ -141,9 +163,6 @@ def add_scoring(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--batch_size", type=positive_int, default=defaults.BATCH_SIZE, help="number of windows per batch"
-    )
-    parser.add_argument(
-        "--vshift", type=vshift, default=defaults.VSHIFT, help="largest offset to try in both directions, in frames"
     )
     add_device(parser)
 
@@ -162,6 +181,11 @@ def add_mode(parser: argparse.ArgumentParser, *, mode: str) -> None:
         help="published: convert and score as the published suite does, for numbers to report; direct: score what the "
         "decoder gives, several times faster and with the lag in milliseconds",
     )
+    add_direct(parser)
+
+
+def add_direct(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of direct mode."""
     parser.add_argument(
         "--detect_every",
         type=positive_int,
@@ -254,6 +278,12 @@ def frame_rate(text: str) -> int:
 def vshift(text: str) -> int:
     """Parse the value of --vshift."""
     return whole_number(text, least=1, most=LARGEST_VSHIFT)
+
+
+def max_lag(text: str) -> float:
+    """Parse the value of --max_lag."""
+    most = LARGEST_VSHIFT * MILLISECONDS_PER_FRAME
+    return number(text, float, f"must be a number above 0 and up to {most}", lambda value: 0 < value <= most)
 
 
 def positive_float(text: str) -> float:

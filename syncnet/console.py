@@ -8,6 +8,10 @@ import importlib
 from syncnet import cli, download
 
 
+def correct_offset() -> None:
+    run_script("correct_offset")
+
+
 def demo_syncnet() -> None:
     run_script("demo_syncnet")
 

@@ -11,6 +11,7 @@ VSHIFT = 15  # frames
 SPEAKER_THRESHOLD = 2.0  # confidence
 MIN_SPEAKING = 0.4  # seconds
 MIN_SPAN = 1.0  # seconds
+MAX_LAG = 600.0  # milliseconds
 
 # The filter keeps shorter tracks and smaller faces than run_pipeline.
 FILTER_MIN_TRACK = 50  # frames

@@ -130,19 +130,20 @@ def low_confidence(*, confidence: float) -> Reason:
     return Reason(LOW_CONFIDENCE, text)
 
 
-def tracks_disagree(*, earliest: float, latest: float) -> Reason:
+def tracks_disagree(*, earliest: float, latest: float, least: float = SURE_CONFIDENCE) -> Reason:
     """Return the reason of a video without a lag of its own, because its tracks' lags differ.
 
     Args:
         earliest, latest: smallest and largest lag of the confident tracks, in milliseconds.
+        least: confidence from which a track counts.
     """
     text = (
-        f"the tracks of confidence {SURE_CONFIDENCE:g} or more have lags from {earliest:.0f} to {latest:.0f} ms, more "
+        f"the tracks of confidence {least:g} or more have lags from {earliest:.0f} to {latest:.0f} ms, more "
         f"than {AGREEMENT_MS} ms apart: the video has no single lag"
     )
     return Reason(TRACKS_DISAGREE, text)
 
 
-def no_confident_track() -> Reason:
-    """Return the reason of a video without a lag, because none of its tracks is confident."""
-    return Reason(NO_CONFIDENT_TRACK, f"no track has a confidence of {SURE_CONFIDENCE:g} or more: the lag is unknown")
+def no_confident_track(*, least: float = SURE_CONFIDENCE) -> Reason:
+    """Return the reason of a video without a lag, because no track has a confidence of ``least``."""
+    return Reason(NO_CONFIDENT_TRACK, f"no track has a confidence of {least:g} or more: the lag is unknown")

@@ -33,6 +33,7 @@ SOURCES = [
 ]
 EVERY_SCRIPT = "Every script"
 ARGUMENTS = {  # that get a script as far as loading its libraries, where they are not a reference
+    "correct_offset": ["--videofile", "none.mp4", "--output", "none.mp4"],
     "demo_syncnet": [],
     "filter_videos_by_sync_score": ["--input_dir", "tests", "--output_dir", "data/work/none"],
 }
@@ -66,7 +67,8 @@ PUBLISHED_FLAGS = {
         "reference": "",
     },
     "run_visualise": {"data_dir": "data/work", "videofile": "", "reference": "", "frame_rate": 25},
-    "score_video": {},  # the published suite has none
+    "correct_offset": {},  # the published suite has neither
+    "score_video": {},
     "filter_videos_by_sync_score": {
         "min_confidence": 5.0,
         "max_abs_offset": 3,
@@ -164,7 +166,7 @@ def test_every_default_is_a_flags():
     defaults = {name.lower(): value for name, value in numbers.items() if name.isupper()}
     filters = {name.removeprefix("filter_"): value for name, value in defaults.items() if name.startswith("filter_")}
     ours = {name: value for name, value in defaults.items() if not name.startswith("filter_")}
-    names = ("score_video", "filter_videos_by_sync_score", "run_pipeline", "run_syncnet")
+    names = ("correct_offset", "score_video", "filter_videos_by_sync_score", "run_pipeline", "run_syncnet")
     scripts = {flag: value for name in names for flag, value in flags(name).items()}
     assert ours == {name: scripts[name] for name in ours}
     assert filters == {name: flags("filter_videos_by_sync_score")[name] for name in filters}

@@ -1,14 +1,91 @@
-"""Move the sound of a media file against its picture, which is copied bit for bit."""
+"""Move the sound of a media file against its picture, which is copied bit for bit.
+
+PyAV does all of it: it keeps rotation, colour tags, chapters and covers alike whatever ffmpeg is installed, and encodes
+while it copies, without a second file.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import contextlib
+import io
+import itertools
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import av
+import numpy as np
+from av.codec.codec import Codec
+
+from syncnet import reasons
+from syncnet.errors import DiskFullError, MediaError, SyncNetError, UsageError, no_space
+from syncnet.media.containers import MICROSECONDS, decodable, main_video_index, open_container
+from syncnet.media.ffmpeg import absolute
+from syncnet.media.grid import Grid, decoded
+from syncnet.media.sound import placed
+from syncnet.progress import Progress, silent
+from syncnet.results.layout import new_file
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer, OutputContainer
+    from av.packet import Packet
+    from av.stream import Stream
+
 COPY = "copy"  # of --audio_codec: move time stamps alone
+
+FORMATS = {
+    ".mp4": "mp4",
+    ".m4v": "mp4",
+    ".mov": "mov",
+    ".mkv": "matroska",
+    ".webm": "webm",
+    ".avi": "avi",
+    ".ts": "mpegts",
+}
+AVI, TS, MATROSKA = "avi", "mpegts", ("matroska", "webm")
+WITH_CHAPTERS = ("mp4", "mov", *MATROSKA)
+# libavformat writes every codec into MPEG-TS, but nobody could read others than these.
+TS_CODECS = frozenset(
+    "h264 hevc vvc av1 mpeg1video mpeg2video mpeg4 dirac vc1 cavs aac aac_latm mp2 mp3 ac3 eac3 dts truehd opus"
+    " dvb_subtitle dvb_teletext hdmv_pgs_subtitle smpte_klv timed_id3".split()
+)
+
+ENCODERS = {"mp3": "libmp3lame", "opus": "libopus", "amr_nb": "libopencore_amrnb"}  # of another name than their codec
+# What replaces a codec that cannot be written, best first: those of the same family, then the usual ones.
+SUBSTITUTES = {
+    "vorbis": ("libopus",),
+    "wmapro": ("wmav2",),
+    "dts": ("ac3", "eac3"),
+    "truehd": ("flac", "alac"),
+    "mlp": ("flac", "alac"),
+}
+LOSSY = ("aac", "libopus", "libmp3lame", "ac3", "mp2")
+LOSSLESS = ("flac", "alac", "pcm_s24le")
+LOSSLESS_OF = {"u8": "pcm_u8", "s16": "pcm_s16le", "s32": "pcm_s24le", "flt": "pcm_f32le", "dbl": "pcm_f64le"}
+NOT_WRITTEN = ("HE-AAC", "HE-AACv2", "LD", "ELD", "Main", "SSR", "LTP")  # profiles of AAC
+
+BIT_RATE = 96_000  # per channel, where none is declared
+MPEG1 = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
+MPEG2 = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)  # up to 24 kHz
+BIT_RATES = {
+    "libmp3lame": MPEG1,
+    "mp2": (*MPEG1, 384),
+    "ac3": (*MPEG1, 384, 448, 512, 576, 640),
+}
+LOW_BIT_RATES = {"libmp3lame": MPEG2, "mp2": MPEG2}
+LOW_SAMPLE_RATE = 24_000
+SAMPLE_RATES = {"libopus": (48_000,), "libmp3lame": (48_000,), "ac3": (48_000,), "eac3": (48_000,)}
+
+BLOCK = 16_384  # samples of silence at a time
+LARGEST_RATE = 500_000  # of the resampler, whose ratio is that of two whole numbers
+REHEARSAL = 2.0  # seconds
+REHEARSALS = 3
+SAME_SAMPLES = 4  # a decoder's delay may be wrong by as many, as measured
+SAME_TIME = 0.0006  # seconds; time stamps of Matroska are whole milliseconds
 
 
 @dataclass(frozen=True)
@@ -25,6 +102,15 @@ class Shift:
     drift_ms_per_min: float = 0.0
     at_s: float = 0.0
 
+    @property
+    def stretch(self) -> Fraction:
+        """Seconds that a second of sound lasts afterwards."""
+        return 1 + Fraction(self.drift_ms_per_min) / 60_000
+
+    def delay_ms_at(self, time: float) -> float:
+        """Return the milliseconds by which the sound at a time in a player is delayed."""
+        return self.delay_ms + self.drift_ms_per_min * (time - self.at_s) / 60
+
 
 @dataclass(frozen=True)
 class Moved:
@@ -39,8 +125,73 @@ class Moved:
     notes: tuple[str, ...]
 
 
-def move_sound(source: Path, output: Path, *, shift: Shift, audio_codec: str | None = None) -> Moved:
+@dataclass(frozen=True)
+class Survey:
+    """What the packets of a file tell.
+
+    Attributes:
+        packets: their number.
+        seconds: length of each stream.
+        size: bytes of each stream.
+        end: time stamp of the end of the main picture, in seconds.
+    """
+
+    packets: int
+    seconds: dict[int, float]
+    size: dict[int, int]
+    end: float
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Times in the source, in seconds by its own time stamps.
+
+    Attributes:
+        origin: becomes 0.
+        start: start of the picture.
+        player: start of a player's clock.
+        end: end of the picture.
+    """
+
+    origin: Fraction
+    start: Fraction
+    player: Fraction
+    end: Fraction
+
+
+@dataclass(frozen=True)
+class Track:
+    """How an audio stream is written.
+
+    Attributes:
+        index: of the stream in the source.
+        encoder: PyAV's name.
+        source_rate, sample_rate: samples per second, before and after.
+        layout: of the channels.
+        format: planar sample format.
+        bit_rate: 0 for lossless codecs.
+        cut: samples to leave out at the front, in whose place a reader finds the encoder's delay.
+        late: samples by which time stamps are set later.
+    """
+
+    index: int
+    encoder: str
+    source_rate: int
+    sample_rate: int
+    layout: str
+    format: str
+    bit_rate: int
+    cut: int = 0
+    late: int = 0
+
+
+def move_sound(
+    source: Path, output: Path, *, shift: Shift, audio_codec: str | None = None, progress: Progress = silent
+) -> Moved:
     """Write a copy of a media file whose sound is moved.
+
+    The sound begins and ends with the picture, with silence in front or without its first samples. The output appears
+    complete or not at all.
 
     Args:
         source: the file; all its audio streams move together.
@@ -48,11 +199,697 @@ def move_sound(source: Path, output: Path, *, shift: Shift, audio_codec: str | N
         shift: by how much.
         audio_codec: ffmpeg's name of the codec of all audio streams; None for those of the source, ``COPY`` to move
             time stamps alone.
+        progress: shows how many packets are written.
 
     Raises:
         MediaError: the source cannot be read, or has no audio.
-        UsageError: the container is not one of those that can be written, or ``COPY`` with a drift.
+        UsageError: the container is not one of those that can be written, or cannot hold the codec, or ``COPY`` with a
+            drift.
         DiskFullError: the disk is full.
         SyncNetError: the output cannot be written for another reason.
     """
-    raise NotImplementedError
+    format = FORMATS.get(output.suffix.lower())
+    if format is None:
+        raise UsageError(f"{output}: cannot be written: choose a name that ends in one of {', '.join(FORMATS)}")
+    if audio_codec == COPY and shift.drift_ms_per_min:
+        raise UsageError(f"--audio_codec {COPY}: cannot take out a drift, which needs new samples: choose a codec")
+    if audio_codec == COPY and format == AVI:
+        raise UsageError(f"{output}: AVI has no time stamps that --audio_codec {COPY} could move: choose a codec")
+    with open_container(source) as container:
+        if not decodable(container.streams.audio):
+            raise MediaError(f"{source}: has no audio stream that can be decoded", code=reasons.NO_AUDIO)
+    with Grid(source) as grid:
+        player = Fraction(grid.container.start_time or 0, MICROSECONDS)
+        start = player + Fraction(grid.delay).limit_denominator(MICROSECONDS)
+    main = main_video_index(source)
+    found = survey(source, main)
+    clock = Clock(start if format == AVI else player, start, player, Fraction(found.end))
+    plan = Plan(source, format, clock, shift, main, audio_codec, found)
+    try:
+        with new_file(output) as temporary:
+            plan.write(absolute(temporary), progress=progress)
+    except av.FFmpegError as error:
+        kind = DiskFullError if no_space(error) else SyncNetError  # type: ignore[arg-type]
+        raise kind(f"{output}: cannot write it ({error.strerror or error})") from error
+    return Moved(tuple(plan.codecs()), tuple(plan.notes))
+
+
+def survey(path: Path, main: int) -> Survey:
+    """Read all packets of a file.
+
+    Args:
+        path: the file.
+        main: index of the main picture.
+    """
+    packets, size, first, last = 0, dict[int, int](), dict[int, float](), dict[int, float]()
+    with open_container(path) as container:
+        usual = 1 / float(container.streams[main].guessed_rate or 25)  # type: ignore[attr-defined]
+        for packet in packets_of(container):
+            packets += 1
+            index = packet.stream.index
+            size[index] = size.get(index, 0) + packet.size
+            stamp = time_of(packet, container)
+            if stamp is None:
+                continue
+            length = float(packet.duration * packet.time_base) if packet.duration else 0.0
+            first[index] = min(first.get(index, float(stamp)), float(stamp))
+            end = float(stamp) + (length or (usual if index == main else 0.0))
+            last[index] = max(last.get(index, end), end)
+    return Survey(packets, {index: last[index] - first[index] for index in first}, size, last.get(main, 0.0))
+
+
+def time_of(packet: Packet, container: InputContainer) -> Fraction | None:
+    """Return a packet's time stamp in seconds; AVI has only the order of decoding."""
+    stamp = packet.dts if container.format.name == AVI else packet.pts
+    return None if stamp is None else stamp * packet.time_base
+
+
+def packets_of(container: InputContainer) -> Iterator[Packet]:
+    """Yield the packets of a file, up to where it is damaged."""
+    with contextlib.suppress(av.FFmpegError, OSError):
+        for packet in container.demux():
+            if packet.size:
+                yield packet
+
+
+class Plan:
+    """What becomes of each stream of a file.
+
+    Args:
+        source: the file.
+        format: ffmpeg's name of the container to write.
+        clock: its times.
+        shift: by how much the sound moves.
+        main: index of the main picture.
+        audio_codec: as in ``move_sound``.
+        found: its packets.
+
+    Attributes:
+        tracks: audio streams that are encoded.
+        copied: indices of the streams that are copied.
+        notes: as in ``Moved``.
+    """
+
+    def __init__(
+        self,
+        source: Path,
+        format: str,
+        clock: Clock,
+        shift: Shift,
+        main: int,
+        audio_codec: str | None,
+        found: Survey,
+    ) -> None:
+        self.source, self.format, self.clock, self.shift, self.main = source, format, clock, shift, main
+        self.found = found
+        self.notes: list[str] = []
+        self.tracks: list[Track] = []
+        self.copied: list[int] = []
+        self.moved: set[int] = set()  # audio streams among those copied
+        self.names: dict[int, str] = {}
+        with open_container(source) as container:
+            self.chapters = bool(container.chapters())
+            if self.chapters and format not in WITH_CHAPTERS:
+                self.notes.append(f"chapters are left out: {container_name(format)} has none")
+            for stream in container.streams:
+                if stream.type == "audio" and stream.codec_context is not None:
+                    self._add_audio(stream, audio_codec)  # type: ignore[arg-type]
+                elif is_chapter_text(stream, container):
+                    continue  # written anew with the chapters
+                elif holds(format, stream):
+                    self.copied.append(stream.index)
+                elif stream.index == main:
+                    raise UsageError(
+                        f"{source}: {container_name(format)} cannot hold its picture ({name_of(stream)}): choose "
+                        "another container for the output"
+                    )
+                else:
+                    self.notes.append(
+                        f"stream {stream.index} ({stream.type}, {name_of(stream)}) is left out: "
+                        f"{container_name(format)} cannot hold it"
+                    )
+        for _ in range(REHEARSALS if self.tracks else 0):
+            if not self._rehearse():
+                break
+
+    def codecs(self) -> Iterator[str]:
+        """Yield the codec of each audio stream that is written."""
+        for index in sorted({track.index for track in self.tracks} | self.moved):
+            yield self.names[index]
+
+    def _add_audio(self, stream: AudioStream, audio_codec: str | None) -> None:
+        name, number = name_of(stream), stream.index
+        if audio_codec == COPY:
+            if not holds(self.format, stream):
+                raise UsageError(
+                    f"{self.source}: {container_name(self.format)} cannot hold its sound ({name}) as it is: choose "
+                    "another --audio_codec"
+                )
+            self.copied.append(number)
+            self.moved.add(number)
+            self.names[number] = name
+            return
+        context = stream.codec_context
+        encoder = choose_encoder(
+            name,
+            profile=context.profile or "",
+            sample_format=context.format.name,
+            format=self.format,
+            wanted=audio_codec,
+        )
+        codec = Codec(encoder, "w")
+        self.names[number] = codec.canonical_name
+        if codec.canonical_name != name or encoder_is_poorer(name, context.profile or ""):
+            if audio_codec is None:
+                what = f"{name} ({context.profile})" if context.profile in NOT_WRITTEN else name
+                self.notes.append(f"stream {number}: sound becomes {codec.canonical_name}: {what} cannot be written")
+        self.tracks.append(
+            Track(
+                index=number,
+                encoder=encoder,
+                source_rate=context.sample_rate,
+                sample_rate=nearest_rate(codec, context.sample_rate),
+                layout=layout_of(context),
+                format=planar_format(codec, context.format.name),
+                bit_rate=0
+                if lossless(codec)
+                else bit_rate(
+                    encoder,
+                    declared=max(context.bit_rate or 0, self._measured_bit_rate(number)),
+                    known=bool(context.bit_rate)
+                    and codec.canonical_name == name
+                    and not encoder_is_poorer(name, context.profile or ""),
+                    channels=context.channels,
+                    sample_rate=context.sample_rate,
+                ),
+            )
+        )
+
+    def _measured_bit_rate(self, index: int) -> int:
+        seconds = self.found.seconds.get(index)
+        return int(self.found.size[index] * 8 / seconds) if seconds else 0
+
+    def _rehearse(self) -> bool:
+        """Write the start with noise as sound, and measure by how much readers find it late.
+
+        Delays of encoders, and what containers tell of them, depend on the versions of the libraries.
+
+        Returns:
+            True if a track changed, so that another rehearsal is of use.
+        """
+        file = io.BytesIO()
+        end = min(self.clock.end, self.clock.start + Fraction(REHEARSAL))
+        self._write(file, end=end, sound=rehearsal_noise, progress=silent)
+        changed = False
+        for position, track in enumerate(self.tracks):
+            samples, stamp = heard(io.BytesIO(file.getvalue()), position, track)
+            if not len(samples):
+                continue
+            plain = lateness(samples)
+            late = plain + round(stamp * track.sample_rate)
+            if abs(plain) > SAME_SAMPLES and track.cut + plain >= 0:
+                self.tracks[position] = replace(track, cut=track.cut + plain)
+                changed = True
+            elif abs(late) > SAME_TIME * track.sample_rate:
+                self.tracks[position] = replace(track, late=track.late - late)
+                changed = True
+        return changed
+
+    def write(self, target: str, *, progress: Progress) -> None:
+        """Write the output.
+
+        Raises:
+            av.FFmpegError: it cannot be written.
+        """
+        self._write(target, end=self.clock.end, sound=self._sound, progress=progress)
+
+    def _sound(self, track: Track, count: int) -> Iterator[np.ndarray]:
+        """Yield the moved sound of a track, sample by sample from the start of the picture."""
+        stretch = self.shift.stretch
+        ahead = self.clock.start - self.clock.player  # of the picture, in a player
+        # what is played with the first picture: t + delay(t) = ahead
+        first = ahead - Fraction(self.shift.delay_ms) / 1000 + (stretch - 1) * Fraction(self.shift.at_s)
+        first = first / stretch - ahead
+        number = round(first * track.source_rate)
+        with open_container(self.source) as container:
+            for stream in container.streams:
+                if stream.index != track.index:
+                    stream.discard = av.stream.Discard.all
+            pieces = placed(
+                container,
+                container.streams[track.index],  # type: ignore[arg-type]
+                zero=float(self.clock.start),
+                before=max(0, -number) if number < 0 else 0,
+                sample_rate=track.source_rate,
+                layout=track.layout,
+                format=track.format,
+            )
+            blocks = contiguous(pieces, first=number, track=track)
+            ratio = stretch * track.sample_rate / track.source_rate
+            if ratio != 1:
+                blocks = resampled(blocks, ratio=ratio, track=track)
+            yield from exactly(blocks, count, track)
+
+    def _write(
+        self,
+        target: str | io.BytesIO,
+        *,
+        end: Fraction,
+        sound: Callable[[Track, int], Iterator[np.ndarray]],
+        progress: Progress,
+    ) -> None:
+        """Write the streams up to a time of the source, with what ``sound`` yields for each track."""
+        with (
+            open_container(self.source) as container,
+            av.open(target, "w", format=self.format, options={"strict": "experimental"}) as out,
+            contextlib.ExitStack() as stack,
+        ):
+            streams = self._add_streams(container, out)
+            writers = [
+                TrackWriter(
+                    out,
+                    streams[track.index],
+                    track,
+                    self.clock,
+                    end,
+                    stack.enter_context(contextlib.closing(sound(track, self._samples(track, end)))),
+                )  # type: ignore[type-var]
+                for track in self.tracks
+            ]
+            last: dict[int, int] = {}
+            for packet in progress(packets_of(container), total=self.found.packets, desc="writing"):
+                index = packet.stream.index
+                stamp = time_of(packet, container)
+                if index not in streams or index not in self.copied or (stamp is not None and stamp >= end):
+                    if stamp is not None and stamp >= end + 10 and index == self.main:
+                        break
+                    continue
+                if stamp is not None and index == self.main:
+                    for writer in writers:
+                        writer.write(until=stamp)
+                moved = Fraction(self.shift.delay_ms) / 1000 if index in self.moved else Fraction(0)
+                self._rebase(packet, moved - self.clock.origin, last)
+                packet.stream = streams[index]
+                out.mux_one(packet)
+            for writer in writers:
+                writer.finish()
+
+    def _samples(self, track: Track, end: Fraction) -> int:
+        return max(1, round((end - self.clock.start) * track.sample_rate))
+
+    def _rebase(self, packet: Packet, offset: Fraction, last: dict[int, int]) -> None:
+        """Move a packet's time stamps, and make those of decoding grow, as containers demand."""
+        ticks = round(offset / packet.time_base)
+        index = packet.stream.index
+        if packet.pts is not None:
+            packet.pts += ticks
+        if packet.dts is not None:
+            packet.dts += ticks
+            lowest = last.get(index, packet.dts - 1) + 1
+            if packet.dts < lowest:
+                packet.dts = lowest
+                packet.pts = max(lowest, lowest if packet.pts is None else packet.pts)
+            last[index] = packet.dts
+
+    def _add_streams(self, container: InputContainer, out: OutputContainer) -> dict[int, Stream]:
+        """Add the streams, chapters and tags of the output; return its streams by their index in the source."""
+        tracks = {track.index: track for track in self.tracks}
+        streams: dict[int, Stream] = {}
+        for stream in container.streams:
+            if stream.index in tracks:
+                streams[stream.index] = add_track(out, stream, tracks[stream.index])
+            elif stream.index in self.copied:
+                added = add_copy(out, stream)
+                if added is not None:
+                    streams[stream.index] = added
+        out.metadata.update(container.metadata)
+        if self.chapters and self.format in WITH_CHAPTERS:
+            out.set_chapters([moved_chapter(chapter, self.clock.origin) for chapter in container.chapters()])
+        return streams
+
+
+class TrackWriter:
+    """Encodes a track and writes it, as far as the picture is written.
+
+    Args:
+        out: the container.
+        stream: its stream.
+        track: how it is written.
+        clock: times of the source.
+        end: time of the source where the sound ends.
+        blocks: the samples.
+    """
+
+    def __init__(
+        self, out: OutputContainer, stream: Any, track: Track, clock: Clock, end: Fraction, blocks: Iterator[np.ndarray]
+    ) -> None:
+        self.out, self.stream, self.track, self.clock, self.blocks = out, stream, track, clock, blocks
+        self.zero = round((clock.start - clock.origin) * track.sample_rate)
+        self.done = 0  # samples
+
+    def write(self, *, until: Fraction) -> None:
+        """Write the samples up to a time of the source."""
+        while self.clock.start + Fraction(self.done, self.track.sample_rate) <= until:
+            block = next(self.blocks, None)
+            if block is None:
+                return
+            self._encode(block)
+
+    def finish(self) -> None:
+        """Write the rest."""
+        for block in self.blocks:
+            self._encode(block)
+        self.out.mux(self.stream.encode(None))
+
+    def _encode(self, block: np.ndarray) -> None:
+        skipped = max(0, self.track.cut - self.done)
+        at = self.done + min(skipped, block.shape[1])
+        self.done += block.shape[1]
+        block = block[:, skipped:]
+        if not block.shape[1]:
+            return
+        frame = av.AudioFrame.from_ndarray(
+            np.ascontiguousarray(block), format=self.track.format, layout=self.track.layout
+        )
+        frame.sample_rate = self.track.sample_rate
+        frame.pts, frame.time_base = self.zero + at + self.track.late, Fraction(1, self.track.sample_rate)
+        self.out.mux(self.stream.encode(frame))
+
+
+def name_of(stream: Stream) -> str:
+    """Return the name of a stream's codec."""
+    context = stream.codec_context
+    return context.codec.canonical_name if context is not None else stream.name or "unknown"
+
+
+def container_name(format: str) -> str:
+    return next(suffix[1:] for suffix, name in FORMATS.items() if name == format)
+
+
+def is_chapter_text(stream: Stream, container: InputContainer) -> bool:
+    """Return True for the stream in which MP4 and MOV keep the titles of their chapters."""
+    return (
+        "mov" in container.format.name
+        and stream.type == "data"
+        and bool(container.chapters())
+        and name_of(stream) == "bin_data"
+    )
+
+
+def is_cover(stream: Stream) -> bool:
+    return bool(stream.disposition & av.stream.Disposition.attached_pic)
+
+
+def holds(format: str, stream: Stream) -> bool:
+    """Return True if a container can hold a stream as it is, which a header of that stream alone tells."""
+    name = name_of(stream)
+    if format == TS and (name not in TS_CODECS or is_cover(stream)):
+        return False
+    if stream.type == "attachment" or (format in MATROSKA and is_cover(stream)):
+        return format == "matroska"
+    if format == AVI and stream.type not in ("video", "audio"):
+        return False
+    out = av.open(io.BytesIO(), "w", format=format)
+    try:
+        add_copy(out, stream)
+        out.start_encoding()
+    except (av.FFmpegError, ValueError):
+        return False
+    return True
+
+
+def add_copy(out: OutputContainer, stream: Stream) -> Stream | None:
+    """Add a stream that is copied; return None for one that has no packets."""
+    if stream.type == "attachment":
+        out.add_stream_from_template(stream)
+        return None
+    if out.format.name in MATROSKA and is_cover(stream):
+        return None  # an attachment, added with its packet
+    added = out.add_stream_from_template(stream, opaque=True)
+    added.metadata.update(stream.metadata)
+    added.disposition = stream.disposition
+    if stream.type == "video":
+        rate = stream.average_rate or stream.guessed_rate
+        added.codec_context.framerate = rate
+        added.codec_context.sample_aspect_ratio = stream.sample_aspect_ratio
+        if out.format.name == AVI and rate:
+            added.time_base = 1 / rate
+    with contextlib.suppress(AttributeError, ValueError):
+        tag = stream.codec_context.codec_tag
+        if tag in KEPT_TAGS:
+            added.codec_context.codec_tag = tag
+    return added
+
+
+KEPT_TAGS = ("hvc1", "dvh1", "hev1")
+
+
+def add_track(out: OutputContainer, stream: Stream, track: Track) -> Stream:
+    """Add a stream that is encoded."""
+    added = out.add_stream(track.encoder, rate=track.sample_rate)
+    context = added.codec_context
+    context.layout = track.layout
+    context.format = encoder_format(Codec(track.encoder, "w"), track.format)
+    context.time_base = added.time_base = Fraction(1, track.sample_rate)
+    if track.bit_rate:
+        context.bit_rate = track.bit_rate
+    added.metadata.update({key: value for key, value in stream.metadata.items() if not is_statistic(key)})
+    added.disposition = stream.disposition
+    return added
+
+
+def is_statistic(key: str) -> bool:
+    """Return True for tags of Matroska that describe the encoded stream."""
+    return key.upper().startswith(("BPS", "DURATION", "NUMBER_OF_", "_STATISTICS", "ENCODER"))
+
+
+def moved_chapter(chapter: Any, origin: Fraction) -> Any:
+    ticks = round(origin / chapter["time_base"])
+    return {**chapter, "start": chapter["start"] - ticks, "end": chapter["end"] - ticks}
+
+
+def encoder_is_poorer(name: str, profile: str) -> bool:
+    return name == "aac" and profile in NOT_WRITTEN
+
+
+def lossless(codec: Codec) -> bool:
+    return codec.lossless and (not codec.lossy or codec.canonical_name == "wavpack")
+
+
+def choose_encoder(name: str, *, profile: str, sample_format: str, format: str, wanted: str | None) -> str:
+    """Choose the encoder of an audio stream: that of its codec, or the nearest that can be written.
+
+    Args:
+        name: its codec.
+        profile: its profile.
+        sample_format: of its decoder.
+        format: ffmpeg's name of the container to write.
+        wanted: codec or encoder to use instead; None for the stream's own.
+
+    Returns:
+        PyAV's name of the encoder.
+
+    Raises:
+        UsageError: ``wanted`` cannot be written.
+    """
+    if wanted is not None:
+        encoder = ENCODERS.get(wanted, wanted)
+        if not can_write(encoder, format):
+            raise UsageError(f"--audio_codec {wanted}: cannot be written into {container_name(format)}: choose another")
+        return encoder
+    decoder = Codec(name, "r") if name != "dts" else Codec("dca", "r")
+    exact = lossless(decoder)
+    kind = sample_format.removesuffix("p")
+    family = (ENCODERS.get(name, name), *SUBSTITUTES.get(name, ()))
+    if name.startswith("pcm_"):
+        family = (*family, LOSSLESS_OF.get(kind, "pcm_s16le"))
+    usual = (*LOSSLESS, LOSSLESS_OF.get(kind, "pcm_s16le"), *LOSSY) if exact else LOSSY
+    return next(encoder for encoder in (*family, *usual) if can_write(encoder, format))
+
+
+def can_write(encoder: str, format: str) -> bool:
+    """Return True if PyAV has an encoder and the container can hold its codec."""
+    try:
+        codec = Codec(encoder, "w")
+    except av.codec.codec.UnknownCodecError:
+        return False
+    if codec.type != "audio" or codec.experimental:
+        return False
+    if format == TS:
+        return codec.canonical_name in TS_CODECS
+    return codec.name in av.open(io.BytesIO(), "w", format=format).supported_codecs
+
+
+def planar_format(codec: Codec, sample_format: str) -> str:
+    """Return the planar sample format in which an encoder is fed: the source's, or the one that loses least."""
+    kinds = {found.name.removesuffix("p") for found in codec.audio_formats or []}
+    kind = sample_format.removesuffix("p")
+    if kind in kinds:
+        return f"{kind}p"
+    return next(f"{best}p" for best in ("flt", "s32", "dbl", "s16", "u8") if best in kinds)
+
+
+def encoder_format(codec: Codec, planar: str) -> str:
+    names = [found.name for found in codec.audio_formats or []]
+    return planar if planar in names else planar.removesuffix("p")
+
+
+def layout_of(context: Any) -> str:
+    """Return the channel layout of a stream; mono and stereo where the file does not tell."""
+    return {1: "mono", 2: "stereo"}.get(context.channels, context.layout.name)
+
+
+def nearest_rate(codec: Codec, sample_rate: int) -> int:
+    """Return the sample rate at which an encoder can write sound that loses nothing, or the highest."""
+    rates = sorted(codec.audio_rates or [])
+    if not rates or sample_rate in rates:
+        return sample_rate
+    return next((rate for rate in rates if rate >= sample_rate), rates[-1])
+
+
+def bit_rate(encoder: str, *, declared: int, known: bool, channels: int, sample_rate: int) -> int:
+    """Return the bit rate to encode with: at least that of the source, among those that the codec has.
+
+    Args:
+        encoder: PyAV's name.
+        declared: bits per second of the source; 0 if unknown.
+        known: False if those of this codec say nothing.
+        channels, sample_rate: of the source.
+    """
+    wanted = declared if known and declared else max(declared, BIT_RATE * channels)
+    table = (LOW_BIT_RATES if sample_rate <= LOW_SAMPLE_RATE else BIT_RATES).get(encoder)
+    if table is None:
+        return wanted
+    return next((rate * 1000 for rate in table if rate * 1000 >= wanted), table[-1] * 1000)
+
+
+def silence(track: Track, count: int) -> np.ndarray:
+    """Return samples of silence, channels x ``count``."""
+    kind = track.format.removesuffix("p")
+    dtype = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "flt": np.float32, "dbl": np.float64}[kind]
+    return np.full((channels_of(track), count), 128 if kind == "u8" else 0, dtype)
+
+
+def channels_of(track: Track) -> int:
+    return av.AudioLayout(track.layout).nb_channels
+
+
+def quiet(track: Track, count: int) -> Iterator[np.ndarray]:
+    """Yield blocks of silence, ``count`` samples in all."""
+    while count > 0:
+        yield silence(track, min(count, BLOCK))
+        count -= BLOCK
+
+
+def contiguous(pieces: Iterable[tuple[int, np.ndarray]], *, first: int, track: Track) -> Iterator[np.ndarray]:
+    """Yield samples from a number on without a hole, channels x N arrays."""
+    position = first
+    for at, samples in pieces:
+        if at + samples.shape[1] <= position:
+            continue
+        yield from quiet(track, at - position)
+        start = max(0, position - at)
+        yield samples[:, start:]
+        position = at + samples.shape[1]
+
+
+def resampled(blocks: Iterable[np.ndarray], *, ratio: Fraction, track: Track) -> Iterator[np.ndarray]:
+    """Yield the samples at ``ratio`` times as many per second."""
+    fine = ratio.limit_denominator(LARGEST_RATE)
+    scale = max(1, min(LARGEST_RATE // fine.denominator, track.source_rate // fine.denominator or 1))
+    incoming, outgoing = fine.denominator * scale, fine.numerator * scale
+    graph = av.filter.Graph()
+    source = graph.add_abuffer(
+        sample_rate=incoming, format=track.format, layout=track.layout, time_base=Fraction(1, incoming)
+    )
+    options = f"{outgoing}:filter_size=64:cutoff=0.97:internal_sample_fmt=dblp"
+    converter = graph.add("aresample", options)
+    wanted = graph.add("aformat", f"sample_fmts={track.format}:channel_layouts={track.layout}")
+    sink = graph.add("abuffersink")
+    graph.link_nodes(source, converter, wanted, sink).configure()
+
+    def ready() -> Iterator[np.ndarray]:
+        while True:
+            try:
+                yield graph.pull().to_ndarray()
+            except (av.BlockingIOError, av.EOFError):
+                return
+
+    position = 0
+    for block in blocks:
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), format=track.format, layout=track.layout)
+        frame.sample_rate, frame.pts, frame.time_base = incoming, position, Fraction(1, incoming)
+        position += block.shape[1]
+        graph.push(frame)
+        yield from ready()
+    graph.push(None)
+    yield from ready()
+
+
+def exactly(blocks: Iterable[np.ndarray], count: int, track: Track) -> Iterator[np.ndarray]:
+    """Yield the first ``count`` samples, followed by silence where there are fewer."""
+    for block in blocks:
+        if block.shape[1] >= count:
+            yield block[:, :count]
+            return
+        count -= block.shape[1]
+        yield block
+    yield from quiet(track, count)
+
+
+def rehearsal_noise(track: Track, count: int) -> Iterator[np.ndarray]:
+    """Yield the same noise in all channels."""
+    noise = np.random.default_rng(0).uniform(-0.3, 0.3, count)
+    like = silence(track, 1)
+    kind = like.dtype
+    if kind.kind == "f":
+        samples = noise.astype(kind)
+    else:
+        top = np.iinfo(kind).max + 1
+        samples = (noise * top / 2 + top / 2 if kind == np.uint8 else noise * top).astype(kind)
+    yield np.repeat(samples[None], len(like), axis=0)
+
+
+def heard(file: io.BytesIO, position: int, track: Track) -> tuple[np.ndarray, float]:
+    """Decode a rehearsal.
+
+    Args:
+        file: the container.
+        position: index among its audio streams.
+        track: how it was written.
+
+    Returns:
+        Samples from -1 to 1 of the first channel, and the time stamp of the first, in seconds from the first picture.
+    """
+    samples: list[np.ndarray] = []
+    stamp: float | None = None
+    with av.open(file) as container:
+        stream = container.streams.audio[position]
+        start = min(
+            (
+                time
+                for packet in container.demux(video=0)
+                if packet.size and (time := time_of(packet, container)) is not None
+            ),
+            default=Fraction(0),
+        )
+        container.seek(0)
+    file.seek(0)
+    with av.open(file) as container:
+        stream = container.streams.audio[position]
+        converter = av.AudioResampler(format="fltp", layout=track.layout, rate=track.sample_rate)
+        for frame in decoded(container, stream, lambda detail: None):
+            if stamp is None:
+                stamp = (frame.time or 0.0) - float(start)
+            frame.pts = None
+            samples += [found.to_ndarray()[0] for found in converter.resample(frame)]
+    return np.concatenate(samples) if samples else np.zeros(0), stamp or 0.0
+
+
+def lateness(samples: np.ndarray) -> int:
+    """Return by how many samples the noise of a rehearsal is late."""
+    noise = np.random.default_rng(0).uniform(-0.3, 0.3, len(samples))
+    size = 2 * len(samples)
+    spectrum = np.fft.rfft(samples, size) * np.conj(np.fft.rfft(noise, size))
+    best = int(np.argmax(np.fft.irfft(spectrum, size)))
+    return best if best < len(samples) else best - size

@@ -77,7 +77,7 @@ class Sound:
             self.exists = self.stream is not None
             if zero is None:
                 zero = (self.container.start_time or 0) / MICROSECONDS + after
-            self.chunks = self._placed(zero, before)
+            self.chunks = placed(self.container, self.stream, zero=zero, before=before)
             self.parts: deque[np.ndarray] = deque()
             self.first = self.position = self.kept = 0  # position: after what was read; kept: start of ``parts``
             self.needed = -before  # samples before it have been forgotten
@@ -129,7 +129,7 @@ class Sound:
         if found is None:
             self.end = self.position
             return
-        at, samples = found
+        at, samples = found[0], found[1][0]
         if not self.parts and self.position == self.kept == 0:
             self.first = self.position = self.kept = at
         elif at > self.position:
@@ -138,47 +138,71 @@ class Sound:
         self.position = at + len(samples)
         self._drop()
 
-    def _placed(self, zero: float, before: int) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield pieces of sound, each with the number of its first sample, in order and without overlap."""
-        done: int | None = None
-        for at, samples in self._resampled(zero):
-            start = -before if done is None else done
-            if at < start:
-                samples = samples[start - at :]
-                at = start
-            if len(samples):
-                done = at + len(samples)
-                yield at, samples
 
-    def _resampled(self, zero: float) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield pieces of sound at 16 kHz, each with the number of its first sample."""
-        resampler: av.AudioResampler | None = None
-        kind: tuple[object, ...] = ()
-        expected = 0.0
-        at = 0
+def placed(
+    container: InputContainer,
+    stream: AudioStream | None,
+    *,
+    zero: float,
+    before: int,
+    sample_rate: int = SAMPLE_RATE,
+    layout: str = "mono",
+    format: str = "s16p",
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield pieces of sound, each with the number of its first sample, in order and without overlap.
 
-        def pieces(frames: list[AudioFrame]) -> Iterator[tuple[int, np.ndarray]]:
-            nonlocal at
-            for frame in frames:
-                samples = frame.to_ndarray()[0]
-                yield at, samples
-                at += len(samples)
+    Args:
+        container: the open file.
+        stream: one of its streams; None for no sound.
+        zero: time stamp of sample 0, in seconds.
+        before: samples before sample 0 that are kept, where the sound starts earlier.
+        sample_rate, layout, format: of the samples; ``format`` is a planar one.
 
-        for frame in decoded(self.container, self.stream, lambda detail: None):
-            time = expected if frame.time is None else frame.time
-            found = frame.format.name, frame.layout.name, frame.sample_rate
-            if resampler is not None and time > expected + LONGEST_STILL:
-                break
-            if resampler is None or found != kind or abs(time - expected) > STEP_TOLERANCE:
-                if resampler is not None:
-                    yield from pieces(resampler.resample(None))
-                resampler, kind = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE), found
-                at, expected = round((time - zero) * SAMPLE_RATE), time
-            frame.pts = None  # the resampler would fill holes by them
-            yield from pieces(resampler.resample(frame))
-            expected += frame.samples / frame.sample_rate
-        if resampler is not None:
-            yield from pieces(resampler.resample(None))
+    Yields:
+        Number of the first sample, and a channels x N array.
+    """
+    done: int | None = None
+    for at, samples in _resampled(container, stream, zero, sample_rate, layout, format):
+        start = -before if done is None else done
+        if at < start:
+            samples = samples[:, start - at :]
+            at = start
+        if samples.shape[1]:
+            done = at + samples.shape[1]
+            yield at, samples
+
+
+def _resampled(
+    container: InputContainer, stream: AudioStream | None, zero: float, sample_rate: int, layout: str, format: str
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield pieces of sound, each with the number of its first sample, as the time stamps say."""
+    resampler: av.AudioResampler | None = None
+    kind: tuple[object, ...] = ()
+    expected = 0.0
+    at = 0
+
+    def pieces(frames: list[AudioFrame]) -> Iterator[tuple[int, np.ndarray]]:
+        nonlocal at
+        for frame in frames:
+            samples = frame.to_ndarray()
+            yield at, samples
+            at += samples.shape[1]
+
+    for frame in decoded(container, stream, lambda detail: None):
+        time = expected if frame.time is None else frame.time
+        found = frame.format.name, frame.layout.name, frame.sample_rate
+        if resampler is not None and time > expected + LONGEST_STILL:
+            break
+        if resampler is None or found != kind or abs(time - expected) > STEP_TOLERANCE:
+            if resampler is not None:
+                yield from pieces(resampler.resample(None))
+            resampler, kind = av.AudioResampler(format=format, layout=layout, rate=sample_rate), found
+            at, expected = round((time - zero) * sample_rate), time
+        frame.pts = None  # the resampler would fill holes by them
+        yield from pieces(resampler.resample(frame))
+        expected += frame.samples / frame.sample_rate
+    if resampler is not None:
+        yield from pieces(resampler.resample(None))
 
 
 class SoundInMemory:

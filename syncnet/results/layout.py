@@ -373,6 +373,36 @@ def clear_result(path: Path, *inputs: str | Path, flag: str = "--json") -> None:
         path.resolve().unlink()
 
 
+def check_output(path: str | Path, *, videofile: Path, overwrite: bool) -> Path:
+    """Check that a video may be written next to the one that is read, and return its path.
+
+    Args:
+        path: value of --output.
+        videofile: the input.
+        overwrite: an earlier output may be replaced.
+
+    Raises:
+        UsageError: the path is missing, is the input or a name of its own kind, or has a file already.
+        SyncNetError: the folder is not writable.
+    """
+    if not path:
+        raise UsageError("--output is missing: name the corrected video")
+    check_unicode(path, flag="--output")
+    output = Path(path)
+    target = output.resolve()
+    for written in (target, part_file(target)):
+        if written.exists() and written.samefile(videofile):
+            raise UsageError(f"{path}: is or replaces the input, which is never overwritten: choose another --output")
+    if target.exists() and not target.is_file():
+        raise UsageError(f"{path}: exists and is not a regular file: choose another --output")
+    if not target.parent.is_dir():
+        raise UsageError(f"{path}: in a folder that does not exist: choose another --output")
+    if target.exists() and not overwrite:
+        raise UsageError(f"{path}: exists already: choose another --output, or replace it with --overwrite")
+    make_folder(target.parent, flag="--output")  # checks that it is writable
+    return output
+
+
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """Write a file atomically: yield a temporary path that is renamed to ``path`` if the block succeeds.

@@ -252,20 +252,26 @@ def steepest(curves: np.ndarray, times: np.ndarray) -> tuple[float, float]:
     return float(column), float(slope)
 
 
-def of_video(lags: Sequence[tuple[float, Lag]]) -> Lag | Reason:
+def of_video(lags: Sequence[tuple[float, Lag]], *, least: float = reasons.SURE_CONFIDENCE) -> Lag | Reason:
     """Combine the lags of a video's tracks, or return the ``Reason`` why it has no single lag.
 
     Args:
         lags: confidence and ``Lag`` of every scored track.
+        least: confidence from which a track counts.
     """
-    sure = [lag for confidence, lag in lags if confidence >= reasons.SURE_CONFIDENCE]
+    sure = [lag for confidence, lag in lags if confidence >= least]
     if not sure:
-        return reasons.no_confident_track()
+        return reasons.no_confident_track(least=least)
     ms = np.array([lag.ms for lag in sure])
     if np.ptp(ms) > reasons.AGREEMENT_MS:
-        return reasons.tracks_disagree(earliest=float(ms.min()), latest=float(ms.max()))
-    weights = 1 / np.maximum(LEAST_ERROR_MS, [lag.error_ms for lag in sure]) ** 2
-    return Lag(float(np.average(ms, weights=weights)), float(1 / np.sqrt(weights.sum())))
+        return reasons.tracks_disagree(earliest=float(ms.min()), latest=float(ms.max()), least=least)
+    shares = weights(sure)
+    return Lag(float(np.average(ms, weights=shares)), float(1 / np.sqrt(shares.sum())))
+
+
+def weights(lags: Sequence[Lag]) -> np.ndarray:
+    """Return the weights of lags in their mean: the inverse squares of their errors."""
+    return 1 / np.maximum(LEAST_ERROR_MS, [lag.error_ms for lag in lags]) ** 2
 
 
 def tolerances(lag_ms: float) -> str:
