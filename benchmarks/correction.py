@@ -28,13 +28,14 @@ from typing import Any
 
 import av
 import numpy as np
-from scipy.signal import resample_poly
+from scipy.signal import fftconvolve, resample_poly
 
 from benchmarks.moved import MILLISECONDS, Case, Source, decoded_source, delay, make, measure, read_sound, regular
 from benchmarks.truth import CLIPS, PAUSE, REAL, lag_of, rendered
 from syncnet.constants import FRAME_RATE, SAMPLE_RATE
+from syncnet.errors import SyncNetError
 from syncnet.media.resync import move_sound
-from syncnet.steps.correct import Correction, RefusedError
+from syncnet.steps.correct import Correction
 from training.face.make_sample import GRAIN
 from training.face.person import Person
 from training.face.talking_face import render_scene
@@ -74,6 +75,7 @@ DRIFT = Fraction(1, 1000)
 DRIFT_MOVES_MS = (90, -120)
 DRIFT_LEFT_MS = 20.0
 END_S = 5.0  # of each end
+DRIFTS = np.linspace(-2e-3, 2e-3, 17)  # that an end may have: without it, it is like the source nowhere
 
 Record = dict[str, Any]
 
@@ -94,7 +96,7 @@ class Contents:
 
     Attributes:
         packets: hash of every packet of the pictures.
-        times: their time stamps after the first one's, in milliseconds, by decoding order.
+        times: their time stamps after the first one's, in milliseconds.
         subtitles: start in milliseconds, and content.
         chapters: start in milliseconds, and title.
         title: the tag.
@@ -145,7 +147,7 @@ def contents(path: Path) -> Contents:
     zero = min(times)
     return Contents(
         packets,
-        [at - zero for at in times],
+        [at - zero for at in sorted(times)],
         [(at - zero, text) for at, text in subtitles],
         [(at - zero, text) for at, text in chapters],
         title,
@@ -232,7 +234,7 @@ def correct(path: Path, output: Path, *, lag_ms: float) -> tuple[Correction, str
     search = {"max_lag": WIDE_MS} if abs(lag_ms) > SEARCHED_MS else {}
     try:
         return correct_offset(path, output, **search), None
-    except RefusedError as error:
+    except SyncNetError as error:
         return correct_offset(path, output, delay_audio=lag_ms), str(error)
 
 
@@ -329,12 +331,16 @@ def drift(name: str, move_ms: int, folder: Path) -> Record:
 
 
 def ends(path: Path, source: Source) -> list[float]:
-    """Return the lag in the first and in the last ``END_S`` seconds of a file, in milliseconds."""
+    """Return the lag in the middle of the first and of the last ``END_S`` seconds of a file, in milliseconds."""
     start, sound, rate = read_sound(path)
     picture_ms = measure(path, source).picture_ms
     found, length = [], round(END_S * rate)
     for first in (0, len(sound) - length):
-        moved = start + (first - delay(source.sound_at(rate), sound[first : first + length])) / rate
+        piece = resample_poly(sound[first : first + length], source.sound_rate, rate)
+        samples = np.arange(len(piece)) - len(piece) / 2
+        even = [np.interp(samples * (1 + rest), samples, piece) for rest in DRIFTS]
+        best = max(even, key=lambda moved: fftconvolve(source.sound, moved[::-1]).max())
+        moved = start + first / rate - delay(source.sound, best) / source.sound_rate
         found.append(picture_ms - moved * MILLISECONDS)
     return found
 
