@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import io
-import itertools
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
-from av.codec.codec import Codec
+from av.bitstream import BitStreamFilterContext
+from av.codec.codec import Codec, UnknownCodecError
 
 from syncnet import reasons
 from syncnet.errors import DiskFullError, MediaError, SyncNetError, UsageError, no_space
-from syncnet.media.containers import MICROSECONDS, decodable, main_video_index, open_container
+from syncnet.media.containers import MICROSECONDS, decodable, main_video, main_video_index, open_container
 from syncnet.media.ffmpeg import absolute
 from syncnet.media.grid import Grid, decoded
 from syncnet.media.sound import placed
@@ -27,9 +28,10 @@ from syncnet.progress import Progress, silent
 from syncnet.results.layout import new_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
     from pathlib import Path
 
+    from av.audio.codeccontext import AudioCodecContext
     from av.audio.stream import AudioStream
     from av.container import InputContainer, OutputContainer
     from av.packet import Packet
@@ -46,12 +48,29 @@ FORMATS = {
     ".avi": "avi",
     ".ts": "mpegts",
 }
-AVI, TS, MATROSKA = "avi", "mpegts", ("matroska", "webm")
-WITH_CHAPTERS = ("mp4", "mov", *MATROSKA)
+AVI, TS, MOV, MATROSKA = "avi", "mpegts", ("mp4", "mov"), ("matroska", "webm")
+ANNEX_B = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}  # AVI's muxer does not convert by itself
+KEPT_CODEC_TAGS = ("hvc1", "hev1", "dvh1")  # some players refuse the others
+TIMECODE = "timecode"
+# Matroska has covers as attachments: their names and types.
+COVERS = {
+    "mjpeg": ("cover.jpg", "image/jpeg"),
+    "png": ("cover.png", "image/png"),
+    "bmp": ("cover.bmp", "image/bmp"),
+    "gif": ("cover.gif", "image/gif"),
+    "webp": ("cover.webp", "image/webp"),
+}
+MOV_LANGUAGES = {"fre": "fra", "rum": "ron", "cze": "ces", "slo": "slk", "swe": "sve"}  # MOV knows few
+AUTOMATIC = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder", "duration"})  # tags
+OPUS = "opus"
+WITH_CHAPTERS = (*MOV, *MATROSKA)
 # libavformat writes every codec into MPEG-TS, but nobody could read others than these.
 TS_CODECS = frozenset(
-    "h264 hevc vvc av1 mpeg1video mpeg2video mpeg4 dirac vc1 cavs aac aac_latm mp2 mp3 ac3 eac3 dts truehd opus"
-    " dvb_subtitle dvb_teletext hdmv_pgs_subtitle smpte_klv timed_id3".split()
+    [
+        *("h264", "hevc", "vvc", "av1", "mpeg1video", "mpeg2video", "mpeg4", "vc1", "cavs"),
+        *("aac", "aac_latm", "mp2", "mp3", "ac3", "eac3", "dts", "truehd", "opus"),
+        *("dvb_subtitle", "dvb_teletext", "hdmv_pgs_subtitle", "klv", "timed_id3"),
+    ]
 )
 
 ENCODERS = {"mp3": "libmp3lame", "opus": "libopus", "amr_nb": "libopencore_amrnb"}  # of another name than their codec
@@ -78,7 +97,7 @@ BIT_RATES = {
 }
 LOW_BIT_RATES = {"libmp3lame": MPEG2, "mp2": MPEG2}
 LOW_SAMPLE_RATE = 24_000
-SAMPLE_RATES = {"libopus": (48_000,), "libmp3lame": (48_000,), "ac3": (48_000,), "eac3": (48_000,)}
+USUAL_RATE = 48_000
 
 BLOCK = 16_384  # samples of silence at a time
 LARGEST_RATE = 500_000  # of the resampler, whose ratio is that of two whole numbers
@@ -208,13 +227,9 @@ def move_sound(
         DiskFullError: the disk is full.
         SyncNetError: the output cannot be written for another reason.
     """
-    format = FORMATS.get(output.suffix.lower())
-    if format is None:
-        raise UsageError(f"{output}: cannot be written: choose a name that ends in one of {', '.join(FORMATS)}")
+    format = check_target(output, audio_codec=audio_codec)
     if audio_codec == COPY and shift.drift_ms_per_min:
         raise UsageError(f"--audio_codec {COPY}: cannot take out a drift, which needs new samples: choose a codec")
-    if audio_codec == COPY and format == AVI:
-        raise UsageError(f"{output}: AVI has no time stamps that --audio_codec {COPY} could move: choose a codec")
     with open_container(source) as container:
         if not decodable(container.streams.audio):
             raise MediaError(f"{source}: has no audio stream that can be decoded", code=reasons.NO_AUDIO)
@@ -224,14 +239,37 @@ def move_sound(
     main = main_video_index(source)
     found = survey(source, main)
     clock = Clock(start if format == AVI else player, start, player, Fraction(found.end))
-    plan = Plan(source, format, clock, shift, main, audio_codec, found)
     try:
+        plan = Plan(source, format, clock, shift, main, audio_codec, found)
         with new_file(output) as temporary:
             plan.write(absolute(temporary), progress=progress)
+            notes = (*plan.notes, *lost(source, temporary, plan))
     except av.FFmpegError as error:
         kind = DiskFullError if no_space(error) else SyncNetError  # type: ignore[arg-type]
         raise kind(f"{output}: cannot write it ({error.strerror or error})") from error
-    return Moved(tuple(plan.codecs()), tuple(plan.notes))
+    return Moved(tuple(plan.codecs()), notes)
+
+
+def check_target(output: Path, *, audio_codec: str | None) -> str:
+    """Return ffmpeg's name of the container that a name asks for.
+
+    Args:
+        output, audio_codec: as in ``move_sound``.
+
+    Raises:
+        UsageError: it cannot be written, or cannot hold the codec.
+    """
+    format = FORMATS.get(output.suffix.lower())
+    if format is None:
+        raise UsageError(f"{output}: cannot be written: choose a name that ends in one of {', '.join(FORMATS)}")
+    if audio_codec == COPY and format == AVI:
+        raise UsageError(f"{output}: AVI has no time stamps that --audio_codec {COPY} could move: choose a codec")
+    encoder = None if audio_codec in (None, COPY) else ENCODERS.get(audio_codec or "", audio_codec)
+    if encoder and not can_write(encoder, format):
+        raise UsageError(
+            f"--audio_codec {audio_codec}: cannot be written into {container_name(format)}: choose another"
+        )
+    return format
 
 
 def survey(path: Path, main: int) -> Survey:
@@ -314,8 +352,8 @@ class Plan:
             for stream in container.streams:
                 if stream.type == "audio" and stream.codec_context is not None:
                     self._add_audio(stream, audio_codec)  # type: ignore[arg-type]
-                elif is_chapter_text(stream, container):
-                    continue  # written anew with the chapters
+                elif is_written_anew(stream, container, format):
+                    continue
                 elif holds(format, stream):
                     self.copied.append(stream.index)
                 elif stream.index == main:
@@ -337,6 +375,13 @@ class Plan:
         for index in sorted({track.index for track in self.tracks} | self.moved):
             yield self.names[index]
 
+    def kept(self, container: InputContainer) -> Iterator[Stream]:
+        """Yield the streams of the source that have a stream in the output, in order."""
+        indices = {track.index for track in self.tracks} | set(self.copied)
+        for stream in container.streams:
+            if stream.index in indices and not (self.format in MATROSKA and is_cover(stream)):
+                yield stream
+
     def _add_audio(self, stream: AudioStream, audio_codec: str | None) -> None:
         name, number = name_of(stream), stream.index
         if audio_codec == COPY:
@@ -350,19 +395,21 @@ class Plan:
             self.names[number] = name
             return
         context = stream.codec_context
+        profile = context.profile or ""
         encoder = choose_encoder(
             name,
-            profile=context.profile or "",
             sample_format=context.format.name,
             format=self.format,
             wanted=audio_codec,
         )
         codec = Codec(encoder, "w")
         self.names[number] = codec.canonical_name
-        if codec.canonical_name != name or encoder_is_poorer(name, context.profile or ""):
-            if audio_codec is None:
-                what = f"{name} ({context.profile})" if context.profile in NOT_WRITTEN else name
-                self.notes.append(f"stream {number}: sound becomes {codec.canonical_name}: {what} cannot be written")
+        replaced = codec.canonical_name != name or profile in NOT_WRITTEN
+        if replaced and audio_codec is None:
+            what = f"{name} ({profile})" if profile in NOT_WRITTEN else name
+            refused = can_encode(ENCODERS.get(name, name)) and profile not in NOT_WRITTEN
+            reason = f"{container_name(self.format)} cannot hold {what}" if refused else f"{what} cannot be encoded"
+            self.notes.append(f"stream {number}: sound becomes {codec.canonical_name}: {reason}")
         self.tracks.append(
             Track(
                 index=number,
@@ -376,9 +423,7 @@ class Plan:
                 else bit_rate(
                     encoder,
                     declared=max(context.bit_rate or 0, self._measured_bit_rate(number)),
-                    known=bool(context.bit_rate)
-                    and codec.canonical_name == name
-                    and not encoder_is_poorer(name, context.profile or ""),
+                    known=bool(context.bit_rate) and not replaced,
                     channels=context.channels,
                     sample_rate=context.sample_rate,
                 ),
@@ -423,7 +468,7 @@ class Plan:
         """
         self._write(target, end=self.clock.end, sound=self._sound, progress=progress)
 
-    def _sound(self, track: Track, count: int) -> Iterator[np.ndarray]:
+    def _sound(self, track: Track, count: int) -> Generator[np.ndarray]:
         """Yield the moved sound of a track, sample by sample from the start of the picture."""
         stretch = self.shift.stretch
         ahead = self.clock.start - self.clock.player  # of the picture, in a player
@@ -455,27 +500,25 @@ class Plan:
         target: str | io.BytesIO,
         *,
         end: Fraction,
-        sound: Callable[[Track, int], Iterator[np.ndarray]],
+        sound: Callable[[Track, int], Generator[np.ndarray]],
         progress: Progress,
     ) -> None:
         """Write the streams up to a time of the source, with what ``sound`` yields for each track."""
         with (
             open_container(self.source) as container,
-            av.open(target, "w", format=self.format, options={"strict": "experimental"}) as out,
+            av.open(target, "w", format=self.format) as out,
             contextlib.ExitStack() as stack,
         ):
-            streams = self._add_streams(container, out)
-            writers = [
-                TrackWriter(
-                    out,
-                    streams[track.index],
-                    track,
-                    self.clock,
-                    end,
-                    stack.enter_context(contextlib.closing(sound(track, self._samples(track, end)))),
-                )  # type: ignore[type-var]
-                for track in self.tracks
-            ]
+            streams, encoders = self._add_streams(container, out)
+            writers = []
+            for track in self.tracks:
+                blocks = stack.enter_context(contextlib.closing(sound(track, self._samples(track, end))))
+                writers.append(TrackWriter(out, streams[track.index], encoders[track.index], track, self.clock, blocks))
+            filters = {
+                index: BitStreamFilterContext(ANNEX_B[name_of(container.streams[index])], container.streams[index])
+                for index in streams
+                if self.format == AVI and name_of(container.streams[index]) in ANNEX_B
+            }
             last: dict[int, int] = {}
             for packet in progress(packets_of(container), total=self.found.packets, desc="writing"):
                 index = packet.stream.index
@@ -490,7 +533,7 @@ class Plan:
                 moved = Fraction(self.shift.delay_ms) / 1000 if index in self.moved else Fraction(0)
                 self._rebase(packet, moved - self.clock.origin, last)
                 packet.stream = streams[index]
-                out.mux_one(packet)
+                out.mux(filters[index].filter(packet) if index in filters else packet)
             for writer in writers:
                 writer.finish()
 
@@ -511,21 +554,54 @@ class Plan:
                 packet.pts = max(lowest, lowest if packet.pts is None else packet.pts)
             last[index] = packet.dts
 
-    def _add_streams(self, container: InputContainer, out: OutputContainer) -> dict[int, Stream]:
-        """Add the streams, chapters and tags of the output; return its streams by their index in the source."""
+    def _add_streams(
+        self, container: InputContainer, out: OutputContainer
+    ) -> tuple[dict[int, Stream], dict[int, AudioCodecContext]]:
+        """Add streams, chapters and tags; return streams and encoders by the stream's index in the source."""
+        encoders: dict[int, AudioCodecContext] = {}
         tracks = {track.index: track for track in self.tracks}
         streams: dict[int, Stream] = {}
         for stream in container.streams:
             if stream.index in tracks:
-                streams[stream.index] = add_track(out, stream, tracks[stream.index])
+                streams[stream.index], encoders[stream.index] = add_track(out, stream, tracks[stream.index])
             elif stream.index in self.copied:
                 added = add_copy(out, stream)
                 if added is not None:
                     streams[stream.index] = added
-        out.metadata.update(container.metadata)
+        # MP4 and MOV would give covers the file's time code too
+        timed = self.format in MOV and any(TIMECODE in tags_of(stream) for stream in streams.values())
+        left_out = AUTOMATIC | {TIMECODE} if timed else AUTOMATIC
+        out.metadata.update({key: value for key, value in container.metadata.items() if key.lower() not in left_out})
         if self.chapters and self.format in WITH_CHAPTERS:
             out.set_chapters([moved_chapter(chapter, self.clock.origin) for chapter in container.chapters()])
-        return streams
+        return streams, encoders
+
+
+def lost(source: Path, output: Path, plan: Plan) -> Iterator[str]:
+    """Yield a line for everything about tags and rotation that the container of the output does not hold."""
+    name = container_name(plan.format)
+    with open_container(source) as before, open_container(output) as after:
+        missing = tags_of(before) - tags_of(after)
+        if missing:
+            yield f"tags are left out: {name} does not hold {', '.join(sorted(missing))}"
+        for kept, old in zip(after.streams, plan.kept(before)):
+            missing = {"language", "title"} & (tags_of(old) - tags_of(kept))
+            if missing:
+                yield f"stream {old.index}: its {' and '.join(sorted(missing))} left out: {name} does not hold it"
+        rotation = rotation_of(before)
+        if rotation != rotation_of(after):
+            yield f"rotation by {rotation} degrees is left out: {name} does not hold it"
+
+
+def tags_of(item: Any) -> set[str]:
+    """Return the names of the tags of a container or stream that are not written by programs."""
+    return {key.lower() for key, value in item.metadata.items() if value != "und"} - AUTOMATIC
+
+
+def rotation_of(container: InputContainer) -> int:
+    """Return the degrees by which the main picture is to be turned."""
+    frame = next(decoded(container, main_video(container), lambda detail: None), None)
+    return 0 if frame is None else frame.rotation
 
 
 class TrackWriter:
@@ -534,16 +610,23 @@ class TrackWriter:
     Args:
         out: the container.
         stream: its stream.
+        encoder: of the track.
         track: how it is written.
         clock: times of the source.
-        end: time of the source where the sound ends.
         blocks: the samples.
     """
 
     def __init__(
-        self, out: OutputContainer, stream: Any, track: Track, clock: Clock, end: Fraction, blocks: Iterator[np.ndarray]
+        self,
+        out: OutputContainer,
+        stream: Stream,
+        encoder: AudioCodecContext,
+        track: Track,
+        clock: Clock,
+        blocks: Iterator[np.ndarray],
     ) -> None:
-        self.out, self.stream, self.track, self.clock, self.blocks = out, stream, track, clock, blocks
+        self.out, self.stream, self.encoder, self.track, self.clock = out, stream, encoder, track, clock
+        self.blocks = blocks
         self.zero = round((clock.start - clock.origin) * track.sample_rate)
         self.done = 0  # samples
 
@@ -559,7 +642,7 @@ class TrackWriter:
         """Write the rest."""
         for block in self.blocks:
             self._encode(block)
-        self.out.mux(self.stream.encode(None))
+        self._mux(self.encoder.encode(None))
 
     def _encode(self, block: np.ndarray) -> None:
         skipped = max(0, self.track.cut - self.done)
@@ -568,12 +651,13 @@ class TrackWriter:
         block = block[:, skipped:]
         if not block.shape[1]:
             return
-        frame = av.AudioFrame.from_ndarray(
-            np.ascontiguousarray(block), format=self.track.format, layout=self.track.layout
-        )
-        frame.sample_rate = self.track.sample_rate
-        frame.pts, frame.time_base = self.zero + at + self.track.late, Fraction(1, self.track.sample_rate)
-        self.out.mux(self.stream.encode(frame))
+        frame = frame_of(block, self.track, at=self.zero + at + self.track.late)
+        self._mux(self.encoder.encode(frame))
+
+    def _mux(self, packets: list[Packet]) -> None:
+        for packet in packets:
+            packet.stream = self.stream
+            self.out.mux_one(packet)
 
 
 def name_of(stream: Stream) -> str:
@@ -586,14 +670,11 @@ def container_name(format: str) -> str:
     return next(suffix[1:] for suffix, name in FORMATS.items() if name == format)
 
 
-def is_chapter_text(stream: Stream, container: InputContainer) -> bool:
-    """Return True for the stream in which MP4 and MOV keep the titles of their chapters."""
-    return (
-        "mov" in container.format.name
-        and stream.type == "data"
-        and bool(container.chapters())
-        and name_of(stream) == "bin_data"
-    )
+def is_written_anew(stream: Stream, container: InputContainer, format: str) -> bool:
+    """Return True for streams in which MP4 and MOV keep titles of chapters and time codes: tags say the same."""
+    if "mov" not in container.format.name or stream.type != "data":
+        return False
+    return TIMECODE in tags_of(stream) or (bool(container.chapters()) and name_of(stream) == "bin_data")
 
 
 def is_cover(stream: Stream) -> bool:
@@ -603,10 +684,14 @@ def is_cover(stream: Stream) -> bool:
 def holds(format: str, stream: Stream) -> bool:
     """Return True if a container can hold a stream as it is, which a header of that stream alone tells."""
     name = name_of(stream)
-    if format == TS and (name not in TS_CODECS or is_cover(stream)):
+    if format == TS and name not in TS_CODECS:
         return False
-    if stream.type == "attachment" or (format in MATROSKA and is_cover(stream)):
+    if stream.type == "attachment":
         return format == "matroska"
+    if is_cover(stream) and not (format == "mp4" or (format == "matroska" and name in COVERS)):
+        return False
+    if is_cover(stream) and format == "matroska":
+        return True
     if format == AVI and stream.type not in ("video", "audio"):
         return False
     out = av.open(io.BytesIO(), "w", format=format)
@@ -618,44 +703,77 @@ def holds(format: str, stream: Stream) -> bool:
     return True
 
 
-def add_copy(out: OutputContainer, stream: Stream) -> Stream | None:
+def add_copy(out: OutputContainer, stream: Any) -> Stream | None:
     """Add a stream that is copied; return None for one that has no packets."""
     if stream.type == "attachment":
         out.add_stream_from_template(stream)
         return None
     if out.format.name in MATROSKA and is_cover(stream):
-        return None  # an attachment, added with its packet
+        name, kind = COVERS[name_of(stream)]
+        with open_container(stream.container.name) as container:
+            data = next(packet for packet in packets_of(container) if packet.stream.index == stream.index)
+            out.add_attachment(stream.metadata.get("filename", name), kind, bytes(data))
+        return None
     added = out.add_stream_from_template(stream, opaque=True)
-    added.metadata.update(stream.metadata)
+    copy_tags(stream, added, out)
     added.disposition = stream.disposition
-    if stream.type == "video":
+    if stream.type == "video" and not is_cover(stream):
         rate = stream.average_rate or stream.guessed_rate
         added.codec_context.framerate = rate
-        added.codec_context.sample_aspect_ratio = stream.sample_aspect_ratio
+        if stream.sample_aspect_ratio:  # None where the file does not tell
+            added.codec_context.sample_aspect_ratio = stream.sample_aspect_ratio
         if out.format.name == AVI and rate:
             added.time_base = 1 / rate
-    with contextlib.suppress(AttributeError, ValueError):
-        tag = stream.codec_context.codec_tag
-        if tag in KEPT_TAGS:
-            added.codec_context.codec_tag = tag
+        if stream.codec_tag in KEPT_CODEC_TAGS and out.format.name in MOV:
+            added.codec_context.codec_tag = stream.codec_tag
     return added
 
 
-KEPT_TAGS = ("hvc1", "dvh1", "hev1")
+def add_track(out: OutputContainer, stream: Stream, track: Track) -> tuple[Stream, AudioCodecContext]:
+    """Add a stream that is encoded; return it and its encoder."""
+    if out.format.name in MATROSKA and track.bit_rate and track.encoder != ENCODERS[OPUS]:
+        # Only FFmpeg 8 and newer heed the delay that Matroska declares for codecs other than Opus. A stream from NUT
+        # has none to declare, so that the rehearsal finds it and has it cut off.
+        file = io.BytesIO()
+        with av.open(file, "w", format="nut") as nut:
+            context = add_encoder(nut, track).codec_context
+            nut.mux(context.encode(frame_of(silence(track, BLOCK), track, at=0)))
+            nut.mux(context.encode(None))
+        file.seek(0)
+        added = out.add_stream_from_template(av.open(file).streams[0], opaque=True)
+        context = add_encoder(av.open(io.BytesIO(), "w", format="nut"), track).codec_context
+    else:
+        added = add_encoder(out, track)
+        context = added.codec_context
+    copy_tags(stream, added, out)
+    added.disposition = stream.disposition
+    return added, context
 
 
-def add_track(out: OutputContainer, stream: Stream, track: Track) -> Stream:
-    """Add a stream that is encoded."""
+def add_encoder(out: OutputContainer, track: Track) -> Any:
+    """Add a stream with a track's encoder."""
     added = out.add_stream(track.encoder, rate=track.sample_rate)
-    context = added.codec_context
+    context: Any = added.codec_context
     context.layout = track.layout
     context.format = encoder_format(Codec(track.encoder, "w"), track.format)
     context.time_base = added.time_base = Fraction(1, track.sample_rate)
     if track.bit_rate:
         context.bit_rate = track.bit_rate
-    added.metadata.update({key: value for key, value in stream.metadata.items() if not is_statistic(key)})
-    added.disposition = stream.disposition
     return added
+
+
+def frame_of(samples: np.ndarray, track: Track, *, at: int) -> av.AudioFrame:
+    """Return samples, channels x N, as a frame that starts with sample ``at``."""
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format=track.format, layout=track.layout)
+    frame.sample_rate, frame.pts, frame.time_base = track.sample_rate, at, Fraction(1, track.sample_rate)
+    return frame
+
+
+def copy_tags(stream: Stream, added: Stream, out: OutputContainer) -> None:
+    """Copy the tags of a stream, as the container needs them."""
+    added.metadata.update({key: value for key, value in stream.metadata.items() if not is_statistic(key)})
+    if out.format.name == "mov" and stream.language in MOV_LANGUAGES:
+        added.metadata["language"] = MOV_LANGUAGES[stream.language]
 
 
 def is_statistic(key: str) -> bool:
@@ -668,35 +786,24 @@ def moved_chapter(chapter: Any, origin: Fraction) -> Any:
     return {**chapter, "start": chapter["start"] - ticks, "end": chapter["end"] - ticks}
 
 
-def encoder_is_poorer(name: str, profile: str) -> bool:
-    return name == "aac" and profile in NOT_WRITTEN
-
-
 def lossless(codec: Codec) -> bool:
     return codec.lossless and (not codec.lossy or codec.canonical_name == "wavpack")
 
 
-def choose_encoder(name: str, *, profile: str, sample_format: str, format: str, wanted: str | None) -> str:
+def choose_encoder(name: str, *, sample_format: str, format: str, wanted: str | None) -> str:
     """Choose the encoder of an audio stream: that of its codec, or the nearest that can be written.
 
     Args:
         name: its codec.
-        profile: its profile.
         sample_format: of its decoder.
         format: ffmpeg's name of the container to write.
-        wanted: codec or encoder to use instead; None for the stream's own.
+        wanted: codec or encoder to use instead, from ``check_target``; None for the stream's own.
 
     Returns:
         PyAV's name of the encoder.
-
-    Raises:
-        UsageError: ``wanted`` cannot be written.
     """
     if wanted is not None:
-        encoder = ENCODERS.get(wanted, wanted)
-        if not can_write(encoder, format):
-            raise UsageError(f"--audio_codec {wanted}: cannot be written into {container_name(format)}: choose another")
-        return encoder
+        return ENCODERS.get(wanted, wanted)
     decoder = Codec(name, "r") if name != "dts" else Codec("dca", "r")
     exact = lossless(decoder)
     kind = sample_format.removesuffix("p")
@@ -707,17 +814,29 @@ def choose_encoder(name: str, *, profile: str, sample_format: str, format: str, 
     return next(encoder for encoder in (*family, *usual) if can_write(encoder, format))
 
 
-def can_write(encoder: str, format: str) -> bool:
-    """Return True if PyAV has an encoder and the container can hold its codec."""
+def can_encode(encoder: str) -> bool:
     try:
         codec = Codec(encoder, "w")
-    except av.codec.codec.UnknownCodecError:
+    except UnknownCodecError:
         return False
-    if codec.type != "audio" or codec.experimental:
+    return codec.type == "audio" and not codec.experimental
+
+
+@lru_cache
+def can_write(encoder: str, format: str) -> bool:
+    """Return True if PyAV has an encoder and the container can hold its codec."""
+    if not can_encode(encoder):
         return False
-    if format == TS:
-        return codec.canonical_name in TS_CODECS
-    return codec.name in av.open(io.BytesIO(), "w", format=format).supported_codecs
+    codec = Codec(encoder, "w")
+    if format == TS and codec.canonical_name not in TS_CODECS:
+        return False
+    out = av.open(io.BytesIO(), "w", format=format)
+    try:
+        out.add_stream(encoder, rate=nearest_rate(codec, USUAL_RATE))
+        out.start_encoding()
+    except (av.FFmpegError, ValueError):
+        return False
+    return True
 
 
 def planar_format(codec: Codec, sample_format: str) -> str:
@@ -837,7 +956,7 @@ def exactly(blocks: Iterable[np.ndarray], count: int, track: Track) -> Iterator[
     yield from quiet(track, count)
 
 
-def rehearsal_noise(track: Track, count: int) -> Iterator[np.ndarray]:
+def rehearsal_noise(track: Track, count: int) -> Generator[np.ndarray]:
     """Yield the same noise in all channels."""
     noise = np.random.default_rng(0).uniform(-0.3, 0.3, count)
     like = silence(track, 1)
@@ -863,19 +982,11 @@ def heard(file: io.BytesIO, position: int, track: Track) -> tuple[np.ndarray, fl
     """
     samples: list[np.ndarray] = []
     stamp: float | None = None
-    with av.open(file) as container:
-        stream = container.streams.audio[position]
-        start = min(
-            (
-                time
-                for packet in container.demux(video=0)
-                if packet.size and (time := time_of(packet, container)) is not None
-            ),
-            default=Fraction(0),
-        )
-        container.seek(0)
+    with av.open(file, "r") as container:
+        pictures = [time_of(packet, container) for packet in container.demux(video=0) if packet.size]
+        start = min((time for time in pictures if time is not None), default=Fraction(0))
     file.seek(0)
-    with av.open(file) as container:
+    with av.open(file, "r") as container:
         stream = container.streams.audio[position]
         converter = av.AudioResampler(format="fltp", layout=track.layout, rate=track.sample_rate)
         for frame in decoded(container, stream, lambda detail: None):

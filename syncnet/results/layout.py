@@ -382,7 +382,7 @@ def check_output(path: str | Path, *, videofile: Path, overwrite: bool) -> Path:
         overwrite: an earlier output may be replaced.
 
     Raises:
-        UsageError: the path is missing, is the input or a name of its own kind, or has a file already.
+        UsageError: no file can be there, there is one already, or it is the input.
         SyncNetError: the folder is not writable.
     """
     if not path:
@@ -390,7 +390,7 @@ def check_output(path: str | Path, *, videofile: Path, overwrite: bool) -> Path:
     check_unicode(path, flag="--output")
     output = Path(path)
     target = output.resolve()
-    for written in (target, part_file(target)):
+    for written in (target, part_file(target), part_file(part_file(target))):  # as ``new_file`` within ``new_file``
         if written.exists() and written.samefile(videofile):
             raise UsageError(f"{path}: is or replaces the input, which is never overwritten: choose another --output")
     if target.exists() and not target.is_file():

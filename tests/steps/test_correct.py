@@ -10,24 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from moving import MIDDLE_S, Mover, make_video, measure, measurement
 
 from syncnet import reasons
 from syncnet.errors import DiskFullError, MediaError, SyncNetError, UsageError
-from syncnet.media.resync import COPY, Moved, Shift
+from syncnet.media.resync import COPY, Shift
 from syncnet.steps import correct
-from syncnet.steps.correct import (
-    Correction,
-    CorrectionSettings,
-    Measurement,
-    RefusedError,
-    measurement_of,
-    rate,
-    search_range,
-)
+from syncnet.steps.correct import Correction, CorrectionSettings, RefusedError, measurement_of, rate, search_range
 from syncnet.sync import scoring
 
 FAR, NEAR = 15.0, 8.0  # distances
-MIDDLE_S, LENGTH_S = 30.0, 60.0
 
 
 def distances(*, vshift, best, windows=40, confidence=FAR - NEAR):
@@ -164,39 +156,7 @@ def test_the_edge_of_the_search_without_distances():
     assert not measurement_of(report(track(lag_ms=584.0)), None).at_edge
 
 
-# -- correction: files say in JSON what is measured of them ------------------------------------------------------------
-
-
-def measurement(lag_ms=-215.0, *, confidence=7.2, error=4.0, drift=None, drift_error=5.0, why=(), edge=False):
-    shot = correct.ShotLag(0.0, LENGTH_S, confidence or 0.0, lag_ms or 0.0, error)
-    drifts = (drift, drift_error) if drift is not None else (None, None)
-    return Measurement(lag_ms, error, confidence, *drifts, at_s=MIDDLE_S, shots=(shot,), reasons=why, at_edge=edge)
-
-
-@dataclasses.dataclass
-class Mover:
-    """Stand-in of ``move_sound``, by default one that works; what it moved is in ``calls``."""
-
-    gain: float = 1.0
-    error: Exception | None = None
-    changes: dict = dataclasses.field(default_factory=dict)
-    calls: list = dataclasses.field(default_factory=list)
-
-    def __call__(self, source, output, *, shift, audio_codec=None):
-        self.calls.append((source, shift, audio_codec))
-        output.write_text("half")
-        if self.error:
-            raise self.error
-        video = json.loads(source.read_text())
-        drift = video["drift"] and video["drift"] - shift.drift_ms_per_min
-        delay = shift.delay_ms + shift.drift_ms_per_min * (MIDDLE_S - shift.at_s) / 60
-        video = {**video, "lag_ms": video["lag_ms"] - self.gain * delay, "drift": drift, **self.changes}
-        output.write_text(json.dumps(video))
-        return Moved(("aac",), ("a note",))
-
-
-def measure(path):
-    return measurement(**json.loads(path.read_text()))
+# -- correction --------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -210,12 +170,7 @@ def mover(monkeypatch):
 def video(tmp_path):
     """Return a function that makes a video."""
 
-    def make(lag_ms=-215.0, *, drift=None):
-        path = tmp_path / "in.mp4"
-        path.write_text(json.dumps({"lag_ms": lag_ms, "drift": drift}))
-        return path
-
-    return make
+    return lambda *args, **changes: make_video(tmp_path / "in.mp4", *args, **changes)
 
 
 @pytest.fixture
