@@ -34,6 +34,7 @@ def mover(monkeypatch):
     """Return the stand-in that moves sound; measured is by a stand-in, too, and networks are not loaded."""
     stand_in = Mover()
     monkeypatch.setattr(correct, "move_sound", stand_in)
+    monkeypatch.setattr("syncnet.media.resync.check_streams", lambda *_, **__: None)
     monkeypatch.setattr(correct, "measure", measure)
     for name in ("load_net", "load_detector"):
         monkeypatch.setattr(api, name, lambda *_: None)
@@ -271,6 +272,16 @@ def test_inputs_that_cannot_be_measured(script, tmp_path):
     one_error(script("--quiet", video="text.mp4"), "text.mp4", "not a media file")
     one_error(script("--quiet", video="gone.mp4"), "gone.mp4: no such file")
     assert names(tmp_path) == ["empty.mp4", "silent.mp4", "text.mp4"]
+
+
+def test_containers_are_checked_before_anything_is_measured(script, face_clip, monkeypatch, tmp_path):
+    def fail(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr(correct, "measure", fail)
+    one_error(script(video=face_clip, output="out.webm"), "face.mp4: webm cannot hold its picture", code=2)
+    one_error(script("--audio_codec", "copy", video=face_clip, output="out.avi"), "no time stamps", code=2)
+    assert names(tmp_path) == []
 
 
 @pytest.mark.usefixtures("nothing_left_running")

@@ -20,7 +20,14 @@ from av.codec.codec import Codec, UnknownCodecError
 
 from syncnet import reasons
 from syncnet.errors import DiskFullError, MediaError, SyncNetError, UsageError, no_space
-from syncnet.media.containers import MICROSECONDS, decodable, main_video, main_video_index, open_container
+from syncnet.media.containers import (
+    MICROSECONDS,
+    decodable,
+    main_video,
+    main_video_index,
+    open_container,
+    video_streams,
+)
 from syncnet.media.ffmpeg import absolute
 from syncnet.media.grid import Grid, decoded
 from syncnet.media.sound import placed
@@ -87,7 +94,9 @@ LOSSLESS = ("flac", "alac", "pcm_s24le")
 LOSSLESS_OF = {"u8": "pcm_u8", "s16": "pcm_s16le", "s32": "pcm_s24le", "flt": "pcm_f32le", "dbl": "pcm_f64le"}
 NOT_WRITTEN = ("HE-AAC", "HE-AACv2", "LD", "ELD", "Main", "SSR", "LTP")  # profiles of AAC
 
-BIT_RATE = 96_000  # per channel, where none is declared
+USUAL_BIT_RATE = 96_000  # per channel, where none is declared
+OPUS_BIT_RATE = 256_000  # per channel, the highest
+ROUNDING = 0.97  # of a bit rate that was measured
 MPEG1 = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
 MPEG2 = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)  # up to 24 kHz
 BIT_RATES = {
@@ -228,6 +237,7 @@ def move_sound(
         SyncNetError: the output cannot be written for another reason.
     """
     format = check_target(output, audio_codec=audio_codec)
+    check_streams(source, format=format, audio_codec=audio_codec)
     if audio_codec == COPY and shift.drift_ms_per_min:
         raise UsageError(f"--audio_codec {COPY}: cannot take out a drift, which needs new samples: choose a codec")
     with open_container(source) as container:
@@ -270,6 +280,33 @@ def check_target(output: Path, *, audio_codec: str | None) -> str:
             f"--audio_codec {audio_codec}: cannot be written into {container_name(format)}: choose another"
         )
     return format
+
+
+def check_streams(source: Path, *, format: str, audio_codec: str | None) -> None:
+    """Check that a container can hold what is copied of picture and sound.
+
+    Args:
+        source, audio_codec: as in ``move_sound``.
+        format: ffmpeg's name of the container, from ``check_target``.
+
+    Raises:
+        MediaError: the source cannot be read.
+        UsageError: the container cannot hold them.
+    """
+    with open_container(source) as container:
+        pictures = [main_video(container)] if video_streams(container) else []  # without one, it cannot be measured
+        for stream in pictures:
+            if not holds(format, stream):
+                raise UsageError(
+                    f"{source}: {container_name(format)} cannot hold its picture ({name_of(stream)}): choose another "
+                    "container for the output"
+                )
+        for sound in container.streams.audio if audio_codec == COPY else ():
+            if not holds(format, sound):
+                raise UsageError(
+                    f"{source}: {container_name(format)} cannot hold its sound ({name_of(sound)}) as it is: choose "
+                    "another --audio_codec"
+                )
 
 
 def survey(path: Path, main: int) -> Survey:
@@ -356,11 +393,6 @@ class Plan:
                     continue
                 elif holds(format, stream):
                     self.copied.append(stream.index)
-                elif stream.index == main:
-                    raise UsageError(
-                        f"{source}: {container_name(format)} cannot hold its picture ({name_of(stream)}): choose "
-                        "another container for the output"
-                    )
                 else:
                     self.notes.append(
                         f"stream {stream.index} ({stream.type}, {name_of(stream)}) is left out: "
@@ -385,11 +417,6 @@ class Plan:
     def _add_audio(self, stream: AudioStream, audio_codec: str | None) -> None:
         name, number = name_of(stream), stream.index
         if audio_codec == COPY:
-            if not holds(self.format, stream):
-                raise UsageError(
-                    f"{self.source}: {container_name(self.format)} cannot hold its sound ({name}) as it is: choose "
-                    "another --audio_codec"
-                )
             self.copied.append(number)
             self.moved.add(number)
             self.names[number] = name
@@ -398,6 +425,7 @@ class Plan:
         profile = context.profile or ""
         encoder = choose_encoder(
             name,
+            exact=lossless(context.codec),
             sample_format=context.format.name,
             format=self.format,
             wanted=audio_codec,
@@ -418,21 +446,20 @@ class Plan:
                 sample_rate=nearest_rate(codec, context.sample_rate),
                 layout=layout_of(context),
                 format=planar_format(codec, context.format.name),
-                bit_rate=0
-                if lossless(codec)
-                else bit_rate(
-                    encoder,
-                    declared=max(context.bit_rate or 0, self._measured_bit_rate(number)),
-                    known=bool(context.bit_rate) and not replaced,
-                    channels=context.channels,
-                    sample_rate=context.sample_rate,
-                ),
+                bit_rate=0 if lossless(codec) else self._bit_rate(stream, encoder, replaced=replaced),
             )
         )
 
-    def _measured_bit_rate(self, index: int) -> int:
-        seconds = self.found.seconds.get(index)
-        return int(self.found.size[index] * 8 / seconds) if seconds else 0
+    def _bit_rate(self, stream: AudioStream, encoder: str, *, replaced: bool) -> int:
+        context = stream.codec_context
+        usual = USUAL_BIT_RATE * context.channels
+        if lossless(context.codec):
+            return allowed_bit_rate(encoder, usual, channels=context.channels, sample_rate=context.sample_rate)
+        seconds = self.found.seconds.get(stream.index)
+        measured = int(self.found.size[stream.index] * 8 / seconds) if seconds else 0
+        least = usual if replaced or not context.bit_rate else 0
+        wanted = max(context.bit_rate or 0, measured, least)
+        return allowed_bit_rate(encoder, wanted, channels=context.channels, sample_rate=context.sample_rate)
 
     def _rehearse(self) -> bool:
         """Write the start with noise as sound, and measure by how much readers find it late.
@@ -581,7 +608,7 @@ def lost(source: Path, output: Path, plan: Plan) -> Iterator[str]:
     """Yield a line for everything about tags and rotation that the container of the output does not hold."""
     name = container_name(plan.format)
     with open_container(source) as before, open_container(output) as after:
-        missing = tags_of(before) - tags_of(after)
+        missing = tags_of(before) - tags_of(after).union(*map(tags_of, after.streams))
         if missing:
             yield f"tags are left out: {name} does not hold {', '.join(sorted(missing))}"
         for kept, old in zip(after.streams, plan.kept(before)):
@@ -790,11 +817,12 @@ def lossless(codec: Codec) -> bool:
     return codec.lossless and (not codec.lossy or codec.canonical_name == "wavpack")
 
 
-def choose_encoder(name: str, *, sample_format: str, format: str, wanted: str | None) -> str:
+def choose_encoder(name: str, *, exact: bool, sample_format: str, format: str, wanted: str | None) -> str:
     """Choose the encoder of an audio stream: that of its codec, or the nearest that can be written.
 
     Args:
         name: its codec.
+        exact: that is lossless.
         sample_format: of its decoder.
         format: ffmpeg's name of the container to write.
         wanted: codec or encoder to use instead, from ``check_target``; None for the stream's own.
@@ -804,8 +832,6 @@ def choose_encoder(name: str, *, sample_format: str, format: str, wanted: str | 
     """
     if wanted is not None:
         return ENCODERS.get(wanted, wanted)
-    decoder = Codec(name, "r") if name != "dts" else Codec("dca", "r")
-    exact = lossless(decoder)
     kind = sample_format.removesuffix("p")
     family = (ENCODERS.get(name, name), *SUBSTITUTES.get(name, ()))
     if name.startswith("pcm_"):
@@ -866,20 +892,20 @@ def nearest_rate(codec: Codec, sample_rate: int) -> int:
     return next((rate for rate in rates if rate >= sample_rate), rates[-1])
 
 
-def bit_rate(encoder: str, *, declared: int, known: bool, channels: int, sample_rate: int) -> int:
-    """Return the bit rate to encode with: at least that of the source, among those that the codec has.
+def allowed_bit_rate(encoder: str, wanted: int, *, channels: int, sample_rate: int) -> int:
+    """Return the lowest bit rate of an encoder that is at least that wanted, or its highest, in bits per second.
 
     Args:
         encoder: PyAV's name.
-        declared: bits per second of the source; 0 if unknown.
-        known: False if those of this codec say nothing.
-        channels, sample_rate: of the source.
+        wanted: bits per second.
+        channels, sample_rate: of the sound.
     """
-    wanted = declared if known and declared else max(declared, BIT_RATE * channels)
+    if encoder == ENCODERS[OPUS]:
+        return min(wanted, OPUS_BIT_RATE * channels)
     table = (LOW_BIT_RATES if sample_rate <= LOW_SAMPLE_RATE else BIT_RATES).get(encoder)
     if table is None:
         return wanted
-    return next((rate * 1000 for rate in table if rate * 1000 >= wanted), table[-1] * 1000)
+    return next((rate * 1000 for rate in table if rate * 1000 >= wanted * ROUNDING), table[-1] * 1000)
 
 
 def silence(track: Track, count: int) -> np.ndarray:
