@@ -58,6 +58,7 @@ FORMATS = {
 AVI, TS, MOV, MATROSKA = "avi", "mpegts", ("mp4", "mov"), ("matroska", "webm")
 ANNEX_B = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}  # AVI's muxer does not convert by itself
 KEPT_CODEC_TAGS = ("hvc1", "hev1", "dvh1")  # some players refuse the others
+LENGTHS = b"\x01"  # first byte of the headers of H.264 whose packets are not in Annex B
 TIMECODE = "timecode"
 # Matroska has covers as attachments: their names and types.
 COVERS = {
@@ -80,7 +81,7 @@ TS_CODECS = frozenset(
     ]
 )
 
-ENCODERS = {"mp3": "libmp3lame", "opus": "libopus", "amr_nb": "libopencore_amrnb"}  # of another name than their codec
+ENCODERS = {"mp3": "libmp3lame", "opus": "libopus"}  # of another name than their codec
 # What replaces a codec that cannot be written, best first: those of the same family, then the usual ones.
 SUBSTITUTES = {
     "vorbis": ("libopus",),
@@ -161,12 +162,15 @@ class Survey:
         packets: their number.
         seconds: length of each stream.
         size: bytes of each stream.
+        decoding: first time stamp of decoding of each stream, in its ticks, and the number of packets before it, which
+            have none where frames are reordered and the container stores none.
         end: time stamp of the end of the main picture, in seconds.
     """
 
     packets: int
     seconds: dict[int, float]
     size: dict[int, int]
+    decoding: dict[int, tuple[int, int]]
     end: float
 
 
@@ -317,12 +321,17 @@ def survey(path: Path, main: int) -> Survey:
         main: index of the main picture.
     """
     packets, size, first, last = 0, dict[int, int](), dict[int, float](), dict[int, float]()
+    before, decoding = dict[int, int](), dict[int, tuple[int, int]]()
     with open_container(path) as container:
         usual = 1 / float(container.streams[main].guessed_rate or 25)  # type: ignore[attr-defined]
         for packet in packets_of(container):
             packets += 1
             index = packet.stream.index
             size[index] = size.get(index, 0) + packet.size
+            if packet.dts is None:
+                before[index] = before.get(index, 0) + 1
+            else:
+                decoding.setdefault(index, (packet.dts, before.get(index, 0)))
             stamp = time_of(packet, container)
             if stamp is None:
                 continue
@@ -330,7 +339,7 @@ def survey(path: Path, main: int) -> Survey:
             first[index] = min(first.get(index, float(stamp)), float(stamp))
             end = float(stamp) + (length or (usual if index == main else 0.0))
             last[index] = max(last.get(index, end), end)
-    return Survey(packets, {index: last[index] - first[index] for index in first}, size, last.get(main, 0.0))
+    return Survey(packets, {index: last[index] - first[index] for index in first}, size, decoding, last.get(main, 0.0))
 
 
 def time_of(packet: Packet, container: InputContainer) -> Fraction | None:
@@ -575,6 +584,14 @@ class Plan:
             packet.pts += ticks
         if packet.dts is not None:
             packet.dts += ticks
+        elif index in last:
+            packet.dts = last[index] + (packet.duration or 1)
+        elif index in self.found.decoding:
+            first, before = self.found.decoding[index]
+            packet.dts = first - before * (packet.duration or 1) + ticks
+        else:
+            packet.dts = packet.pts
+        if packet.dts is not None:
             lowest = last.get(index, packet.dts - 1) + 1
             if packet.dts < lowest:
                 packet.dts = lowest
@@ -683,6 +700,8 @@ class TrackWriter:
 
     def _mux(self, packets: list[Packet]) -> None:
         for packet in packets:
+            if not packet.size and self.out.format.name == AVI:
+                continue  # FLAC's last one is a new header
             packet.stream = self.stream
             self.out.mux_one(packet)
 
@@ -751,6 +770,8 @@ def add_copy(out: OutputContainer, stream: Any) -> Stream | None:
             added.codec_context.sample_aspect_ratio = stream.sample_aspect_ratio
         if out.format.name == AVI and rate:
             added.time_base = 1 / rate
+        if out.format.name == AVI and name_of(stream) in ANNEX_B and stream.codec_context.extradata[:1] == LENGTHS:
+            added.codec_context.extradata = None  # the filter puts it in front of key frames
         if stream.codec_tag in KEPT_CODEC_TAGS and out.format.name in MOV:
             added.codec_context.codec_tag = stream.codec_tag
     return added
@@ -858,7 +879,7 @@ def can_write(encoder: str, format: str) -> bool:
         return False
     out = av.open(io.BytesIO(), "w", format=format)
     try:
-        out.add_stream(encoder, rate=nearest_rate(codec, USUAL_RATE))
+        out.add_stream(encoder, rate=nearest_rate(codec, USUAL_RATE), bit_rate=2 * USUAL_BIT_RATE)
         out.start_encoding()
     except (av.FFmpegError, ValueError):
         return False

@@ -110,7 +110,7 @@ def heard_ms(path, stream=0):
 
 def packets(path, kind, index=0):
     with open_container(path) as container:
-        stream = container.streams.get({kind: index})[0]
+        stream = getattr(container.streams, kind)[index]
         return [hashlib.md5(bytes(packet)).hexdigest() for packet in container.demux(stream) if packet.size]
 
 
@@ -169,8 +169,9 @@ def raw(path):
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
 @pytest.mark.parametrize("late", ["picture", "sound"])
 def test_streams_that_start_late(clip, tmp_path, suffix, late):
-    offset = ("-itsoffset", "0.4")
-    source = clip(suffix, "aac", **{"before_video" if late == "picture" else "before_sound": offset})
+    whole = clip("mkv", "aac", **{"before_video" if late == "picture" else "before_sound": ("-itsoffset", "0.4")})
+    source = tmp_path / f"source.{suffix}"
+    Ffmpeg(["-i", whole, "-c", "copy", source], source=whole).finish()
     before, _ = heard_ms(source)
     assert abs(before - (-400 if late == "picture" else 400)) < 30
     output = tmp_path / f"out.{suffix}"
@@ -179,12 +180,8 @@ def test_streams_that_start_late(clip, tmp_path, suffix, late):
     assert abs(by_stamps - before - 90) <= LIMIT_MS
     assert abs(plain - before - 90) <= LIMIT_MS
     assert abs(sound(output)[1]) <= LIMIT_MS / 1000  # begins with the picture
-
-
-def test_picture_that_starts_late_keeps_its_time(clip, tmp_path):
-    source = clip("mp4", "aac", before_video=("-itsoffset", "0.4"))
-    moved(source, tmp_path / "out.mp4", 90)
-    assert picture_start(tmp_path / "out.mp4") == pytest.approx(picture_start(source), abs=1e-3)
+    if suffix == "mp4":  # others have no start to count from
+        assert picture_start(output) == pytest.approx(picture_start(source), abs=1e-3)
 
 
 def test_hole_in_the_sound_stays_silent(clip, tmp_path):
@@ -203,16 +200,15 @@ def test_hole_in_the_sound_stays_silent(clip, tmp_path):
 
 def test_drift(clip, tmp_path):
     source, output = clip("mkv", "flac"), tmp_path / "out.mkv"
-    shift = Shift(40.0, drift_ms_per_min=600.0, at_s=1.5)
-    assert shift.delay_ms_at(2.5) == 50
+    shift = Shift(40.0, drift_ms_per_min=120.0, at_s=1.5)
+    assert shift.delay_ms_at(2.5) == 42
     move_sound(source, output, shift=shift)
     samples, _ = sound(output)
-    for time in (0.5, 1.5, 2.5):  # half a second around it
-        part = noise().copy()
-        part[: round((time - 0.25) * RATE)] = part[round((time + 0.25) * RATE) :] = 0
-        assert abs(late_ms(samples, like=part) - shift.delay_ms_at(time)) <= LIMIT_MS + 2.5
-    middle = noise()[round(1.49 * RATE) : round(1.51 * RATE)]
-    assert abs(late_ms(samples, like=middle) - 1490 - 40) <= LIMIT_MS
+    for time in (0.3, 1.5, 2.7):
+        first = round((time - 0.01) * RATE)
+        part = noise()[first : first + RATE // 50]
+        late = late_ms(samples[first - RATE // 10 : first + RATE // 5], like=part) - 100
+        assert abs(late - shift.delay_ms_at(time)) <= LIMIT_MS
 
 
 @pytest.mark.parametrize("drift", [60.0, -7.3, 0.013])
@@ -307,7 +303,7 @@ def test_everything_else_is_kept(rich, tmp_path, suffix):
     content = source.read_bytes()
     assert moved(source, output, 120).notes == ()
     assert described(output) == described(source)
-    assert packets(output, "subtitle") == packets(source, "subtitle")
+    assert packets(output, "subtitles") == packets(source, "subtitles")
     for stream in (0, 1):
         assert abs(heard_ms(output, stream)[0] - heard_ms(source, stream)[0] - 120) <= LIMIT_MS
     assert source.read_bytes() == content
@@ -371,7 +367,8 @@ CHOICES = [
     ("opus", False, "fltp", "webm", "libopus"),
     ("vorbis", False, "fltp", "webm", "libopus"),
     ("aac", False, "fltp", "webm", "libopus"),
-    ("wmapro", False, "fltp", "matroska", "wmav2"),
+    ("atrac3", False, "fltp", "avi", "aac"),
+    ("dts", False, "fltp", "avi", "ac3"),
     ("wmapro", False, "fltp", "mp4", "aac"),
     ("dts", False, "fltp", "matroska", "ac3"),
     ("truehd", True, "s32", "matroska", "flac"),
@@ -381,7 +378,7 @@ CHOICES = [
     ("pcm_s16be", True, "s16", "avi", "pcm_s16le"),
     ("pcm_f32le", True, "flt", "webm", "libopus"),
     ("cook", False, "fltp", "mp4", "aac"),
-    ("amr_nb", False, "flt", "mov", "libopencore_amrnb"),
+    ("amr_nb", False, "flt", "mov", "aac"),
 ]
 
 
