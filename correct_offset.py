@@ -122,7 +122,7 @@ def table(before: Measurement) -> Iterator[str]:
     yield HEADER
     for index, shot in enumerate(before.shots):
         means_nothing = shot.confidence < reasons.LEAST_CONFIDENCE
-        lag = UNKNOWN if means_nothing else f"{shot.lag_ms:.0f} +-{shot.lag_error_ms:.0f}"
+        lag = UNKNOWN if means_nothing else f"{round(shot.lag_ms)} +-{round(shot.lag_error_ms)}"
         yield f"{index:5d} {shot.start:8.2f} {shot.end:8.2f} {lag:>14} {shot.confidence:11.3f}"
 
 
@@ -153,9 +153,9 @@ def place(milliseconds: float | None, positive: str, negative: str) -> str:
 
 def drift(found: Measurement) -> str:
     """Return a drift and its error."""
-    if found.drift_ms_per_min is None:
+    if found.drift_ms_per_min is None or found.drift_error_ms_per_min is None:
         return UNKNOWN
-    return f"{found.drift_ms_per_min:.0f} +-{found.drift_error_ms_per_min:.0f}"
+    return f"{round(found.drift_ms_per_min)} +-{round(found.drift_error_ms_per_min)}"
 
 
 if __name__ == "__main__":

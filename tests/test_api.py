@@ -71,7 +71,7 @@ def test_unknown_names():
 
     with pytest.raises(AttributeError, match="score_image"):
         _ = syncnet.score_image
-    assert set(syncnet.__all__) == {"Score", "TrackScore", "score_frames", "score_video"}
+    assert set(syncnet.__all__) == {"Score", "TrackScore", "correct_offset", "score_frames", "score_video"}
 
 
 def test_networks_are_loaded_once(material, options, monkeypatch):

@@ -19,6 +19,7 @@ from av.bitstream import BitStreamFilterContext
 from av.codec.codec import Codec, UnknownCodecError
 
 from syncnet import reasons
+from syncnet.constants import FRAME_RATE
 from syncnet.errors import DiskFullError, MediaError, SyncNetError, UsageError, no_space
 from syncnet.media.containers import (
     MICROSECONDS,
@@ -56,9 +57,10 @@ FORMATS = {
     ".ts": "mpegts",
 }
 AVI, TS, MOV, MATROSKA = "avi", "mpegts", ("mp4", "mov"), ("matroska", "webm")
-ANNEX_B = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}  # AVI's muxer does not convert by itself
+ANNEX_B = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
 KEPT_CODEC_TAGS = ("hvc1", "hev1", "dvh1")  # some players refuse the others
 LENGTHS = b"\x01"  # first byte of the headers of H.264 whose packets are not in Annex B
+HIGHEST_RATE = 120  # frames per second that are no unit of time stamps
 TIMECODE = "timecode"
 # Matroska has covers as attachments: their names and types.
 COVERS = {
@@ -90,6 +92,7 @@ SUBSTITUTES = {
     "truehd": ("flac", "alac"),
     "mlp": ("flac", "alac"),
 }
+UNFIT = ((AVI, "wmav1"), (AVI, "wmav2"))  # whose first frame AVI's readers lose
 LOSSY = ("aac", "libopus", "libmp3lame", "ac3", "mp2")
 LOSSLESS = ("flac", "alac", "pcm_s24le")
 LOSSLESS_OF = {"u8": "pcm_u8", "s16": "pcm_s16le", "s32": "pcm_s24le", "flt": "pcm_f32le", "dbl": "pcm_f64le"}
@@ -108,6 +111,8 @@ BIT_RATES = {
 LOW_BIT_RATES = {"libmp3lame": MPEG2, "mp2": MPEG2}
 LOW_SAMPLE_RATE = 24_000
 USUAL_RATE = 48_000
+
+SHORT = 0.1  # seconds by which a picture is late because of an encoder's delay alone
 
 BLOCK = 16_384  # samples of silence at a time
 LARGEST_RATE = 500_000  # of the resampler, whose ratio is that of two whole numbers
@@ -164,14 +169,17 @@ class Survey:
         size: bytes of each stream.
         decoding: first time stamp of decoding of each stream, in its ticks, and the number of packets before it, which
             have none where frames are reordered and the container stores none.
-        end: time stamp of the end of the main picture, in seconds.
+        start, end: time stamps of the start and end of the main picture, in seconds.
+        hides: the picture starts with frames that are decoded but not shown, after a cut without encoding.
     """
 
     packets: int
     seconds: dict[int, float]
     size: dict[int, int]
     decoding: dict[int, tuple[int, int]]
-    end: float
+    start: Fraction
+    end: Fraction
+    hides: bool
 
 
 @dataclass(frozen=True)
@@ -247,12 +255,17 @@ def move_sound(
     with open_container(source) as container:
         if not decodable(container.streams.audio):
             raise MediaError(f"{source}: has no audio stream that can be decoded", code=reasons.NO_AUDIO)
-    with Grid(source) as grid:
-        player = Fraction(grid.container.start_time or 0, MICROSECONDS)
-        start = player + Fraction(grid.delay).limit_denominator(MICROSECONDS)
     main = main_video_index(source)
     found = survey(source, main)
-    clock = Clock(start if format == AVI else player, start, player, Fraction(found.end))
+    with Grid(source) as grid:
+        player = Fraction(grid.container.start_time or 0, MICROSECONDS)
+        # AVI has no time stamps but those of decoding, whose first is that of the first picture
+        delay = found.start - player if grid.container.format.name == AVI else Fraction(grid.delay)
+        start = player + max(Fraction(0), delay).limit_denominator(MICROSECONDS)
+    hidden = start - found.start if found.hides and format not in MOV else Fraction(0)
+    start -= hidden
+    late = start - player > SHORT and format != AVI
+    clock = Clock(player if late else start, start, player, found.end)
     try:
         plan = Plan(source, format, clock, shift, main, audio_codec, found)
         with new_file(output) as temporary:
@@ -320,10 +333,10 @@ def survey(path: Path, main: int) -> Survey:
         path: the file.
         main: index of the main picture.
     """
-    packets, size, first, last = 0, dict[int, int](), dict[int, float](), dict[int, float]()
-    before, decoding = dict[int, int](), dict[int, tuple[int, int]]()
+    packets, hides, size, before = 0, False, dict[int, int](), dict[int, int]()
+    decoding, first, last = dict[int, tuple[int, int]](), dict[int, Fraction](), dict[int, Fraction]()
     with open_container(path) as container:
-        usual = 1 / float(container.streams[main].guessed_rate or 25)  # type: ignore[attr-defined]
+        usual = 1 / Fraction(main_video(container).guessed_rate or FRAME_RATE)
         for packet in packets_of(container):
             packets += 1
             index = packet.stream.index
@@ -335,11 +348,13 @@ def survey(path: Path, main: int) -> Survey:
             stamp = time_of(packet, container)
             if stamp is None:
                 continue
-            length = float(packet.duration * packet.time_base) if packet.duration else 0.0
-            first[index] = min(first.get(index, float(stamp)), float(stamp))
-            end = float(stamp) + (length or (usual if index == main else 0.0))
-            last[index] = max(last.get(index, end), end)
-    return Survey(packets, {index: last[index] - first[index] for index in first}, size, decoding, last.get(main, 0.0))
+            hides |= packet.is_discard and index == main
+            length = (packet.duration or 0) * packet.time_base or (usual if index == main else 0)
+            first[index] = min(first.get(index, stamp), stamp)
+            last[index] = max(last.get(index, stamp), stamp + length)
+    seconds = {index: float(last[index] - first[index]) for index in first}
+    zero = Fraction(0)
+    return Survey(packets, seconds, size, decoding, first.get(main, zero), last.get(main, zero), hides)
 
 
 def time_of(packet: Packet, container: InputContainer) -> Fraction | None:
@@ -480,7 +495,7 @@ class Plan:
         """
         file = io.BytesIO()
         end = min(self.clock.end, self.clock.start + Fraction(REHEARSAL))
-        self._write(file, end=end, sound=rehearsal_noise, progress=silent)
+        self._write(file, end=end, sound=rehearsal_noise, progress=silent, rehearsal=True)
         changed = False
         for position, track in enumerate(self.tracks):
             samples, stamp = heard(io.BytesIO(file.getvalue()), position, track)
@@ -538,8 +553,12 @@ class Plan:
         end: Fraction,
         sound: Callable[[Track, int], Generator[np.ndarray]],
         progress: Progress,
+        rehearsal: bool = False,
     ) -> None:
-        """Write the streams up to a time of the source, with what ``sound`` yields for each track."""
+        """Write the streams, with what ``sound`` yields for each track up to a time of the source.
+
+        A rehearsal ends there.
+        """
         with (
             open_container(self.source) as container,
             av.open(target, "w", format=self.format) as out,
@@ -550,53 +569,36 @@ class Plan:
             for track in self.tracks:
                 blocks = stack.enter_context(contextlib.closing(sound(track, self._samples(track, end))))
                 writers.append(TrackWriter(out, streams[track.index], encoders[track.index], track, self.clock, blocks))
-            filters = {
-                index: BitStreamFilterContext(ANNEX_B[name_of(container.streams[index])], container.streams[index])
-                for index in streams
-                if self.format == AVI and name_of(container.streams[index]) in ANNEX_B
+            out.start_encoding()  # now the streams' units of time are known
+            delay = Fraction(self.shift.delay_ms) / 1000
+            copiers = {
+                index: Copier(
+                    out,
+                    container.streams[index],
+                    streams[index],
+                    offset=(delay if index in self.moved else 0) - self.clock.origin,
+                    decoding=self.found.decoding.get(index),
+                )
+                for index in self.copied
+                if index in streams
             }
-            last: dict[int, int] = {}
             for packet in progress(packets_of(container), total=self.found.packets, desc="writing"):
                 index = packet.stream.index
                 stamp = time_of(packet, container)
-                if index not in streams or index not in self.copied or (stamp is not None and stamp >= end):
-                    if stamp is not None and stamp >= end + 10 and index == self.main:
+                if rehearsal and stamp is not None and stamp >= end:
+                    if index == self.main and stamp >= end + REHEARSAL:
                         break
                     continue
-                if stamp is not None and index == self.main:
+                if index == self.main and stamp is not None:
                     for writer in writers:
                         writer.write(until=stamp)
-                moved = Fraction(self.shift.delay_ms) / 1000 if index in self.moved else Fraction(0)
-                self._rebase(packet, moved - self.clock.origin, last)
-                packet.stream = streams[index]
-                out.mux(filters[index].filter(packet) if index in filters else packet)
+                if index in copiers:
+                    copiers[index].write(packet)
             for writer in writers:
                 writer.finish()
 
     def _samples(self, track: Track, end: Fraction) -> int:
         return max(1, round((end - self.clock.start) * track.sample_rate))
-
-    def _rebase(self, packet: Packet, offset: Fraction, last: dict[int, int]) -> None:
-        """Move a packet's time stamps, and make those of decoding grow, as containers demand."""
-        ticks = round(offset / packet.time_base)
-        index = packet.stream.index
-        if packet.pts is not None:
-            packet.pts += ticks
-        if packet.dts is not None:
-            packet.dts += ticks
-        elif index in last:
-            packet.dts = last[index] + (packet.duration or 1)
-        elif index in self.found.decoding:
-            first, before = self.found.decoding[index]
-            packet.dts = first - before * (packet.duration or 1) + ticks
-        else:
-            packet.dts = packet.pts
-        if packet.dts is not None:
-            lowest = last.get(index, packet.dts - 1) + 1
-            if packet.dts < lowest:
-                packet.dts = lowest
-                packet.pts = max(lowest, lowest if packet.pts is None else packet.pts)
-            last[index] = packet.dts
 
     def _add_streams(
         self, container: InputContainer, out: OutputContainer
@@ -646,6 +648,66 @@ def rotation_of(container: InputContainer) -> int:
     """Return the degrees by which the main picture is to be turned."""
     frame = next(decoded(container, main_video(container), lambda detail: None), None)
     return 0 if frame is None else frame.rotation
+
+
+class Copier:
+    """Writes the packets of a stream.
+
+    Args:
+        out: the container, whose header is written.
+        stream: the stream of the source.
+        added: the stream of the output.
+        offset: seconds to add to time stamps.
+        decoding: as in ``Survey``.
+    """
+
+    def __init__(
+        self,
+        out: OutputContainer,
+        stream: Stream,
+        added: Stream,
+        *,
+        offset: Fraction,
+        decoding: tuple[int, int] | None,
+    ) -> None:
+        self.out, self.added = out, added
+        assert stream.time_base is not None and added.time_base is not None, "both are open"
+        self.unit: Fraction = added.time_base
+        self.scale = stream.time_base / self.unit
+        self.ticks = round(offset / self.unit)
+        self.decoding = decoding
+        self.last: int | None = None
+        name = name_of(stream)
+        self.filter = BitStreamFilterContext(ANNEX_B[name], stream) if annex_b_needed(out, stream) else None
+
+    def write(self, packet: Packet) -> None:
+        """Write a packet."""
+        for found in [packet] if self.filter is None else self.filter.filter(packet):
+            self._move(found)
+            found.stream = self.added
+            self.out.mux_one(found)
+
+    def _move(self, packet: Packet) -> None:
+        """Move a packet's time stamps, and make those of decoding grow, as containers demand."""
+        length = round((packet.duration or 0) * self.scale)
+        if packet.pts is not None:
+            packet.pts = round(packet.pts * self.scale) + self.ticks
+        if packet.dts is not None:
+            packet.dts = round(packet.dts * self.scale) + self.ticks
+        elif self.last is not None:
+            packet.dts = self.last + (length or 1)
+        elif self.decoding is not None:
+            first, before = self.decoding
+            packet.dts = round(first * self.scale) + self.ticks - before * (length or 1)
+        else:
+            packet.dts = packet.pts
+        packet.duration, packet.time_base = length, self.unit
+        if packet.dts is None:
+            return
+        if self.last is not None and packet.dts <= self.last:
+            packet.dts = self.last + 1
+            packet.pts = packet.dts if packet.pts is None else max(packet.pts, packet.dts)
+        self.last = packet.dts
 
 
 class TrackWriter:
@@ -765,12 +827,13 @@ def add_copy(out: OutputContainer, stream: Any) -> Stream | None:
     added.disposition = stream.disposition
     if stream.type == "video" and not is_cover(stream):
         rate = stream.average_rate or stream.guessed_rate
+        base = stream.base_rate if (stream.base_rate or 0) <= HIGHEST_RATE else rate  # of all frames' times
         added.codec_context.framerate = rate
         if stream.sample_aspect_ratio:  # None where the file does not tell
             added.codec_context.sample_aspect_ratio = stream.sample_aspect_ratio
-        if out.format.name == AVI and rate:
-            added.time_base = 1 / rate
-        if out.format.name == AVI and name_of(stream) in ANNEX_B and stream.codec_context.extradata[:1] == LENGTHS:
+        if out.format.name == AVI and base:
+            added.time_base = 1 / base
+        if annex_b_needed(out, stream):
             added.codec_context.extradata = None  # the filter puts it in front of key frames
         if stream.codec_tag in KEPT_CODEC_TAGS and out.format.name in MOV:
             added.codec_context.codec_tag = stream.codec_tag
@@ -815,6 +878,13 @@ def frame_of(samples: np.ndarray, track: Track, *, at: int) -> av.AudioFrame:
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format=track.format, layout=track.layout)
     frame.sample_rate, frame.pts, frame.time_base = track.sample_rate, at, Fraction(1, track.sample_rate)
     return frame
+
+
+def annex_b_needed(out: OutputContainer, stream: Any) -> bool:
+    """Return True for packets that AVI does not take as they are, and its muxer does not convert."""
+    if out.format.name != AVI or name_of(stream) not in ANNEX_B:
+        return False
+    return (stream.codec_context.extradata or b"")[:1] == LENGTHS
 
 
 def copy_tags(stream: Stream, added: Stream, out: OutputContainer) -> None:
@@ -875,7 +945,7 @@ def can_write(encoder: str, format: str) -> bool:
     if not can_encode(encoder):
         return False
     codec = Codec(encoder, "w")
-    if format == TS and codec.canonical_name not in TS_CODECS:
+    if (format == TS and codec.canonical_name not in TS_CODECS) or (format, encoder) in UNFIT:
         return False
     out = av.open(io.BytesIO(), "w", format=format)
     try:
@@ -1030,7 +1100,12 @@ def heard(file: io.BytesIO, position: int, track: Track) -> tuple[np.ndarray, fl
     samples: list[np.ndarray] = []
     stamp: float | None = None
     with av.open(file, "r") as container:
-        pictures = [time_of(packet, container) for packet in container.demux(video=0) if packet.size]
+        main = main_video(container)
+        pictures = [
+            time_of(packet, container)
+            for packet in packets_of(container)
+            if packet.stream == main and not packet.is_discard
+        ]
         start = min((time for time in pictures if time is not None), default=Fraction(0))
     file.seek(0)
     with av.open(file, "r") as container:

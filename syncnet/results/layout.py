@@ -433,7 +433,8 @@ def new_file(path: Path) -> Iterator[Path]:
     except OSError as error:
         kind = DiskFullError if no_space(error) else SyncNetError
         # the block may have failed on a file other than this one
-        name, act = (path, "write") if error.filename in (None, str(temporary)) else (error.filename, "read or write")
+        own = error.filename in (None, str(temporary), str(temporary.absolute()))
+        name, act = (path, "write") if own else (error.filename, "read or write")
         raise kind(f"{name}: cannot {act} it ({error.strerror or error})") from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -307,11 +307,11 @@ def run(
 
 def write(videofile: Path, output: Path, *, shift: Shift | None, audio_codec: str | None) -> tuple[str, ...]:
     """Write a copy of a video whose sound is moved, or a plain copy, and return the notes of ``Moved``."""
+    if shift is not None or videofile.suffix.lower() != output.suffix.lower():
+        return move_sound(videofile, output, shift=shift or Shift(0.0), audio_codec=audio_codec).notes
     with new_file(output) as temporary:
-        if shift is None and videofile.suffix.lower() == output.suffix.lower():
-            shutil.copyfile(videofile, temporary)
-            return ()
-        return move_sound(videofile, temporary, shift=shift or Shift(0.0), audio_codec=audio_codec).notes
+        shutil.copyfile(videofile, temporary)
+    return ()
 
 
 def shift_of(found: Measurement, settings: CorrectionSettings) -> Shift | None:
