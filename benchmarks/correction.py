@@ -66,7 +66,6 @@ SAME_TIME_MS = 2.0  # of subtitles, chapters and pictures, relative to the first
 RATES = {"person 11": FRAME_RATE, "person 12": Fraction(30000, 1001)}
 FURTHER_RATES = {"person 13": 24, "person 14": 50}  # with --full
 MOSTLY_MS, ALWAYS_MS, MOSTLY = 6.0, 12.0, 0.9
-LATE_PICTURE_MS = 20.0  # by which a picture starts after its sound
 IRREGULAR_MS = 2.0  # by which time stamps of pictures are not those of the nominal rate, on average
 TIME_ALLOWANCE = 1.1  # the same work takes that much longer now and then
 
@@ -214,10 +213,10 @@ def plan(people: Sequence[Subject], *, full: bool) -> Iterator[tuple[Subject, st
     shown = [who for who in people if not who.real]
     found = []
     for index, (name, kind) in enumerate((name, kind) for name in names for kind in KINDS):
-        moves = MOVES_MS if full else MOVES_MS[3 * index % len(MOVES_MS) :][:1]
+        moves = MOVES_MS if full else MOVES_MS[(3 * index) % len(MOVES_MS) :][:1]
         found += [(shown[(index + at) % len(shown)], name, move, kind) for at, move in enumerate(moves)]
     for place, (who, kind) in enumerate((who, kind) for who in people if who.real for kind in KINDS):
-        moves = MOVES_MS if full else MOVES_MS[3 * place + 1 :][:1]
+        moves = MOVES_MS if full else MOVES_MS[(3 * place + 1) % len(MOVES_MS) :][:1]
         found += [(who, names[(place + at) % len(names)], move, kind) for at, move in enumerate(moves)]
     yield from sorted(found, key=lambda entry: people.index(entry[0]))
 
@@ -254,7 +253,7 @@ def record(who: Subject, name: str, move_ms: int, kind: str, *, own_ms: float, f
     source = who.source()
     path = make(new_case(name, move_ms, kind, who.rate, folder), source, folder)
     output, copy, second = (path.with_stem(stem) for stem in ("corrected", "copy", "second"))
-    before, counted = measure(path, source), measure(path, source, count=True)
+    before = measure(path, source)
     _, direct_s = timed(lambda: lag_of(path))
     (done, refused), seconds = timed(lambda: correct(path, output, lag_ms=before.lag_ms + own_ms))
     _, copy_s = timed(lambda: move_sound(path, copy, shift=done.shift))
@@ -273,7 +272,7 @@ def record(who: Subject, name: str, move_ms: int, kind: str, *, own_ms: float, f
         "rest_without_own_ms": rest + own_ms,
         "left_ms": rest + own_ms if who.real else rest,
         "counted_ms": measure(output, source, count=True).lag_ms + (own_ms if who.real else 0),
-        "documented": documented(name, known.times, who.rate, late_ms=before.lag_ms - counted.lag_ms),
+        "irregular": irregular(known.times, who.rate),
         "changed": known.differs(contents(output)),
         "direct_s": direct_s,
         "correct_s": seconds,
@@ -284,20 +283,9 @@ def record(who: Subject, name: str, move_ms: int, kind: str, *, own_ms: float, f
     return found
 
 
-def documented(name: str, times: Sequence[float], rate: Fraction, *, late_ms: float) -> str:
-    """Return why a reader that counts does not see the same as one of time stamps; empty if it should.
-
-    Args:
-        name: of the container.
-        times: time stamps of the pictures after the first one's, in milliseconds.
-        rate: frames per second.
-        late_ms: how much later than the sound the pictures of the input start.
-    """
-    if name.startswith("ts"):
-        return "priming"
-    if abs(np.mean(times - np.arange(len(times)) * float(MILLISECONDS / rate))) > IRREGULAR_MS:
-        return "irregular pictures"
-    return "late picture" if late_ms > LATE_PICTURE_MS else ""
+def irregular(times: Sequence[float], rate: Fraction) -> bool:
+    """Return True if time stamps of pictures, in milliseconds, do not lie where a reader that counts puts them."""
+    return bool(abs(np.mean(times - np.arange(len(times)) * float(MILLISECONDS / rate))) > IRREGULAR_MS)
 
 
 def records(people: Sequence[Subject], *, full: bool, only: str) -> Iterator[Record]:
@@ -392,7 +380,7 @@ def line(entry: Record) -> str:
     return (
         f"{entry['who']:13} {entry['container']:10} {entry['kind']:11} {entry['move_ms']:+4} ms: "
         f"lag {entry['lag_ms']:+7.1f} (own {entry['own_ms']:+.1f}), left {entry['left_ms']:+6.1f}, "
-        f"counted {entry['counted_ms']:+7.1f}{entry['documented'] and ' (' + entry['documented'] + ')'}, "
+        f"counted {entry['counted_ms']:+7.1f}{' (irregular)' if entry['irregular'] else ''}, "
         f"{entry['correct_s']:.1f} s, direct {entry['direct_s']:.1f} s, {entry['rounds']} rounds"
         + "".join(f", changed: {what}" for what in entry["changed"])
         + ("" if entry["refused"] is None else f"; refused: {entry['refused']}")
@@ -407,12 +395,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.list:
             print(line(entry), flush=True)
     trusted, refused = ([e for e in found if (e["refused"] is not None) == value] for value in (False, True))
-    counted, excused = ([e for e in trusted if bool(e["documented"]) == value] for value in (False, True))
+    counted, excused = ([e for e in trusted if e["irregular"] == value] for value in (False, True))
     for title, entries, name in (
         ("left by time stamps, in milliseconds", trusted, "left_ms"),
         ("... without the same people's lag in an unmoved lossless file", trusted, "rest_without_own_ms"),
         ("left for a reader that counts", counted, "counted_ms"),
-        ("... in the documented cases", excused, "counted_ms"),
+        ("... where pictures do not lie at the nominal rate", excused, "counted_ms"),
         ("refused, and moved by the known lag all the same: left by time stamps", refused, "left_ms"),
     ):
         if entries:
