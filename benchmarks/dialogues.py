@@ -5,6 +5,7 @@ Nobody in them was used for training the starter weights, apart from the real fa
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from syncnet.defaults import CROP_SCALE
 from syncnet.faces.crops import CROP_SIZE, crop_face, smooth
 from syncnet.faces.tracks import Track
 from syncnet.media.frames import decode_frames
+from training.face.make_sample import write_video
 from training.face.person import Person
 from training.face.talking_face import render_scene
 from training.face.voice import Speech, Voice, speak
@@ -52,10 +54,12 @@ class Face:
     Attributes:
         first: its first frame.
         crops: N x 224 x 224 x 3, uint8, BGR.
+        boxes: N x 4, x1, y1, x2, y2 in pixels of ``Dialogue.shots``.
     """
 
     first: int
     crops: np.ndarray
+    boxes: np.ndarray
 
 
 @dataclass
@@ -70,6 +74,7 @@ class Dialogue:
         speaker: per frame the index of the face that speaks, ``NOBODY`` or ``OFF_SCREEN``.
         cuts: frames that begin a scene, without 0.
         lag_ms: milliseconds by which the sound is early.
+        shots: per shot N x H x W x 3, uint8, BGR; shots can differ in size.
     """
 
     name: str
@@ -79,6 +84,7 @@ class Dialogue:
     speaker: np.ndarray
     cuts: list[int] = field(default_factory=list)
     lag_ms: float = 0.0
+    shots: list[np.ndarray] = field(default_factory=list)
 
 
 def rms(audio: np.ndarray) -> np.ndarray:
@@ -212,6 +218,7 @@ def render(seed: int, *, people: int, tags: Sequence[str]) -> Dialogue:
     if "noise" in tags:
         audio = with_noise(audio, rng, below_db=NOISE_DB)
     faces: list[Face] = []
+    shots = []
     speaker = np.where(script.speaker == NOBODY, NOBODY, OFF_SCREEN)
     cuts = []
     for shot, cast in shots_of(frames, people, tags, rng):
@@ -228,11 +235,12 @@ def render(seed: int, *, people: int, tags: Sequence[str]) -> Dialogue:
         )
         for place, who in enumerate(cast):
             speaker[inside][script.speaker[inside] == who] = len(faces)
-            faces.append(Face(shot.start, crops_of(clip.frames, clip.boxes[:, place], rng)))
+            faces.append(Face(shot.start, crops_of(clip.frames, clip.boxes[:, place], rng), clip.boxes[:, place]))
+        shots.append(clip.frames)
         if shot.start:
             cuts.append(shot.start)
     kinds = (f"{people} people" if people > 1 else "alone", *tags)
-    return Dialogue(f"rendered {seed}", kinds, faces, audio, speaker, cuts, lag)
+    return Dialogue(f"rendered {seed}", kinds, faces, audio, speaker, cuts, lag, shots)
 
 
 def rendered(count: int, *, first: int = 0) -> Iterator[tuple[int, int, tuple[str, ...]]]:
@@ -316,8 +324,28 @@ def beside(left: Talker, right: Talker, stranger: np.ndarray, kind: str, *, name
             audio[inside] = sounds[who][inside]
             speaker[first:last] = np.where(silences(sounds[who])[first:last], NOBODY, who)
     lag = SIDE_LAG_MS if kind == "lag" else 0
-    faces = [Face(0, left.crops[:frames]), Face(0, right.crops[:frames])]
-    return Dialogue(name, (kind,), faces, moved(audio, lag), speaker, lag_ms=lag)
+    shot = np.concatenate([enlarged(clip.crops[:frames]) for clip in (left, right)], axis=2)
+    faces = []
+    for place, clip in enumerate((left, right)):
+        box = np.array([place, 0, place + 1, 1]) * HEIGHT
+        faces.append(Face(0, clip.crops[:frames], np.tile(box, (frames, 1))))
+    return Dialogue(name, (kind,), faces, moved(audio, lag), speaker, lag_ms=lag, shots=[shot])
+
+
+def enlarged(crops: np.ndarray) -> np.ndarray:
+    """Return crops of ``HEIGHT`` x ``HEIGHT`` pixels."""
+    return np.stack([cv2.resize(crop, (HEIGHT, HEIGHT), interpolation=cv2.INTER_CUBIC) for crop in crops])
+
+
+def write(dialogue: Dialogue, path: Path) -> None:
+    """Write a dialogue as a video file; smaller shots are in the top left corner."""
+    height, width = (max(shot.shape[axis] for shot in dialogue.shots) for axis in (1, 2))
+
+    def frames() -> Iterator[np.ndarray]:
+        for picture in itertools.chain.from_iterable(dialogue.shots):
+            yield np.pad(picture, ((0, height - picture.shape[0]), (0, width - picture.shape[1]), (0, 0)))
+
+    write_video(path, frames(), dialogue.audio)
 
 
 def silences(audio: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
     python -m benchmarks.speakers
     python -m benchmarks.speakers --calibrate        # fit the constants of syncnet.sync.speakers
+    python -m benchmarks.speakers --whole 12         # score so many of each as video files, in both modes
 
 Frames within 0.2 s of a change of speaker are left out. "before" is the face whose framewise confidence is highest.
 Constants are fitted to every fifth rendered dialogue and to real faces that the starter weights were trained on, and
@@ -12,11 +13,13 @@ kept in ``--cache``.
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import sys
+import tempfile
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,8 +31,9 @@ from scipy.optimize import minimize
 
 from benchmarks import dialogues
 from benchmarks.dialogues import NOBODY, Dialogue
+from syncnet.api import TrackScore
 from syncnet.constants import FRAME_RATE
-from syncnet.defaults import MIN_SPEAKING, VSHIFT
+from syncnet.defaults import MIN_SPEAKING, MODES, VSHIFT
 from syncnet.sync import speakers, speech
 from syncnet.sync.framewise import speaking_confidence
 
@@ -80,6 +84,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--faces", type=Path, default=FACES, help="folder of the real clips (default: %(default)s)")
     parser.add_argument("--cache", type=Path, default=CACHE, help="folder of scored dialogues (default: %(default)s)")
     parser.add_argument("--calibrate", action="store_true", help="fit the constants")
+    parser.add_argument("--whole", type=int, default=0, help="score so many held-out dialogues of each as video files")
     parser.add_argument("--worst", type=int, default=0, help="list so many of the worst dialogues")
     return parser
 
@@ -153,6 +158,14 @@ def in_sync(row: dict[str, str]) -> bool:
 
 def side_by_side(count: int, cache: Path, faces: Path) -> Iterator[Scored]:
     """Yield dialogues of real faces, scored; half are of held-out people."""
+    for file, part, make in pairs(count, cache, faces):
+        if not file.exists():
+            score(make(), file, held_out=part == "held_out")
+        yield read(file)
+
+
+def pairs(count: int, cache: Path, faces: Path) -> Iterator[tuple[Path, str, Callable[[], Dialogue]]]:
+    """Yield the file for the scores of every pair of real faces, its part, and a function that makes the dialogue."""
     from training import common
 
     trained, held_out = common.split_by_person(common.read_index(faces))
@@ -173,20 +186,74 @@ def side_by_side(count: int, cache: Path, faces: Path) -> Iterator[Scored]:
             absent = file.with_suffix(".none")
             if absent.exists():
                 continue
+            clips = functools.cache(functools.partial(load_clips, faces, picks))
             if not file.exists():
-                left, right, stranger = (dialogues.load(faces / "clips" / row["clip"], row["person"]) for row in picks)
-                clips = (left, right, stranger)
-                quiet = any(dialogues.silences(clip.audio).mean() > dialogues.LARGEST_SILENCE for clip in clips)
-                alike = (dialogues.same_sentence(a.audio, b.audio) for a, b in itertools.combinations(clips, 2))
+                quiet = any(dialogues.silences(clip.audio).mean() > dialogues.LARGEST_SILENCE for clip in clips())
+                alike = (dialogues.same_sentence(a.audio, b.audio) for a, b in itertools.combinations(clips(), 2))
                 if quiet or any(alike):
                     absent.touch()
                     continue
-                kind = dialogues.SIDE_KINDS[made % len(dialogues.SIDE_KINDS)]
-                name = f"{left.name} | {right.name}"
-                made_dialogue = dialogues.beside(left, right, stranger.audio, kind, name=name, seed=seed)
-                score(made_dialogue, file, held_out=part == "held_out")
+            kind = dialogues.SIDE_KINDS[made % len(dialogues.SIDE_KINDS)]
+            yield file, part, functools.partial(make_pair, clips, kind, seed=seed)
             made += 1
-            yield read(file)
+
+
+def load_clips(faces: Path, rows: Sequence[dict[str, str]]) -> list[dialogues.Talker]:
+    return [dialogues.load(faces / "clips" / row["clip"], row["person"]) for row in rows]
+
+
+def make_pair(clips: Callable[[], list[dialogues.Talker]], kind: str, *, seed: int) -> Dialogue:
+    left, right, stranger = clips()
+    return dialogues.beside(left, right, stranger.audio, kind, name=f"{left.name} | {right.name}", seed=seed)
+
+
+def whole(dialogue: Dialogue, *, mode: str) -> np.ndarray:
+    """Return the speaker of every frame as ``score_video`` finds it in a video file: a face, or ``NOBODY``.
+
+    A track that is none of the faces has the number after the last one.
+    """
+    from syncnet import score_video
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "dialogue.mp4"
+        dialogues.write(dialogue, path)
+        found = score_video(path, mode=mode, min_track=FRAME_RATE)
+    faces = [face_of(dialogue, track) for track in found.tracks]
+    speaker = np.full(len(dialogue.speaker), NOBODY)
+    for span in found.speakers:
+        speaker[round(span.start * FRAME_RATE) : round(span.end * FRAME_RATE)] = faces[span.track]
+    return speaker
+
+
+def face_of(dialogue: Dialogue, track: TrackScore) -> int:
+    """Return the index of the face that a track shows; the number of faces if none."""
+    assert track.box is not None, "these are no face crops"
+    middle = (track.first_frame + track.last_frame) // 2
+    x, y = track.box[0] + track.box[2] / 2, track.box[1] + track.box[3] / 2
+    for index, face in enumerate(dialogue.faces):
+        if 0 <= middle - face.first < len(face.boxes):
+            x1, y1, x2, y2 = face.boxes[middle - face.first]
+            if x1 < x < x2 and y1 < y < y2:
+                return index
+    return len(dialogue.faces)
+
+
+def score_whole(count: int, side: int, cache: Path, faces: Path) -> Iterator[str]:
+    """Yield the tables of held-out dialogues that are scored as video files; ``side`` as in ``side_by_side``."""
+    seeds = (one for one in dialogues.rendered(RENDERED) if one[0] % CALIBRATED_ON != CALIBRATED_ON - 1)
+    made: dict[str, Iterator[Dialogue]] = {
+        "rendered": (dialogues.render(seed, people=people, tags=tags) for seed, people, tags in seeds)
+    }
+    if faces.exists():
+        made["side by side"] = (make() for _, part, make in pairs(side, cache, faces) if part == "held_out")
+    for name, group in made.items():
+        results: dict[str, list[tuple[tuple[str, ...], Result]]] = defaultdict(list)
+        for dialogue in itertools.islice(group, count):
+            for mode in MODES:
+                results[mode].append((dialogue.kinds, Result.of(whole(dialogue, mode=mode), dialogue.speaker)))
+        for mode, of_mode in results.items():
+            yield f"{name}, as video files, {mode} mode:"
+            yield from table(of_mode)
 
 
 def before(scored: Scored) -> np.ndarray:
@@ -376,6 +443,9 @@ def truth_likelihood(analysed: Sequence[Analysed], constants: np.ndarray, change
 def main(argv: Sequence[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
     args.cache.mkdir(parents=True, exist_ok=True)
+    if args.whole:
+        print(*score_whole(args.whole, args.side, args.cache, args.faces), sep="\n")
+        return 0
     material = {"rendered": list(rendered(args.rendered, args.cache))}
     if args.faces.exists():
         material["side by side"] = list(side_by_side(args.side, args.cache, args.faces))

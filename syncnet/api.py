@@ -405,7 +405,7 @@ def correct_offset(
         MediaError: the video cannot be used, such as one without a face or without sound.
         SyncNetError: the output cannot be written, or is not in step, or the weights cannot be used.
     """
-    from syncnet.media.resync import check_streams, check_target
+    from syncnet.media.resync import check_holds, check_target
     from syncnet.results.layout import check_input, check_output
     from syncnet.steps import correct
 
@@ -420,7 +420,7 @@ def correct_offset(
     )
     videofile = check_input(path)
     output = check_output(output, videofile=videofile, overwrite=overwrite)
-    check_streams(videofile, format=check_target(output, audio_codec=audio_codec), audio_codec=audio_codec)
+    check_holds(videofile, format=check_target(output, audio_codec=audio_codec), audio_codec=audio_codec)
 
     def measure(file: Path) -> correct.Measurement:
         from syncnet.steps.direct import DirectSettings  # loads torch, which ``delay_audio`` does not need

@@ -17,6 +17,13 @@ SCENE_CUT_SHORT = "scene_cut_short"
 LOW_CONFIDENCE = "low_confidence"
 TRACKS_DISAGREE = "tracks_disagree"
 NO_CONFIDENT_TRACK = "no_confident_track"
+DAMAGED = "damaged"
+SILENT = "silent"
+CHANNELS_CANCEL = "channels_cancel"
+FEW_WINDOWS = "few_windows"
+OFFSET_CHANGES = "offset_changes"
+NOT_SQUARE_PIXELS = "not_square_pixels"
+SCENE_TOO_SHORT = "scene_too_short"
 
 AUDIO_TOLERANCE = 5  # frames by which the audio may end before the video without a warning
 SCENE_TOLERANCE = 5  # frames of the last scene that may be ignored without a warning

@@ -23,7 +23,7 @@ from syncnet.constants import FRAME_RATE
 from syncnet.errors import DiskFullError, MediaError, SyncNetError, UsageError, no_space
 from syncnet.media.containers import (
     MICROSECONDS,
-    decodable,
+    check_streams,
     main_video,
     main_video_index,
     open_container,
@@ -58,9 +58,13 @@ FORMATS = {
 }
 AVI, TS, MOV, MATROSKA = "avi", "mpegts", ("mp4", "mov"), ("matroska", "webm")
 ANNEX_B = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
-KEPT_CODEC_TAGS = ("hvc1", "hev1", "dvh1")  # some players refuse the others
+PRORES = ("apco", "apcs", "apcn", "apch", "ap4h", "ap4x")  # say what the packets are
+KEPT_CODEC_TAGS = ("hvc1", "hev1", "dvh1")  # of MP4
 LENGTHS = b"\x01"  # first byte of the headers of H.264 whose packets are not in Annex B
+SAME_RATE = 0.001  # of the frame rate
 HIGHEST_RATE = 120  # frames per second that are no unit of time stamps
+# Edit lists count in this unit, usually milliseconds.
+MUXER_OPTIONS = {format: {"movie_timescale": "48000"} for format in MOV}
 TIMECODE = "timecode"
 # Matroska has covers as attachments: their names and types.
 COVERS = {
@@ -96,7 +100,7 @@ UNFIT = ((AVI, "wmav1"), (AVI, "wmav2"))  # whose first frame AVI's readers lose
 LOSSY = ("aac", "libopus", "libmp3lame", "ac3", "mp2")
 LOSSLESS = ("flac", "alac", "pcm_s24le")
 LOSSLESS_OF = {"u8": "pcm_u8", "s16": "pcm_s16le", "s32": "pcm_s24le", "flt": "pcm_f32le", "dbl": "pcm_f64le"}
-NOT_WRITTEN = ("HE-AAC", "HE-AACv2", "LD", "ELD", "Main", "SSR", "LTP")  # profiles of AAC
+NOT_WRITTEN = ("HE-AAC", "HE-AACv2", "LD", "ELD", "Main", "SSR", "LTP", "xHE-AAC")  # profiles of AAC
 
 USUAL_BIT_RATE = 96_000  # per channel, where none is declared
 OPUS_BIT_RATE = 256_000  # per channel, the highest
@@ -171,6 +175,7 @@ class Survey:
             have none where frames are reordered and the container stores none.
         start, end: time stamps of the start and end of the main picture, in seconds.
         hides: the picture starts with frames that are decoded but not shown, after a cut without encoding.
+        complaint: what cannot be read at the end; empty if nothing.
     """
 
     packets: int
@@ -180,6 +185,7 @@ class Survey:
     start: Fraction
     end: Fraction
     hides: bool
+    complaint: str
 
 
 @dataclass(frozen=True)
@@ -249,12 +255,11 @@ def move_sound(
         SyncNetError: the output cannot be written for another reason.
     """
     format = check_target(output, audio_codec=audio_codec)
-    check_streams(source, format=format, audio_codec=audio_codec)
+    check_holds(source, format=format, audio_codec=audio_codec)
     if audio_codec == COPY and shift.drift_ms_per_min:
         raise UsageError(f"--audio_codec {COPY}: cannot take out a drift, which needs new samples: choose a codec")
-    with open_container(source) as container:
-        if not decodable(container.streams.audio):
-            raise MediaError(f"{source}: has no audio stream that can be decoded", code=reasons.NO_AUDIO)
+    if not check_streams(source).audio:
+        raise MediaError(f"{source}: has no audio stream that can be decoded", code=reasons.NO_AUDIO)
     main = main_video_index(source)
     found = survey(source, main)
     with Grid(source) as grid:
@@ -274,6 +279,9 @@ def move_sound(
     except av.FFmpegError as error:
         kind = DiskFullError if no_space(error) else SyncNetError  # type: ignore[arg-type]
         raise kind(f"{output}: cannot write it ({error.strerror or error})") from error
+    if hidden:
+        name = container_name(format)
+        notes = (*notes, f"{name} shows {float(hidden):.2f} s of pictures at the start that the source hides")
     return Moved(tuple(plan.codecs()), notes)
 
 
@@ -299,7 +307,7 @@ def check_target(output: Path, *, audio_codec: str | None) -> str:
     return format
 
 
-def check_streams(source: Path, *, format: str, audio_codec: str | None) -> None:
+def check_holds(source: Path, *, format: str, audio_codec: str | None) -> None:
     """Check that a container can hold what is copied of picture and sound.
 
     Args:
@@ -337,7 +345,8 @@ def survey(path: Path, main: int) -> Survey:
     decoding, first, last = dict[int, tuple[int, int]](), dict[int, Fraction](), dict[int, Fraction]()
     with open_container(path) as container:
         usual = 1 / Fraction(main_video(container).guessed_rate or FRAME_RATE)
-        for packet in packets_of(container):
+        complaints: list[str] = []
+        for packet in packets_of(container, complaints.append):
             packets += 1
             index = packet.stream.index
             size[index] = size.get(index, 0) + packet.size
@@ -354,7 +363,8 @@ def survey(path: Path, main: int) -> Survey:
             last[index] = max(last.get(index, stamp), stamp + length)
     seconds = {index: float(last[index] - first[index]) for index in first}
     zero = Fraction(0)
-    return Survey(packets, seconds, size, decoding, first.get(main, zero), last.get(main, zero), hides)
+    complaint = "".join(complaints)
+    return Survey(packets, seconds, size, decoding, first.get(main, zero), last.get(main, zero), hides, complaint)
 
 
 def time_of(packet: Packet, container: InputContainer) -> Fraction | None:
@@ -363,12 +373,19 @@ def time_of(packet: Packet, container: InputContainer) -> Fraction | None:
     return None if stamp is None else stamp * packet.time_base
 
 
-def packets_of(container: InputContainer) -> Iterator[Packet]:
-    """Yield the packets of a file, up to where it is damaged."""
-    with contextlib.suppress(av.FFmpegError, OSError):
-        for packet in container.demux():
-            if packet.size:
-                yield packet
+def packets_of(container: InputContainer, complain: Callable[[str], None] = lambda detail: None) -> Iterator[Packet]:
+    """Yield the packets of a file, up to where it is damaged, which ``complain`` is told."""
+    packets = container.demux()
+    while True:
+        try:
+            packet = next(packets, None)
+        except (av.FFmpegError, OSError) as error:
+            complain(getattr(error, "strerror", None) or str(error))
+            return
+        if packet is None:
+            return
+        if packet.size:
+            yield packet
 
 
 class Plan:
@@ -402,6 +419,8 @@ class Plan:
         self.source, self.format, self.clock, self.shift, self.main = source, format, clock, shift, main
         self.found = found
         self.notes: list[str] = []
+        if found.complaint:
+            self.notes.append(f"the source is damaged after {float(found.end):.1f} s: {found.complaint}")
         self.tracks: list[Track] = []
         self.copied: list[int] = []
         self.moved: set[int] = set()  # audio streams among those copied
@@ -422,21 +441,13 @@ class Plan:
                         f"stream {stream.index} ({stream.type}, {name_of(stream)}) is left out: "
                         f"{container_name(format)} cannot hold it"
                     )
-        for _ in range(REHEARSALS if self.tracks else 0):
-            if not self._rehearse():
-                break
+        if self.tracks and all(self._rehearse() for _ in range(REHEARSALS)):
+            self.notes.append(f"{container_name(format)} may play the sound off by up to a frame of its codec")
 
     def codecs(self) -> Iterator[str]:
         """Yield the codec of each audio stream that is written."""
         for index in sorted({track.index for track in self.tracks} | self.moved):
             yield self.names[index]
-
-    def kept(self, container: InputContainer) -> Iterator[Stream]:
-        """Yield the streams of the source that have a stream in the output, in order."""
-        indices = {track.index for track in self.tracks} | set(self.copied)
-        for stream in container.streams:
-            if stream.index in indices and not (self.format in MATROSKA and is_cover(stream)):
-                yield stream
 
     def _add_audio(self, stream: AudioStream, audio_codec: str | None) -> None:
         name, number = name_of(stream), stream.index
@@ -461,7 +472,8 @@ class Plan:
             what = f"{name} ({profile})" if profile in NOT_WRITTEN else name
             refused = can_encode(ENCODERS.get(name, name)) and profile not in NOT_WRITTEN
             reason = f"{container_name(self.format)} cannot hold {what}" if refused else f"{what} cannot be encoded"
-            self.notes.append(f"stream {number}: sound becomes {codec.canonical_name}: {reason}")
+            becomes = "aac (LC)" if codec.canonical_name == name else codec.canonical_name
+            self.notes.append(f"stream {number}: sound becomes {becomes}: {reason}")
         self.tracks.append(
             Track(
                 index=number,
@@ -535,7 +547,7 @@ class Plan:
                 container,
                 container.streams[track.index],  # type: ignore[arg-type]
                 zero=float(self.clock.start),
-                before=max(0, -number) if number < 0 else 0,
+                before=max(0, -number),
                 sample_rate=track.source_rate,
                 layout=track.layout,
                 format=track.format,
@@ -561,7 +573,7 @@ class Plan:
         """
         with (
             open_container(self.source) as container,
-            av.open(target, "w", format=self.format) as out,
+            av.open(target, "w", format=self.format, options=MUXER_OPTIONS.get(self.format, {})) as out,
             contextlib.ExitStack() as stack,
         ):
             streams, encoders = self._add_streams(container, out)
@@ -630,13 +642,25 @@ def lost(source: Path, output: Path, plan: Plan) -> Iterator[str]:
         missing = tags_of(before) - tags_of(after).union(*map(tags_of, after.streams))
         if missing:
             yield f"tags are left out: {name} does not hold {', '.join(sorted(missing))}"
-        for kept, old in zip(after.streams, plan.kept(before)):
+        indices = {track.index for track in plan.tracks} | set(plan.copied)
+        for kept, old in zip(tagged(after), (stream for stream in tagged(before) if stream.index in indices)):
             missing = {"language", "title"} & (tags_of(old) - tags_of(kept))
             if missing:
                 yield f"stream {old.index}: its {' and '.join(sorted(missing))} left out: {name} does not hold it"
+        if plan.format in MATROSKA:
+            rate, found = (float(main_video(container).average_rate or 0) for container in (before, after))
+            if abs(rate - found) > SAME_RATE * rate:  # PyAV before 18 does not pass it on
+                yield f"the frame rate, {rate:.2f}, is not written, so that readers take it for {found:.2f}"
         rotation = rotation_of(before)
         if rotation != rotation_of(after):
             yield f"rotation by {rotation} degrees is left out: {name} does not hold it"
+
+
+def tagged(container: InputContainer) -> Iterator[Stream]:
+    """Yield the streams whose tags matter to players, which all containers keep in order."""
+    for stream in container.streams:
+        if stream.type in ("video", "audio", "subtitle") and not is_cover(stream):
+            yield stream
 
 
 def tags_of(item: Any) -> set[str]:
@@ -677,6 +701,7 @@ class Copier:
         self.ticks = round(offset / self.unit)
         self.decoding = decoding
         self.last: int | None = None
+        self.least = 1 if stream.type in ("video", "audio") else 0  # ticks from packet to packet
         name = name_of(stream)
         self.filter = BitStreamFilterContext(ANNEX_B[name], stream) if annex_b_needed(out, stream) else None
 
@@ -704,8 +729,8 @@ class Copier:
         packet.duration, packet.time_base = length, self.unit
         if packet.dts is None:
             return
-        if self.last is not None and packet.dts <= self.last:
-            packet.dts = self.last + 1
+        if self.last is not None and packet.dts < self.last + self.least:
+            packet.dts = self.last + self.least
             packet.pts = packet.dts if packet.pts is None else max(packet.pts, packet.dts)
         self.last = packet.dts
 
@@ -828,15 +853,17 @@ def add_copy(out: OutputContainer, stream: Any) -> Stream | None:
     if stream.type == "video" and not is_cover(stream):
         rate = stream.average_rate or stream.guessed_rate
         base = stream.base_rate if (stream.base_rate or 0) <= HIGHEST_RATE else rate  # of all frames' times
-        added.codec_context.framerate = rate
-        if stream.sample_aspect_ratio:  # None where the file does not tell
+        if rate:
+            added.codec_context.framerate = rate
+        if stream.sample_aspect_ratio:
             added.codec_context.sample_aspect_ratio = stream.sample_aspect_ratio
         if out.format.name == AVI and base:
             added.time_base = 1 / base
         if annex_b_needed(out, stream):
             added.codec_context.extradata = None  # the filter puts it in front of key frames
-        if stream.codec_tag in KEPT_CODEC_TAGS and out.format.name in MOV:
-            added.codec_context.codec_tag = stream.codec_tag
+        tag = stream.codec_tag
+        if len(tag) == 4 and tag.isprintable() and keeps_codec_tag(tag, stream.container.format.name, out.format.name):
+            added.codec_context.codec_tag = tag
     return added
 
 
@@ -878,6 +905,15 @@ def frame_of(samples: np.ndarray, track: Track, *, at: int) -> av.AudioFrame:
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format=track.format, layout=track.layout)
     frame.sample_rate, frame.pts, frame.time_base = track.sample_rate, at, Fraction(1, track.sample_rate)
     return frame
+
+
+def keeps_codec_tag(tag: str, source: str, format: str) -> bool:
+    """Return True if a container can give a picture the same four letters as the source: for players that mind."""
+    if tag in PRORES:
+        return format in ("mov", "matroska")
+    if "mov" in source and format in MOV:
+        return format == "mov" or tag in KEPT_CODEC_TAGS
+    return source == format == AVI
 
 
 def annex_b_needed(out: OutputContainer, stream: Any) -> bool:

@@ -335,9 +335,10 @@ def conclude(
         )
         if abs(score.offset) < settings.vshift:  # else the true lag is not known
             lags.append((score.confidence, found))
-        scores[index] = score = replace(score, offset=whole_frames(found, near=score.offset))
+        corrected = whole_frames(found, near=score.offset) - score.offset
+        scores[index] = score = replace(score, offset=score.offset + corrected)
         numbers = score_record(score, vshift=settings.vshift, weights=net.weights, mode=defaults.DIRECT, lag=found)
-        records.append({**place, **numbers, **speaking.numbers(score, spoken)})
+        records.append({**place, **numbers, **speaking.numbers(score, spoken, corrected=corrected)})
     faces = summarise(seen) if seen.faces else None  # None: none was looked for
     scenes = [Scene(start, end) for start, end in zip([0, *seen.cuts], [*seen.cuts, seen.frames])]
     why = explain(

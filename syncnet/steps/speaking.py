@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,19 +49,21 @@ def find(
     return speakers.find(candidates, levels=levels, cuts=cuts, min_speaking=min_speaking)
 
 
-def numbers(score: SyncScore | Reason, speaking: np.ndarray) -> dict[str, Any]:
+def numbers(score: SyncScore | Reason, speaking: np.ndarray, *, corrected: int = 0) -> dict[str, Any]:
     """Return the ``speaking_record`` of a track.
 
     Args:
         score: its ``SyncScore``, or the ``Reason`` why it has none.
         speaking: per frame of the track, True if its face speaks.
+        corrected: frames by which the track's offset differs from that of its smallest mean distance.
     """
     if not isinstance(score, SyncScore):
         return speaking_record(None, None)
     windows = speaking[CENTRE : CENTRE + len(score.dists)]
     dists = score.dists[: len(windows)][windows]
     lengths = {"video_frames": score.video_frames, "audio_frames": score.audio_frames}
-    return speaking_record(int(speaking.sum()), scoring.score(dists, **lengths) if len(dists) else None)
+    spoken = scoring.score(dists, **lengths) if len(dists) else None
+    return speaking_record(int(speaking.sum()), spoken and replace(spoken, offset=spoken.offset + corrected))
 
 
 def records(turns: Turns, *, delay: float = 0.0) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import os
 import shutil
+import subprocess
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from syncnet.media.containers import main_video, open_container
 from syncnet.media.ffmpeg import Ffmpeg
 from syncnet.media.resync import COPY, Shift, move_sound
 
+OLD = int(av.__version__.split(".")[0]) < 18
 RATE = 48000
 SECONDS = 3
 LIMIT_MS = 1.0
@@ -184,14 +186,23 @@ def test_streams_that_start_late(clip, tmp_path, suffix, late):
         assert picture_start(output) == pytest.approx(picture_start(source), abs=1e-3)
 
 
-def test_hole_in_the_sound_stays_silent(clip, tmp_path):
-    whole, source, output = clip("mkv", "flac"), tmp_path / "hole.mkv", tmp_path / "out.mkv"
-    with open_container(whole) as container, av.open(str(source), "w") as out:
+def time(packet):
+    return packet.pts * packet.time_base
+
+
+def remux(source, target, keep):
+    """Copy the packets for which ``keep`` is true."""
+    with open_container(source) as container, av.open(str(target), "w") as out:
         streams = [out.add_stream_from_template(stream, opaque=True) for stream in container.streams]
         for packet in container.demux():
-            if packet.size and not (packet.stream.type == "audio" and 1.0 < packet.pts * packet.time_base < 1.5):
+            if packet.size and keep(packet):
                 packet.stream = streams[packet.stream.index]
                 out.mux(packet)
+
+
+def test_hole_in_the_sound_stays_silent(clip, tmp_path):
+    whole, source, output = clip("mkv", "flac"), tmp_path / "hole.mkv", tmp_path / "out.mkv"
+    remux(whole, source, lambda packet: packet.stream.type == "video" or not 1.0 < time(packet) < 1.5)
     moved(source, output, 120)
     samples, _ = sound(output)
     assert not samples[round(1.25 * RATE) : round(1.55 * RATE)].any()
@@ -297,6 +308,7 @@ def described(path):
     return {"streams": streams, "chapters": chapters, "tags": tags, "rate": rate, "data": data, "colours": colours}
 
 
+@pytest.mark.skipif(OLD, reason="PyAV before 18 does not pass on the frame rate, of which time codes are made")
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
 def test_everything_else_is_kept(rich, tmp_path, suffix):
     source, output = rich(suffix), tmp_path / f"out.{suffix}"
@@ -309,6 +321,17 @@ def test_everything_else_is_kept(rich, tmp_path, suffix):
     assert source.read_bytes() == content
     if suffix != "mkv":
         assert described(output)["colours"][0] in (90, -90)
+
+
+def test_subtitles_of_the_same_time_keep_it(tmp_path, wav):
+    lines = "".join(f"{n}\n00:00:01,000 --> 00:00:02,000\nLine {n}\n\n" for n in range(1, 5))
+    (tmp_path / "s.srt").write_text(lines)
+    source, output = tmp_path / "in.mkv", tmp_path / "out.mkv"
+    clips.make(source, clips.canvas(seconds=2), flags=("-i", wav, "-i", tmp_path / "s.srt", "-c:a", "flac"))
+    moved(source, output, 30)
+    for path in (source, output):
+        with open_container(path) as container:
+            assert [time(packet) for packet in container.demux(subtitles=0) if packet.size] == [1] * 4
 
 
 def test_cover_becomes_an_attachment_and_back(rich, tmp_path):
@@ -407,6 +430,50 @@ def test_bit_rate_is_no_less_than_the_source_s(clip, tmp_path, suffix, codec):
     assert size * 8 / SECONDS >= 160_000 * 0.98
 
 
+def test_profile_that_cannot_be_encoded(clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(resync, "NOT_WRITTEN", ("LC",))  # no program here writes HE-AAC
+    found = moved(clip(flags=("-b:a", "48k")), tmp_path / "out.mp4", 30)
+    assert found == resync.Moved(("aac",), ("stream 1: sound becomes aac (LC): aac (LC) cannot be encoded",))
+    with open_container(tmp_path / "out.mp4") as container:
+        assert sum(packet.size for packet in container.demux(audio=0)) * 8 / SECONDS >= 192_000 * 0.95
+
+
+PICTURES = [  # what players need to know of a picture
+    ("mov", ("-c:v", "prores_ks", "-profile:v", "4444", "-c:a", "alac"), "mkv"),
+    ("mov", ("-c:v", "prores_ks", "-profile:v", "4444", "-c:a", "alac"), "mov"),
+    ("avi", ("-c:v", "mpeg4", "-vtag", "XVID", "-c:a", "pcm_s16le"), "avi"),
+    ("mp4", (*H264, "-vf", "setsar=4/3"), "mp4"),
+    ("mp4", (*H264, "-vf", "setsar=4/3"), "mkv"),
+    ("mp4", (*H264, "-r", "30000/1001"), "mkv"),
+    ("mp4", (*H264, "-r", "30000/1001"), "avi"),
+]
+
+
+@pytest.mark.skipif(OLD, reason="PyAV before 18 does not pass on the frame rate")
+@pytest.mark.parametrize(("suffix", "flags", "target"), PICTURES)
+def test_picture_is_decoded_as_before(clip, tmp_path, suffix, flags, target):
+    source, output = clip(suffix, "aac" if suffix == "mp4" else "pcm_s16le", flags=flags), tmp_path / f"out.{target}"
+    moved(source, output, 30)
+    assert np.array_equal(clips.decode(output), clips.decode(source))
+    with open_container(source) as before, open_container(output) as after:
+        one, other = main_video(before), main_video(after)
+        assert other.sample_aspect_ratio in (one.sample_aspect_ratio, None if one.sample_aspect_ratio == 1 else 0)
+        assert other.average_rate == one.average_rate
+        if suffix == target:
+            assert other.codec_tag == one.codec_tag
+
+
+def test_picture_of_changing_rate_in_avi(clip, tmp_path):
+    source = clip("mkv", "flac", flags=("-vf", "select='mod(n\\,5)'", "-vsync", "vfr"))
+    moved(source, tmp_path / "out.avi", 30)
+    assert abs(heard_ms(tmp_path / "out.avi")[0] - heard_ms(source)[0] - 30) <= LIMIT_MS
+
+
+def test_sample_of_the_repository(tmp_path):
+    sample = Path(__file__).parents[2] / "data" / "sample.mp4"
+    assert moved(sample, tmp_path / "out.mp4", 30) == resync.Moved(("aac",), ())
+
+
 def test_another_codec(clip, tmp_path):
     found = moved(clip("mp4", "aac"), tmp_path / "out.mkv", 30, audio_codec="mp3")
     assert found == resync.Moved(("mp3",), ())
@@ -492,6 +559,55 @@ def test_nothing_half_written_is_left(clip, tmp_path, error, kind):
     with pytest.raises(kind):
         move_sound(clip(), output, shift=Shift(10), progress=Stop(error))
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"] and output.read_text() == "old"
+
+
+@pytest.mark.parametrize("share", [0.1, 0.6, 0.99])
+def test_full_disk(clip, tmp_path, share):
+    source, disk = clip("mov", "pcm_s24le"), tmp_path / "disk"
+    disk.mkdir()
+    size = int(source.stat().st_size * share) // 4096 * 4096
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk], capture_output=True)
+    if done.returncode:
+        pytest.skip(f"cannot mount a small disk here: {done.stderr!r}")
+    try:
+        with pytest.raises(DiskFullError, match="No space"):
+            move_sound(source, disk / "out.mov", shift=Shift(10))
+        assert not list(disk.iterdir())
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_damaged_source_is_moved_as_far_as_it_goes(clip, tmp_path):
+    content = clip("mkv", "flac").read_bytes()
+    (tmp_path / "short.mkv").write_bytes(content[: len(content) // 2])
+    moved(tmp_path / "short.mkv", tmp_path / "out.mkv", 50)
+    assert 0.3 * SECONDS < len(sound(tmp_path / "out.mkv")[0]) / RATE < 0.7 * SECONDS
+    assert abs(heard_ms(tmp_path / "out.mkv")[0] - 50) <= LIMIT_MS
+
+
+def test_pictures_that_an_edit_list_hides(clip, tmp_path):
+    source = tmp_path / "cut.mp4"
+
+    def earlier(packet):
+        ticks = round(Fraction(7, 10) / packet.time_base)
+        packet.pts, packet.dts = packet.pts - ticks, packet.dts - ticks
+        return True
+
+    remux(clip(), source, earlier)
+    before = hidden_ms(source)
+    assert moved(source, tmp_path / "out.mp4", 60).notes == ()
+    assert abs(hidden_ms(tmp_path / "out.mp4") - before - 60) <= LIMIT_MS
+    notes = moved(source, tmp_path / "out.mkv", 60).notes
+    assert len(notes) == 1 and "pictures at the start that the source hides" in notes[0]
+    assert abs(heard_ms(tmp_path / "out.mkv")[0] - heard_ms(source)[0] - 60) <= LIMIT_MS
+
+
+def hidden_ms(path):
+    """Return by how much the noise is late against the first picture that is shown, without time stamps."""
+    with open_container(path) as container:
+        first = next(container.decode(main_video(container))).time
+    samples, stamp = sound(path)
+    return late_ms(samples) + (stamp + picture_start(path) - first) * 1000
 
 
 def test_folder_that_does_not_exist(clip, tmp_path):

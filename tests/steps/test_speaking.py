@@ -87,7 +87,8 @@ def test_direct_mode(material, options, model):
     assert np.mean(loud(call["levels"]) == material[2]) > ALIKE
     windows = score.tracks[0].dists[SPOKEN.start - 2 : SPOKEN.stop - 2]
     assert score.tracks[0].speaking_min_dist == pytest.approx(windows.mean(axis=0).min())
-    assert score.tracks[0].speaking_offset == 15 - windows.mean(axis=0).argmin()
+    smallest, of_track = windows.mean(axis=0).argmin(), score.tracks[0].dists.mean(axis=0).argmin()
+    assert score.tracks[0].speaking_offset - score.tracks[0].offset == of_track - smallest
     assert (score.speakers[0].confidence, score.speech_without_face[0].end) == (0.877, 3.2)
 
 
@@ -178,7 +179,10 @@ def test_track_without_a_score_never_speaks():
     assert silent == {**dict.fromkeys(SPEAKING_KEYS), "speaking_s": 0.0}
     ends = np.arange(10) < 2  # no window is centred on the first two frames
     assert speaking.numbers(score, ends) == {**dict.fromkeys(SPEAKING_KEYS), "speaking_s": 0.08}
-    assert speaking.numbers(score, np.ones(10, bool))["speaking_min_dist"] == 1.0
+    whole = speaking.numbers(score, np.ones(10, bool))
+    assert whole["speaking_min_dist"] == 1.0
+    corrected = speaking.numbers(score, np.ones(10, bool), corrected=-1)
+    assert corrected == {**whole, "speaking_offset": whole["speaking_offset"] - 1}
 
 
 def test_levels_are_measured_in_any_pieces(monkeypatch):
