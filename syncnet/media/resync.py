@@ -937,7 +937,7 @@ def is_statistic(key: str) -> bool:
 
 def moved_chapter(chapter: Any, origin: Fraction) -> Any:
     ticks = round(origin / chapter["time_base"])
-    return {**chapter, "start": chapter["start"] - ticks, "end": chapter["end"] - ticks}
+    return {**chapter, "start": max(0, chapter["start"] - ticks), "end": max(0, chapter["end"] - ticks)}
 
 
 def lossless(codec: Codec) -> bool:

@@ -625,3 +625,10 @@ def test_moving_there_and_back_changes_nothing(clip, tmp_path):
 
 def test_stretch_is_a_fraction():
     assert Shift(0, drift_ms_per_min=60.0).stretch == Fraction(1001, 1000)
+
+
+def test_a_chapter_that_begins_before_the_picture_begins_with_it():
+    """Matroska refuses a file with a negative one."""
+    chapter = {"id": 0, "start": 0, "end": 2500, "time_base": Fraction(1, 1000), "metadata": {}}
+    moved = resync.moved_chapter(chapter, Fraction(7, 1000))
+    assert (moved["start"], moved["end"]) == (0, 2493)
