@@ -149,7 +149,7 @@ def contents(path: Path) -> Contents:
         packets,
         [at - zero for at in sorted(times)],
         [(at - zero, text) for at, text in subtitles],
-        [(at - zero, text) for at, text in chapters],
+        [(max(0.0, at - zero), text) for at, text in chapters],
         title,
     )
 
@@ -300,7 +300,10 @@ def records(people: Sequence[Subject], *, full: bool, only: str) -> Iterator[Rec
             if who.name not in own:
                 plain = Case("", "mkv", "flac", SAMPLE_RATE, rate=who.rate)
                 own[who.name] = lag_of(make(plain, who.source(), folder, name="own")) or 0.0
-            yield record(who, name, move, kind, own_ms=own[who.name], folder=folder, again=name not in seen)
+            try:
+                yield record(who, name, move, kind, own_ms=own[who.name], folder=folder, again=name not in seen)
+            except SyncNetError as error:
+                yield {"who": who.name, "container": name, "kind": kind, "move_ms": move, "failed": str(error)}
         seen.add(name)
 
 
@@ -377,9 +380,11 @@ def within(left: Sequence[float]) -> bool:
 
 def line(entry: Record) -> str:
     """Return the line of a file."""
+    name = f"{entry['who']:13} {entry['container']:10} {entry['kind']:11} {entry['move_ms']:+4} ms: "
+    if "failed" in entry:
+        return f"{name}FAILED: {entry['failed']}"
     return (
-        f"{entry['who']:13} {entry['container']:10} {entry['kind']:11} {entry['move_ms']:+4} ms: "
-        f"lag {entry['lag_ms']:+7.1f} (own {entry['own_ms']:+.1f}), left {entry['left_ms']:+6.1f}, "
+        f"{name}lag {entry['lag_ms']:+7.1f} (own {entry['own_ms']:+.1f}), left {entry['left_ms']:+6.1f}, "
         f"counted {entry['counted_ms']:+7.1f}{' (irregular)' if entry['irregular'] else ''}, "
         f"{entry['correct_s']:.1f} s, direct {entry['direct_s']:.1f} s, {entry['rounds']} rounds"
         + "".join(f", changed: {what}" for what in entry["changed"])
@@ -389,10 +394,10 @@ def line(entry: Record) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
-    found = []
+    found, failed = [], []
     for entry in records(subjects(args.clips, full=args.full), full=args.full, only=args.only):
-        found.append(entry)
-        if args.list:
+        (failed if "failed" in entry else found).append(entry)
+        if args.list or "failed" in entry:
             print(line(entry), flush=True)
     trusted, refused = ([e for e in found if (e["refused"] is not None) == value] for value in (False, True))
     counted, excused = ([e for e in trusted if e["irregular"] == value] for value in (False, True))
@@ -418,9 +423,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             before, left = (" to ".join(f"{ms:+.1f}" for ms in drifts[-1][key]) for key in ("before_ms", "left_ms"))
             print(f"drift, {name}: lag {before} ms, left {left} ms", flush=True)
     if args.json:
-        args.json.write_text(json.dumps({"files": found, "drift": drifts}, indent=1), encoding="utf-8")
+        args.json.write_text(json.dumps({"files": [*found, *failed], "drift": drifts}, indent=1), encoding="utf-8")
     reached = (
-        within([e["left_ms"] for e in trusted])
+        not failed
+        and within([e["left_ms"] for e in trusted])
         and within([e["counted_ms"] for e in counted])
         and not any(e["changed"] for e in found)
         and all(e["who"] in REAL for e in refused)  # of which the weights may be too unsure
