@@ -61,6 +61,7 @@ bench: $(VENV)/requirements
 bench-direct: $(VENV)/requirements
 	$(RUN) -m benchmarks.direct
 	$(RUN) -m benchmarks.truth
+	$(RUN) -m benchmarks.correction
 	$(RUN) -m benchmarks.lag_error
 	$(RUN) -m benchmarks.agreement
 	$(RUN) -m benchmarks.bias

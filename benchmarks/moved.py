@@ -98,10 +98,21 @@ def read_pictures(path: Path, convert: Callable[[av.VideoFrame], np.ndarray]) ->
     return np.array(times), frames
 
 
-def read_sound(path: Path, stream: int = 0) -> tuple[float, np.ndarray, int]:
+def count_pictures(path: Path) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return the times of the frames that OpenCV reads, counted at the nominal rate, and their thumbnails."""
+    capture, pictures = cv2.VideoCapture(str(path)), []
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    while (read := capture.read())[0]:
+        pictures.append(thumbnail(cv2.cvtColor(read[1], cv2.COLOR_BGR2GRAY)))
+    capture.release()
+    return np.arange(len(pictures)) / rate, pictures
+
+
+def read_sound(path: Path, stream: int = 0, *, count: bool = False) -> tuple[float, np.ndarray, int]:
     """Return the start in seconds, the samples (mono, float64) and the rate of a file's sound.
 
-    Every decoded frame lies where its time stamp puts it; what no frame covers is zero.
+    Every decoded frame lies where its time stamp puts it; what no frame covers is zero. With ``count``, frames follow
+    each other from 0 on, whatever their time stamps are.
     """
     places, parts, rate, place = [], [], SAMPLE_RATE, 0
     with av.open(str(path)) as container:
@@ -109,7 +120,8 @@ def read_sound(path: Path, stream: int = 0) -> tuple[float, np.ndarray, int]:
         for frame in container.decode(container.streams.audio[stream]):
             rate = frame.sample_rate
             # a time stamp is exact to a tick, which is 1 ms in Matroska: within that, frames follow each other
-            if frame.pts is not None and abs(frame.pts * frame.time_base * rate - place) > frame.time_base * rate:
+            stamped = frame.pts is not None and not count
+            if stamped and abs(frame.pts * frame.time_base * rate - place) > frame.time_base * rate:
                 place = round(frame.pts * frame.time_base * rate)
             frame.pts = None
             part = np.concatenate([out.to_ndarray()[0] for out in resampler.resample(frame)])
@@ -146,20 +158,24 @@ class Truth:
     spread_ms: float
 
 
-def measure(path: Path, source: Source, *, stream: int = 0) -> Truth:
+def measure(path: Path, source: Source, *, stream: int = 0, count: bool = False) -> Truth:
     """Measure where the sound and the pictures of a file lie.
 
     Args:
         path: the file.
         source: what went into it, before its sound was moved.
         stream: index among the audio streams of the one that counts.
+        count: take times as a reader without time stamps does: pictures from 0 at the nominal rate, samples from 0.
 
     Raises:
         ValueError: the file's pictures are not those of the source.
     """
-    start, sound, rate = read_sound(path, stream)
+    start, sound, rate = read_sound(path, stream, count=count)
     sound_ms = (start - delay(source.sound_at(rate), sound) / rate) * MILLISECONDS
-    times, pictures = read_pictures(path, lambda frame: thumbnail(frame.to_ndarray(format="gray")))
+    if count:
+        times, pictures = count_pictures(path)
+    else:
+        times, pictures = read_pictures(path, lambda frame: thumbnail(frame.to_ndarray(format="gray")))
     known, content = distinct(source)
     found = np.stack(pictures)
     unlike = (known**2).sum(1)[None] - 2 * found @ known.T
@@ -201,6 +217,7 @@ class Case:
         late_picture, late_sound: seconds by which a stream is late, by its time stamps.
         change: what is done to the file afterwards.
         other_sound: whether another sound comes first, which is not the default.
+        others: further inputs, which follow that of the sound, for ``flags``.
     """
 
     kind: str
@@ -215,6 +232,7 @@ class Case:
     late_sound: float = 0.0
     change: Callable[[Path, Path], None] | None = None
     other_sound: bool = False
+    others: Sequence[Path] = ()
 
     def __str__(self) -> str:
         rate = f"{float(self.rate):.5g}" if self.rate else "variable"
@@ -271,6 +289,8 @@ def make(case: Case, source: Source, folder: Path, *, name: str = "file") -> Pat
     inputs = ["-itsoffset", case.late_picture, "-i", pictures]
     for sound in sounds:
         inputs += ["-itsoffset", case.late_sound, "-i", sound]
+    for other in case.others:
+        inputs += ["-i", other]
     codecs = ["-c:v", case.video, "-c:a", case.audio, *EXPERIMENTAL]
     if case.video != "copy":
         codecs += ["-b:v", "3M", "-pix_fmt", "yuv420p"]

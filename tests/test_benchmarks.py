@@ -1,15 +1,18 @@
-"""What the benchmarks are made of: padded weights, and videos whose lag is known."""
+"""What the benchmarks are made of: padded weights, videos whose lag is known, and pictures of distances."""
 
 from dataclasses import replace
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from scipy.signal import resample_poly
 
-from benchmarks import padding, truth
+from benchmarks import correction, heat_map, padding, truth
 from benchmarks.moved import Case, distinct, make, measure, regular
 from detectors.s3fd.nets import S3FDNet
+from syncnet.media.ffmpeg import ERRORS_ONLY, Ffmpeg
 from syncnet.models.weights import ROOT, S3FD, SYNCNET, load_s3fd, load_syncnet
 from SyncNetModel import AUDIO_WINDOW, LIP_WINDOW, S
 from training.face.talking_face import render_scene
@@ -91,3 +94,52 @@ def test_pictures_of_another_video_are_refused(tmp_path):
     shuffled = replace(source, content=np.random.default_rng(0).permutation(source.content))
     with pytest.raises(ValueError, match="pictures"):
         measure(path, shuffled)
+
+
+def test_a_reader_that_counts_does_not_see_time_stamps(tmp_path):
+    source = truth.render(SHOTS, regular(Fraction(25), SECONDS))
+    late = make(Case("", "mkv", "flac", late_sound=-0.09), source, tmp_path)
+    assert abs(measure(late, source).lag_ms - 90) < 1
+    assert abs(measure(late, source, count=True).lag_ms) < 1
+    early = make(Case("", "mkv", "flac", move_ms=90), source, tmp_path)
+    assert abs(measure(early, source, count=True).lag_ms - 90) < 1
+
+
+def test_what_a_correction_changes_is_found(tmp_path):
+    source = truth.render(SHOTS, regular(Fraction(25), SECONDS))
+    case = correction.new_case("mkv, FLAC", 90, correction.SAMPLES, Fraction(25), tmp_path)
+    path = make(case, source, tmp_path)
+    known = correction.contents(path)
+    assert len(known.packets) == len(source.frames) and known.subtitles and known.chapters and known.title
+    copies = {
+        "same": ["-map", "0", "-c", "copy"],
+        "packets": ["-map", "0", "-c", "copy", "-c:v", "libx264"],
+        "subtitles": ["-map", "0", "-map", "-0:s", "-c", "copy"],
+        "chapters": ["-map", "0", "-map_chapters", "-1", "-c", "copy"],
+        "title": ["-map", "0", "-c", "copy", "-metadata", "title="],
+    }
+    for name, flags in copies.items():
+        copy = tmp_path / f"{name}.mkv"
+        Ffmpeg(["-i", path, *flags, *ERRORS_ONLY, copy], source=path).finish()
+        assert known.differs(correction.contents(copy)) == [name] * (name != "same")
+
+
+def test_the_lag_at_both_ends_is_measured(tmp_path):
+    seconds = 2 * correction.END_S
+    source = truth.render([(SEED, seconds, (SEED,), 0, Voice(), 150)], regular(Fraction(25), seconds))
+    drifting = replace(source, sound=resample_poly(source.sound, 500, 501))  # 2 ms/s
+    first, last = correction.ends(make(Case("", "mkv", "flac"), drifting, tmp_path), source)
+    assert abs(first - 5) < 2 and abs(last - 15) < 2
+
+
+def test_a_heat_map_shows_early_sound_at_the_top():
+    vshift, offset, frames = 15, 6, 50
+    dists = np.ones((frames - 5, 2 * vshift + 1))
+    dists[:, vshift - offset] = 0.0
+    track = SimpleNamespace(confidence=5.0, dists=dists, first_frame=0)
+    values = heat_map.distances([track], seconds=frames / 25)
+    assert values.shape == (2 * vshift + 1, frames) and np.isnan(values[:, -5:]).all()
+    image = heat_map.draw(values, title="", farthest=1.0, zero_ms=0.0)
+    column = image[heat_map.TOP : -heat_map.BOTTOM, heat_map.LEFT + 5].astype(int)
+    bright = np.flatnonzero(column.sum(1) == column.sum(1).max())
+    assert abs(bright.mean() / heat_map.CELL_HEIGHT - (vshift - offset + 0.5)) < 0.1

@@ -402,5 +402,5 @@ def test_benchmarks_start(name):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert f"python -m benchmarks.{name}" in done.stdout
-    listed = (DOCS / "speed.md").read_text(encoding="utf-8") + (ROOT / "Makefile").read_text(encoding="utf-8")
+    listed = "".join(path.read_text(encoding="utf-8") for path in (*sorted(DOCS.glob("*.md")), ROOT / "Makefile"))
     assert name == "plain" or f"-m benchmarks.{name}" in listed  # which the other ones call
