@@ -1,5 +1,6 @@
 """Reasons why a video or track has no reliable score: a code for programs and a text that names the flag to change."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from syncnet.constants import FRAME_RATE, MILLISECONDS_PER_FRAME
@@ -148,6 +149,50 @@ def tracks_disagree(*, earliest: float, latest: float) -> Reason:
         f"than {AGREEMENT_MS} ms apart: the video has no single lag"
     )
     return Reason(TRACKS_DISAGREE, text)
+
+
+def damaged(faults: Sequence[str]) -> Reason:
+    """Return the reason of a video that is damaged; ``faults`` are results of ``cut_off`` and ``undecodable``."""
+    return Reason(DAMAGED, f"damaged: {'; '.join(faults)}: only what can be read is scored: download or copy it again")
+
+
+def cut_off(*, held: int, promised: int | None, seconds: dict[str, tuple[float, float]]) -> str:
+    """Return the fault of a file that ends too early.
+
+    Args:
+        held, promised: bytes that can be read and that should be there; None if only the last packet is incomplete.
+        seconds: seconds that are there and should be, by the name of what lasts so long.
+    """
+    lengths = " and ".join(f"{there:.1f} of {whole:.1f} s of the {name}" for name, (there, whole) in seconds.items())
+    size = f"it ends after {held} of {promised} bytes" if promised else f"its last packet is incomplete (byte {held})"
+    return f"{size}: it holds {lengths}" if lengths else size
+
+
+def undecodable(*, name: str, lost: int | None = None, detail: str) -> str:
+    """Return the fault of a stream that cannot be decoded completely.
+
+    Args:
+        name: what it is.
+        lost: number of packets and frames; None if unknown.
+        detail: last message of the decoder.
+    """
+    count = "a part" if lost is None else "1 frame" if lost == 1 else f"{lost} frames"
+    return f"{count} of the {name} cannot be decoded ({detail})"
+
+
+def not_square_pixels(*, aspect: float, size: tuple[int, int]) -> Reason:
+    """Return the reason of a video in published mode whose pixels are not square.
+
+    Args:
+        aspect: width of a pixel, by its height.
+        size: width and height at which pixels are square.
+    """
+    text = (
+        f"the pixels are not square (width to height {aspect:.4g}): published mode scores faces as they are stored, "
+        f"{'narrower' if aspect > 1 else 'wider'} than they are, which lowers the confidence: make the pixels square "
+        f"first (ffmpeg -i IN -vf scale={size[0]}:{size[1]},setsar=1 OUT), or use direct mode"
+    )
+    return Reason(NOT_SQUARE_PIXELS, text)
 
 
 def no_confident_track() -> Reason:

@@ -13,7 +13,8 @@ from syncnet import reasons
 from syncnet.constants import FRAME_RATE
 from syncnet.errors import MediaError
 from syncnet.media.containers import MICROSECONDS, main_video, open_container, video_streams
-from syncnet.media.pictures import Picture, picture
+from syncnet.media.integrity import Inventory
+from syncnet.media.pictures import Picture, pixel_aspect, picture, shown_size
 
 if TYPE_CHECKING:
     import os
@@ -31,6 +32,7 @@ Frame = TypeVar("Frame")
 DECODER_THREADS = 4
 TIME_TOLERANCE = 1e-6  # seconds; time stamps are sums of binary fractions
 LONGEST_STILL = 3600  # seconds that a picture or a hole in the sound may last; a later time stamp is damaged
+REPAIRED = "the decoder had to guess a part of it"
 FARTHEST_BACK = 1.0  # seconds by which a time stamp may go back unnoticed
 
 
@@ -51,7 +53,8 @@ class Grid:
     """The pictures of a video at the times ``start``, ``start`` + 40 ms and so on.
 
     At every time it is the picture whose time stamp is nearest, so that on average none is early or late, whatever the
-    frame rate. (The one that a player has on screen is up to a frame old.)
+    frame rate. (The one that a player has on screen is up to a frame old.) Pixels are square: a picture whose pixels are
+    not is scaled, as a player does.
 
     Args:
         path: the video.
@@ -60,7 +63,8 @@ class Grid:
         start: time stamp of the first picture, in seconds.
         delay: time of the first picture in a player, whose clock starts with the container's first stream, in seconds.
         expected: number of pictures by the container's duration; 0 if unknown.
-        complaint: what the decoder could not read; empty if nothing.
+        aspect: width of a pixel of the decoder's pictures, by its height.
+        inventory: what the container promises, and what of it cannot be read; complete after the last picture.
 
     Raises:
         MediaError: the file is not a media file, has no video stream, or no picture of it can be decoded.
@@ -68,12 +72,13 @@ class Grid:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = path
-        self.complaint = ""
+        self.size: tuple[int, int] | None = None  # width and height of the pictures, once one is known
         self.container = open_container(path)
         try:
             if not video_streams(self.container):
                 raise MediaError(f"{path}: has no video stream that can be decoded", code=reasons.NO_VIDEO)
             self.stream = main_video(self.container)
+            self.inventory, self.aspect = Inventory(self.container, path), pixel_aspect(self.stream)
             self.stream.thread_type = "AUTO"
             self.stream.codec_context.thread_count = DECODER_THREADS
             self.frames = self._timed()
@@ -94,48 +99,49 @@ class Grid:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def complaint(self) -> str:
+        """What the decoder could not read; empty if nothing."""
+        return self.inventory.complaint
+
     def close(self) -> None:
         """Close the file."""
         self.container.close()
 
     def __iter__(self) -> Iterator[GridPicture]:
         """Yield the pictures of the grid."""
-        assert self.first is not None
-        size: tuple[int, int] | None = None
-
-        def convert(frame: VideoFrame) -> Picture:
-            nonlocal size
-            found = picture(frame, size=size)
-            size = size or (found.width, found.height)
-            return found
-
         def timed() -> Iterator[tuple[float, float, VideoFrame]]:
             assert self.first is not None
             yield self.first
             yield from self.frames
 
-        for frame, late in nearest(timed(), start=self.start, convert=convert):
+        for frame, late in nearest(timed(), start=self.start, convert=self._picture):
             yield GridPicture(frame, late)
+
+    def _picture(self, frame: VideoFrame) -> Picture:
+        """Convert a frame; all get the size of the first."""
+        if self.size is None and self.aspect != 1:
+            self.size = shown_size(frame, self.aspect)
+        found = picture(frame, size=self.size)
+        self.size = self.size or (found.width, found.height)
+        return found
 
     def _timed(self) -> Iterator[tuple[float, float, VideoFrame]]:
         """Yield time stamp and duration in seconds, and frame, in the order of their time stamps."""
         rate = self.stream.guessed_rate or self.stream.average_rate
         usual = float(1 / rate) if rate else 1 / FRAME_RATE
         last: float | None = None
-        for frame in decoded(self.container, self.stream, self._complain):
+        for frame in decoded(self.container, self.stream, self.inventory):
             found = seconds_of(frame, reordered=self.container.format.name == "avi")
             time = (last + usual if last is not None else 0.0) if found is None else found
             if last is not None and not last - FARTHEST_BACK <= time <= last + LONGEST_STILL:
-                self._complain(f"time stamps jump from {last:.2f} to {time:.2f} s")
+                self.inventory.complain(f"time stamps jump from {last:.2f} to {time:.2f} s")
                 if time > last:
                     return
             if last is not None and time <= last + TIME_TOLERANCE:
                 continue  # a player does not show it
             last = time
             yield time, usual, frame
-
-    def _complain(self, detail: str) -> None:
-        self.complaint = detail
 
 
 def seconds_of(frame: VideoFrame, *, reordered: bool) -> float | None:
@@ -151,32 +157,38 @@ def seconds_of(frame: VideoFrame, *, reordered: bool) -> float | None:
     return frame.time
 
 
-def decoded(container: InputContainer, stream: Any, complain: Callable[[str], None]) -> Iterator[Any]:
+def decoded(container: InputContainer, stream: Any, inventory: Inventory) -> Iterator[Any]:
     """Decode a stream, leaving out what is damaged.
 
     Args:
         container: the open file.
         stream: one of its streams.
-        complain: called with the decoder's message if something is damaged.
+        inventory: its ``Inventory``, which takes note of all packets, and of what cannot be decoded.
 
     Yields:
         The frames.
     """
-    packets = container.demux(stream)
+    packets = container.demux()
     while True:
         try:
             packet = next(packets, None)
         except (av.FFmpegError, OSError) as error:
-            complain(getattr(error, "strerror", None) or str(error))
+            inventory.complain(getattr(error, "strerror", None) or str(error))
             return
         if packet is None:
             return
+        inventory.add(packet)
+        if packet.stream.index != stream.index:
+            continue
         try:
             found = packet.decode()
         except (av.FFmpegError, OSError) as error:
-            complain(getattr(error, "strerror", None) or str(error))
+            inventory.complain(getattr(error, "strerror", None) or str(error))
             continue
-        yield from found
+        for frame in found:
+            if frame.is_corrupt:
+                inventory.complain(REPAIRED)
+            yield frame
 
 
 def nearest(

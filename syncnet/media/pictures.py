@@ -11,9 +11,13 @@ from av.video.reformatter import ColorRange
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
 
 FORMAT = "yuv420p"
 FULL_TURN, QUARTER_TURN = 360, 90  # degrees
+# Pixels are taken to be square unless they are wider or higher by this factor: encoders round the ratio, and faces are
+# found all the same. Beyond the other factor the ratio is damaged.
+LEAST_STRETCH, LARGEST_STRETCH = 1.01, 8.0
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,33 @@ def even(size: float) -> int:
     return max(2, 2 * round(size / 2))
 
 
+def pixel_aspect(stream: VideoStream) -> float:
+    """Return the width of a stream's pixels by their height; 1 also where they are nearly square."""
+    aspect = float(stream.sample_aspect_ratio or 1)
+    return aspect if aspect > 0 and LEAST_STRETCH <= max(aspect, 1 / aspect) <= LARGEST_STRETCH else 1.0
+
+
+def square_size(width: int, height: int, aspect: float) -> tuple[int, int]:
+    """Return the size at which pixels are square, in even numbers; nothing gets smaller.
+
+    Args:
+        width, height: size of the picture, in pixels.
+        aspect: width of a pixel, by its height.
+    """
+    return even(width * max(aspect, 1)), even(height / min(aspect, 1))
+
+
+def quarter_turns(frame: VideoFrame) -> int:
+    """Return by how many quarters a player turns a frame, anticlockwise."""
+    return round(frame.rotation / QUARTER_TURN) % (FULL_TURN // QUARTER_TURN)
+
+
+def shown_size(frame: VideoFrame, aspect: float) -> tuple[int, int]:
+    """Return width and height of a frame as a player shows it, turned and with square pixels, in even numbers."""
+    width, height = square_size(frame.width, frame.height, aspect)
+    return (height, width) if quarter_turns(frame) % 2 else (width, height)
+
+
 def picture(frame: VideoFrame, *, size: tuple[int, int] | None = None) -> Picture:
     """Convert a decoded frame to a ``Picture``, turned as a player shows it.
 
@@ -145,7 +176,7 @@ def picture(frame: VideoFrame, *, size: tuple[int, int] | None = None) -> Pictur
         size: width and height of the result in pixels, even numbers; None for those of the frame. Within a video all
             pictures get the size of the first.
     """
-    turns = round(frame.rotation / QUARTER_TURN) % (FULL_TURN // QUARTER_TURN)
+    turns = quarter_turns(frame)
     if size is not None and turns % 2:
         size = size[1], size[0]
     width, height = size or (frame.width - frame.width % 2, frame.height - frame.height % 2)

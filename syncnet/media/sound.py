@@ -12,6 +12,7 @@ import numpy as np
 from syncnet.constants import SAMPLE_RATE
 from syncnet.media.containers import MICROSECONDS, decodable, numbered_audio, open_container
 from syncnet.media.grid import LONGEST_STILL, decoded
+from syncnet.media.integrity import Inventory
 
 if TYPE_CHECKING:
     import os
@@ -57,6 +58,7 @@ class Sound:
         exists: False if the file has no audio stream.
         first: number of the first sample that exists.
         end: number after the last sample; None until the end has been read.
+        inventory: what the container promises, and what of the sound cannot be read, as far as it was read.
 
     Raises:
         MediaError: the file is not a media file, or has no such stream.
@@ -73,6 +75,7 @@ class Sound:
     ) -> None:
         self.container = open_container(path)
         try:
+            self.inventory = Inventory(self.container, path)
             self.stream = choose_stream(self.container, path, stream)
             self.exists = self.stream is not None
             if zero is None:
@@ -164,7 +167,7 @@ class Sound:
                 yield at, samples
                 at += len(samples)
 
-        for frame in decoded(self.container, self.stream, lambda detail: None):
+        for frame in decoded(self.container, self.stream, self.inventory):
             time = expected if frame.time is None else frame.time
             found = frame.format.name, frame.layout.name, frame.sample_rate
             if resampler is not None and time > expected + LONGEST_STILL:

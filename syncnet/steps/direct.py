@@ -23,6 +23,7 @@ from syncnet.faces.detect import Detector, Summary
 from syncnet.faces.follow import size_of
 from syncnet.faces.scenes import Scene, timecodes
 from syncnet.faces.tracks import Face, Path2D, Track, Tracking
+from syncnet.media import integrity
 from syncnet.media.containers import no_sound
 from syncnet.media.frames import read_ahead
 from syncnet.media.grid import Grid
@@ -229,6 +230,7 @@ def run(
             clock.late.append(late)
             stream.add(prepared)
         tracks, seen = stream.finish(), stream.seen
+        faults = find_faults(grid, sound, other=source if audio else None)
         if grid.complaint:
             logger.warning("%s: damaged? using what can be read of it (%s)", videofile, grid.complaint)
         length = sound.length(seen.frames * SAMPLES_PER_FRAME) + PHASE_SAMPLES
@@ -246,7 +248,24 @@ def run(
         net=net,
         settings=settings,
         recipes=recipes,
+        of_input=[reasons.damaged(faults)] if faults else [],
     )
+
+
+def find_faults(grid: Grid, sound: Sound, *, other: Path | None) -> list[str]:
+    """Return the faults of a video whose pictures were all read, for ``reasons.damaged``.
+
+    Args:
+        grid: its pictures.
+        sound: its sound.
+        other: the file of the sound; None if that is the video.
+    """
+    found = [reasons.cut_off(**asdict(missing)) for missing in (grid.inventory.missing(),) if missing]
+    name = f"sound in {other}" if other else integrity.SOUND
+    for what, inventory in ((integrity.PICTURE, grid.inventory), (name, sound.inventory)):
+        if inventory.complaint:
+            found.append(reasons.undecodable(name=what, lost=inventory.lost, detail=inventory.complaint))
+    return found
 
 
 def device_of(detector: Detector | None, net: Net) -> torch.device | None:
@@ -294,6 +313,7 @@ def conclude(
     net: Net,
     settings: DirectSettings,
     recipes: Recipes,
+    of_input: Sequence[Reason] = (),
 ) -> DirectResult:
     """Compute scores and lags, and return the result.
 
@@ -308,6 +328,7 @@ def conclude(
         net: the network.
         settings: ``DirectSettings``.
         recipes: from ``make_recipe``.
+        of_input: reasons that concern the whole file.
     """
     zero = lag_zero(net.weights) if net.weights else None
     tracks = [found.track for found in scored]
@@ -341,7 +362,8 @@ def conclude(
         records.append({**place, **numbers, **speaking.numbers(score, spoken, corrected=corrected)})
     faces = summarise(seen) if seen.faces else None  # None: none was looked for
     scenes = [Scene(start, end) for start, end in zip([0, *seen.cuts], [*seen.cuts, seen.frames])]
-    why = explain(
+    why = [*of_input]
+    why += explain(
         Tracking(tracks=tracks, longest=seen.longest, largest=seen.largest),
         faces or Summary(seen.frames, seen.frames, 1, None, None, None),
         scenes=scenes,

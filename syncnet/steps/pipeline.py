@@ -17,11 +17,12 @@ from syncnet.faces.crops import write_crops
 from syncnet.faces.detect import Detector, Summary, detect_faces, summarise
 from syncnet.faces.scenes import Scene, detect_scenes, frame_numbers, new_manager
 from syncnet.faces.tracks import Face, Path2D, Track, Tracking, track_faces
-from syncnet.media import conversions
-from syncnet.media.containers import Sound, Streams, check_streams, chosen_sound
+from syncnet.media import conversions, integrity
+from syncnet.media.containers import Sound, Streams, check_streams, chosen_sound, main_video, open_container
 from syncnet.media.ffmpeg import reading_output_of
 from syncnet.media.fingerprint import behaviour
 from syncnet.media.frames import growing_files
+from syncnet.media.pictures import pixel_aspect, square_size
 from syncnet.progress import Progress, silent
 from syncnet.reasons import Reason
 from syncnet.results.layout import Layout, check_input, discard, make_folder, new_file, new_folder
@@ -78,6 +79,7 @@ class PipelineResult:
         tracks: face tracks.
         paths: crop positions of the tracks.
         reasons: why there is no track, or why the tracks' scores are not reliable.
+        pixel_aspect: width of a pixel of the frames, by its height.
     """
 
     recipe: dict[str, Any]
@@ -86,6 +88,7 @@ class PipelineResult:
     tracks: list[Track] = field(default_factory=list)
     paths: list[Path2D] = field(default_factory=list)
     reasons: list[Reason] = field(default_factory=list)
+    pixel_aspect: float = 1.0
 
 
 def run(
@@ -137,7 +140,8 @@ def run(
             layout.clear()
             make_folder(layout.crops)
             return save(without_tracks(reasons.no_audio()), videofile, layout)
-        detector = convert(videofile, layout, streams=streams, sound=sound, load_detector=load_detector)
+        detector, fault = convert(videofile, layout, streams=streams, sound=sound, load_detector=load_detector)
+        of_input, pixel_aspect = inspect(videofile, layout, fault=fault)
         faces, timecodes = analyse(
             layout, settings, detector=detector, shorten=audio is not None, progress=progress, on_faces=on_faces
         )
@@ -175,13 +179,15 @@ def run(
         scenes=scenes,
         tracks=tracking.tracks,
         paths=paths,
-        reasons=explain(
+        reasons=of_input
+        + explain(
             tracking,
             summary,
             scenes=scenes,
             audio_frames=conversions.wav_length(layout.audio) // SAMPLES_PER_FRAME,
             settings=settings,
         ),
+        pixel_aspect=pixel_aspect,
     )
     return save(result, videofile, layout)
 
@@ -193,8 +199,8 @@ def make_recipe(settings: PipelineSettings, *, weights: Weights | None) -> dict[
 
 def convert(
     videofile: Path, layout: Layout, *, streams: Streams, sound: Sound | None, load_detector: Callable[[], Detector]
-) -> Detector:
-    """Convert the input with ffmpeg, load the detector at the same time, and return the detector.
+) -> tuple[Detector, str]:
+    """Convert the input with ffmpeg, load the detector at the same time, and return it and ``Ffmpeg.fault``.
 
     The results of an earlier run are removed only after both have succeeded.
     """
@@ -213,7 +219,34 @@ def convert(
         logger.warning("%s: damaged? using what can be read of it (ffmpeg: %s)", videofile, conversion.complaint)
     layout.clear()
     layout.unfinished_video.replace(layout.video)
-    return detector
+    return detector, conversion.fault
+
+
+def find_faults(videofile: Path, *, fault: str) -> list[str]:
+    """Return the faults of a video for ``reasons.damaged``; arguments as in ``inspect``."""
+    missing = integrity.missing_of(videofile)
+    found = [reasons.cut_off(**asdict(missing))] if missing else []
+    return [*found, reasons.undecodable(name="video", detail=fault)] if fault else found
+
+
+def inspect(videofile: Path, layout: Layout, *, fault: str) -> tuple[list[Reason], float]:
+    """Return the reasons that concern the whole file, and the width of a pixel of the frames, by its height.
+
+    Args:
+        videofile: the input.
+        layout: ``Layout`` with the converted video.
+        fault: what ffmpeg could not decode; empty if nothing.
+    """
+    found = []
+    faults = find_faults(videofile, fault=fault)
+    if faults:
+        found.append(reasons.damaged(faults))
+    with open_container(layout.video) as container:
+        video = main_video(container)
+        aspect = pixel_aspect(video)
+        if aspect != 1:
+            found.append(reasons.not_square_pixels(aspect=aspect, size=square_size(video.width, video.height, aspect)))
+    return found, aspect
 
 
 def analyse(
