@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -38,6 +39,7 @@ PUBLISHED_FINGERPRINT = "b264c9c9cc319289"
 GLOBAL_FLAGS = ("-nostdin", "-hide_banner", "-y")
 ERRORS_ONLY = ("-loglevel", "error")
 DETAIL_LENGTH = 200
+SPEAKER = re.compile(r"^\[(\w+)[^]]* @ \w+\] ")  # part of ffmpeg that prints a line, and its address in memory
 # What ffmpeg calls an error, although no part of the input is lost: cuts before a group of pictures that refers to an
 # earlier one, and time stamps that it corrects itself.
 HARMLESS = (
@@ -232,7 +234,7 @@ class Ffmpeg:
         if stderr.strip():
             self.complaint = last_line(stderr)
             lines = [line for line in stderr.splitlines() if line.strip() and not any(map(line.count, HARMLESS))]
-            self.fault = last_line("\n".join(lines)) if lines else ""
+            self.fault = SPEAKER.sub(r"\1: ", last_line("\n".join(lines))) if lines else ""
             logger.debug("%s: ffmpeg: %s", self.source, self.complaint)
         return stdout
 

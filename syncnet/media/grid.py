@@ -14,7 +14,7 @@ from syncnet.constants import FRAME_RATE
 from syncnet.errors import MediaError
 from syncnet.media.containers import MICROSECONDS, main_video, open_container, video_streams
 from syncnet.media.integrity import Inventory
-from syncnet.media.pictures import Picture, pixel_aspect, picture, shown_size
+from syncnet.media.pictures import Picture, picture, pixel_aspect, shown_aspect, shown_size
 
 if TYPE_CHECKING:
     import os
@@ -53,8 +53,8 @@ class Grid:
     """The pictures of a video at the times ``start``, ``start`` + 40 ms and so on.
 
     At every time it is the picture whose time stamp is nearest, so that on average none is early or late, whatever the
-    frame rate. (The one that a player has on screen is up to a frame old.) Pixels are square: a picture whose pixels are
-    not is scaled, as a player does.
+    frame rate. (The one that a player has on screen is up to a frame old.) A picture whose pixels are not square is
+    scaled, as in a player.
 
     Args:
         path: the video.
@@ -63,7 +63,7 @@ class Grid:
         start: time stamp of the first picture, in seconds.
         delay: time of the first picture in a player, whose clock starts with the container's first stream, in seconds.
         expected: number of pictures by the container's duration; 0 if unknown.
-        aspect: width of a pixel of the decoder's pictures, by its height.
+        aspect: width of a pixel by its height, in pictures that are turned but not scaled yet.
         inventory: what the container promises, and what of it cannot be read; complete after the last picture.
 
     Raises:
@@ -78,7 +78,7 @@ class Grid:
             if not video_streams(self.container):
                 raise MediaError(f"{path}: has no video stream that can be decoded", code=reasons.NO_VIDEO)
             self.stream = main_video(self.container)
-            self.inventory, self.aspect = Inventory(self.container, path), pixel_aspect(self.stream)
+            self.inventory = Inventory(self.container, path)
             self.stream.thread_type = "AUTO"
             self.stream.codec_context.thread_count = DECODER_THREADS
             self.frames = self._timed()
@@ -89,6 +89,7 @@ class Grid:
             self.container.close()
             raise
         self.start = self.first[0]
+        self.aspect = shown_aspect(pixel_aspect(self.stream), self.first[2])
         zero = (self.container.start_time or 0) / MICROSECONDS
         self.delay = max(0.0, self.start - zero)
         self.expected = round((self.container.duration or 0) / MICROSECONDS * FRAME_RATE)
@@ -110,6 +111,7 @@ class Grid:
 
     def __iter__(self) -> Iterator[GridPicture]:
         """Yield the pictures of the grid."""
+
         def timed() -> Iterator[tuple[float, float, VideoFrame]]:
             assert self.first is not None
             yield self.first
@@ -181,7 +183,7 @@ def decoded(container: InputContainer, stream: Any, inventory: Inventory) -> Ite
         if packet.stream.index != stream.index:
             continue
         try:
-            found = packet.decode()
+            found: Any = packet.decode()
         except (av.FFmpegError, OSError) as error:
             inventory.complain(getattr(error, "strerror", None) or str(error))
             continue

@@ -26,6 +26,8 @@ SLACK_BYTES = 16
 # unknown or rounded, and a last picture may last for seconds. More counts only if there are bytes for it.
 SLACK_SECONDS = 1.0
 SLACK_SHARE = 0.5  # of the bytes that the missing seconds take on average
+LEAST_HOLE = 0.3  # seconds without a packet, where there are bytes for them, that are a hole
+IN_ORDER = ("matroska", "flv")  # formats that are read from front to back, and go on after what cannot be read
 DECLARING = ("mov", "matroska", "avi", "flv")  # formats that state their duration; of others, libav estimates it
 
 TS, TS_SYNC, TS_PACKETS = "mpegts", 0x47, {188: 0, 192: 4, 204: 0}  # length of a packet: where its sync byte is
@@ -60,7 +62,7 @@ class Inventory:
         path: its path.
 
     Attributes:
-        complaint: last message about what cannot be decoded; empty if everything can.
+        complaint: last message about what cannot be read or decoded; empty if everything can.
         lost: number of packets that could not be decoded, and of frames that the decoder had to repair.
     """
 
@@ -78,8 +80,9 @@ class Inventory:
             return
         time = packet.dts if packet.pts is None else packet.pts
         if time is not None and packet.time_base is not None:
-            end = float((time + (packet.duration or 0)) * packet.time_base)
-            index = packet.stream.index
+            index, start = packet.stream.index, float(time * packet.time_base)
+            self._look_for_hole(packet, start)
+            end = start + float((packet.duration or 0) * packet.time_base)
             self.ends[index] = max(self.ends.get(index, end), end)
         if packet.pos is not None:
             self.read = max(self.read, packet.pos + packet.size)
@@ -103,6 +106,15 @@ class Inventory:
         if lacking > SLACK_SECONDS and self.size - self.read > SLACK_SHARE * self.size * lacking / promised:
             return Missing(self.read, self.size, seconds)
         return None
+
+    def _look_for_hole(self, packet: Packet, start: float) -> None:
+        """Complain if bytes before a packet gave none, and should have by the time that has passed."""
+        if not self.ends or packet.pos is None or not any(name in self.format for name in IN_ORDER):
+            return
+        known = max(self.ends.values())
+        length, elapsed = start - known, self._since_start(known)
+        if length > LEAST_HOLE and (packet.pos - self.read) * elapsed > SLACK_SHARE * self.read * length:
+            self.complaint = f"{length:.1f} s after {elapsed:.1f} s cannot be read"
 
     def _since_start(self, time: float) -> float:
         return time - (self.container.start_time or 0) / MICROSECONDS

@@ -154,7 +154,13 @@ def square_size(width: int, height: int, aspect: float) -> tuple[int, int]:
         width, height: size of the picture, in pixels.
         aspect: width of a pixel, by its height.
     """
-    return even(width * max(aspect, 1)), even(height / min(aspect, 1))
+    across, down = square_scale(aspect)
+    return even(width * across), even(height * down)
+
+
+def square_scale(aspect: float) -> tuple[float, float]:
+    """Return the factors by which ``square_size`` enlarges x and y, apart from rounding."""
+    return max(aspect, 1), 1 / min(aspect, 1)
 
 
 def quarter_turns(frame: VideoFrame) -> int:
@@ -162,10 +168,20 @@ def quarter_turns(frame: VideoFrame) -> int:
     return round(frame.rotation / QUARTER_TURN) % (FULL_TURN // QUARTER_TURN)
 
 
+def shown_aspect(aspect: float, frame: VideoFrame) -> float:
+    """Return the width of a pixel by its height once a player has turned the frame."""
+    return 1 / aspect if aspect != 1 and quarter_turns(frame) % 2 else aspect
+
+
 def shown_size(frame: VideoFrame, aspect: float) -> tuple[int, int]:
-    """Return width and height of a frame as a player shows it, turned and with square pixels, in even numbers."""
-    width, height = square_size(frame.width, frame.height, aspect)
-    return (height, width) if quarter_turns(frame) % 2 else (width, height)
+    """Return width and height of a frame as a player shows it: turned, and with square pixels.
+
+    Args:
+        frame: the frame.
+        aspect: from ``shown_aspect``.
+    """
+    sides = (frame.height, frame.width) if quarter_turns(frame) % 2 else (frame.width, frame.height)
+    return square_size(*sides, aspect)
 
 
 def picture(frame: VideoFrame, *, size: tuple[int, int] | None = None) -> Picture:

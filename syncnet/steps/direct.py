@@ -23,7 +23,6 @@ from syncnet.faces.detect import Detector, Summary
 from syncnet.faces.follow import size_of
 from syncnet.faces.scenes import Scene, timecodes
 from syncnet.faces.tracks import Face, Path2D, Track, Tracking
-from syncnet.media import integrity
 from syncnet.media.containers import no_sound
 from syncnet.media.frames import read_ahead
 from syncnet.media.grid import Grid
@@ -43,8 +42,8 @@ from syncnet.results.scores_json import (
     weights_record,
 )
 from syncnet.results.step_files import faces_record, save_json, save_pickle, tracks_record
+from syncnet.steps import faults, speaking
 from syncnet.steps import score as score_step
-from syncnet.steps import speaking
 from syncnet.steps.direct_pass import CropPass, DirectPass, Lips, ScoredTrack, Seen, Stream, Workers
 from syncnet.steps.pipeline import PipelineResult, PipelineSettings, explain
 from syncnet.steps.versions import versions
@@ -230,7 +229,7 @@ def run(
             clock.late.append(late)
             stream.add(prepared)
         tracks, seen = stream.finish(), stream.seen
-        faults = find_faults(grid, sound, other=source if audio else None)
+        of_input = faults.of_pass(grid, sound, other=source if audio else None)
         if grid.complaint:
             logger.warning("%s: damaged? using what can be read of it (%s)", videofile, grid.complaint)
         length = sound.length(seen.frames * SAMPLES_PER_FRAME) + PHASE_SAMPLES
@@ -248,24 +247,8 @@ def run(
         net=net,
         settings=settings,
         recipes=recipes,
-        of_input=[reasons.damaged(faults)] if faults else [],
+        of_input=of_input,
     )
-
-
-def find_faults(grid: Grid, sound: Sound, *, other: Path | None) -> list[str]:
-    """Return the faults of a video whose pictures were all read, for ``reasons.damaged``.
-
-    Args:
-        grid: its pictures.
-        sound: its sound.
-        other: the file of the sound; None if that is the video.
-    """
-    found = [reasons.cut_off(**asdict(missing)) for missing in (grid.inventory.missing(),) if missing]
-    name = f"sound in {other}" if other else integrity.SOUND
-    for what, inventory in ((integrity.PICTURE, grid.inventory), (name, sound.inventory)):
-        if inventory.complaint:
-            found.append(reasons.undecodable(name=what, lost=inventory.lost, detail=inventory.complaint))
-    return found
 
 
 def device_of(detector: Detector | None, net: Net) -> torch.device | None:

@@ -17,7 +17,7 @@ from syncnet.faces.crops import write_crops
 from syncnet.faces.detect import Detector, Summary, detect_faces, summarise
 from syncnet.faces.scenes import Scene, detect_scenes, frame_numbers, new_manager
 from syncnet.faces.tracks import Face, Path2D, Track, Tracking, track_faces
-from syncnet.media import conversions, integrity
+from syncnet.media import conversions
 from syncnet.media.containers import Sound, Streams, check_streams, chosen_sound, main_video, open_container
 from syncnet.media.ffmpeg import reading_output_of
 from syncnet.media.fingerprint import behaviour
@@ -28,6 +28,7 @@ from syncnet.reasons import Reason
 from syncnet.results.layout import Layout, check_input, discard, make_folder, new_file, new_folder
 from syncnet.results.scores_json import pipeline_report, scores_report, weights_record
 from syncnet.results.step_files import faces_record, save_json, save_pickle, tracks_record
+from syncnet.steps import faults
 from syncnet.steps.versions import versions
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def run(
             make_folder(layout.crops)
             return save(without_tracks(reasons.no_audio()), videofile, layout)
         detector, fault = convert(videofile, layout, streams=streams, sound=sound, load_detector=load_detector)
-        of_input, pixel_aspect = inspect(videofile, layout, fault=fault)
+        of_input, pixel_aspect = inspect(videofile, layout, audio=audio, fault=fault)
         faces, timecodes = analyse(
             layout, settings, detector=detector, shorten=audio is not None, progress=progress, on_faces=on_faces
         )
@@ -222,25 +223,16 @@ def convert(
     return detector, conversion.fault
 
 
-def find_faults(videofile: Path, *, fault: str) -> list[str]:
-    """Return the faults of a video for ``reasons.damaged``; arguments as in ``inspect``."""
-    missing = integrity.missing_of(videofile)
-    found = [reasons.cut_off(**asdict(missing))] if missing else []
-    return [*found, reasons.undecodable(name="video", detail=fault)] if fault else found
-
-
-def inspect(videofile: Path, layout: Layout, *, fault: str) -> tuple[list[Reason], float]:
+def inspect(videofile: Path, layout: Layout, *, audio: Path | None, fault: str) -> tuple[list[Reason], float]:
     """Return the reasons that concern the whole file, and the width of a pixel of the frames, by its height.
 
     Args:
         videofile: the input.
         layout: ``Layout`` with the converted video.
+        audio: as in ``run``.
         fault: what ffmpeg could not decode; empty if nothing.
     """
-    found = []
-    faults = find_faults(videofile, fault=fault)
-    if faults:
-        found.append(reasons.damaged(faults))
+    found = faults.of_conversion(videofile, other=audio, messages=[fault])
     with open_container(layout.video) as container:
         video = main_video(container)
         aspect = pixel_aspect(video)
