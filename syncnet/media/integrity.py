@@ -26,7 +26,7 @@ SLACK_BYTES = 16
 # unknown or rounded, and a last picture may last for seconds. More counts only if there are bytes for it.
 SLACK_SECONDS = 1.0
 SLACK_SHARE = 0.5  # of the bytes that the missing seconds take on average
-LEAST_HOLE = 0.3  # seconds without a packet, where there are bytes for them, that are a hole
+LEAST_HOLE = 0.1  # seconds without a packet, where there are bytes for them, that are a hole
 IN_ORDER = ("matroska", "flv")  # formats that are read from front to back, and go on after what cannot be read
 DECLARING = ("mov", "matroska", "avi", "flv")  # formats that state their duration; of others, libav estimates it
 
