@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -161,6 +162,16 @@ def square_size(width: int, height: int, aspect: float) -> tuple[int, int]:
 def square_scale(aspect: float) -> tuple[float, float]:
     """Return the factors by which ``square_size`` enlarges x and y, apart from rounding."""
     return max(aspect, 1), 1 / min(aspect, 1)
+
+
+def face_scale(aspect: float) -> float:
+    """Return the factor between the size of a face where pixels are square, and as found in the picture as stored.
+
+    The detector takes a squeezed face for one that is lower, and a stretched one for one that is narrower, than it is:
+    sizes are near the geometric mean.
+    """
+    across, down = square_scale(aspect)
+    return math.sqrt(across * down)
 
 
 def quarter_turns(frame: VideoFrame) -> int:

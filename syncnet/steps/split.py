@@ -21,7 +21,7 @@ from syncnet.faces.tracks import Path2D
 from syncnet.media.clips import ClipWriter
 from syncnet.media.containers import main_audio, open_container
 from syncnet.media.grid import Grid, GridPicture
-from syncnet.media.pictures import Picture, square_scale
+from syncnet.media.pictures import Picture, face_scale, square_scale
 from syncnet.media.sound import Sound
 from syncnet.progress import Progress, silent
 from syncnet.results.layout import check_clips, check_input, make_folder, new_folder, span_clip, span_index
@@ -178,7 +178,8 @@ def stretched(span: Span, grid: Grid) -> Span:
     if span.path is None or grid.aspect == 1:
         return span
     across, down = square_scale(grid.aspect)
-    return replace(span, path=replace(span.path, x=span.path.x * across, y=span.path.y * down))
+    path = Path2D(s=span.path.s * face_scale(grid.aspect), x=span.path.x * across, y=span.path.y * down)
+    return replace(span, path=path)
 
 
 def within(pictures: Iterator[tuple[int, GridPicture]], first: int, end: int) -> Iterator[tuple[int, GridPicture]]:

@@ -17,7 +17,7 @@ from syncnet.errors import SyncNetError
 from syncnet.faces.crops import video_writer
 from syncnet.media import conversions
 from syncnet.media.frames import read_ahead, read_frame
-from syncnet.media.pictures import square_scale, square_size
+from syncnet.media.pictures import face_scale, square_scale, square_size
 from syncnet.progress import Progress, silent
 from syncnet.results.layout import Layout, check_input, frame_files, make_folder, new_file
 from syncnet.results.step_files import SavedTrack, load_distances, load_pipeline, load_tracks, load_turns
@@ -215,9 +215,9 @@ def faces_by_frame(
 
 
 def stretched(face: DrawnFace, aspect: float) -> DrawnFace:
-    """Return a face where it is once pixels are square; its size was measured along the side that stays as it is."""
+    """Return a face where it is once pixels are square."""
     across, down = square_scale(aspect)
-    return replace(face, x=face.x * across, y=face.y * down)
+    return replace(face, s=face.s * face_scale(aspect), x=face.x * across, y=face.y * down)
 
 
 def draw_face(image: np.ndarray, face: DrawnFace, *, speaks: bool) -> None:
