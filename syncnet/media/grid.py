@@ -117,6 +117,26 @@ class Grid:
         for frame, late in nearest(timed(), start=self.start, convert=convert):
             yield GridPicture(frame, late)
 
+    def at(self, frames: Iterable[int]) -> Iterator[Picture]:
+        """Yield some pictures of the grid again, by seeking; where that fails, none.
+
+        Args:
+            frames: indices of pictures, ascending.
+        """
+        size: tuple[int, int] | None = None
+        for frame in frames:
+            time = self.start + frame / FRAME_RATE
+            try:
+                self.container.seek(max(0, int(time * MICROSECONDS)))
+                late = (found for at, usual, found in self._timed() if at + usual / 2 > time)
+                if (decoded_frame := next(late, None)) is None:
+                    return
+            except (av.FFmpegError, OSError):
+                return
+            found = picture(decoded_frame, size=size)
+            size = size or (found.width, found.height)
+            yield found
+
     def _timed(self) -> Iterator[tuple[float, float, VideoFrame]]:
         """Yield time stamp and duration in seconds, and frame, in the order of their time stamps."""
         rate = self.stream.guessed_rate or self.stream.average_rate

@@ -15,18 +15,19 @@ from syncnet.constants import FRAME_RATE, MIN_FRAMES, SAMPLES_PER_FRAME
 from syncnet.errors import MediaError
 from syncnet.faces.crops import write_crops
 from syncnet.faces.detect import Detector, Summary, detect_faces, summarise
-from syncnet.faces.scenes import Scene, detect_scenes, frame_numbers, new_manager
+from syncnet.faces.scenes import Scene, detect_scenes, frame_numbers, new_manager, whole_scenes
 from syncnet.faces.tracks import Face, Path2D, Track, Tracking, track_faces
 from syncnet.media import conversions
 from syncnet.media.containers import Sound, Streams, check_streams, chosen_sound
 from syncnet.media.ffmpeg import reading_output_of
 from syncnet.media.fingerprint import behaviour
-from syncnet.media.frames import growing_files
+from syncnet.media.frames import growing_files, read_frame
 from syncnet.progress import Progress, silent
 from syncnet.reasons import Reason
-from syncnet.results.layout import Layout, check_input, discard, make_folder, new_file, new_folder
+from syncnet.results.layout import Layout, check_input, discard, frame_file, make_folder, new_file, new_folder
 from syncnet.results.scores_json import pipeline_report, scores_report, weights_record
 from syncnet.results.step_files import faces_record, save_json, save_pickle, tracks_record
+from syncnet.steps.advice import Evidence, advise, len_of
 from syncnet.steps.versions import versions
 
 if TYPE_CHECKING:
@@ -150,13 +151,17 @@ def run(
         discard(layout.tmp)
 
     scenes = frame_numbers(timecodes)
-    tracking = track_faces(
-        faces,
-        scenes,
-        min_track=settings.min_track,
-        num_failed_det=settings.num_failed_det,
-        min_face_size=settings.min_face_size,
-    )
+
+    def track(scenes: Sequence[Scene], settings: PipelineSettings) -> Tracking:
+        return track_faces(
+            faces,
+            scenes,
+            min_track=settings.min_track,
+            num_failed_det=settings.num_failed_det,
+            min_face_size=settings.min_face_size,
+        )
+
+    tracking = track(scenes, settings)
     with new_folder(layout.crops) as folder:
         paths = write_crops(
             tracking.tracks,
@@ -181,6 +186,13 @@ def run(
             scenes=scenes,
             audio_frames=conversions.wav_length(layout.audio) // SAMPLES_PER_FRAME,
             settings=settings,
+            evidence=Evidence(
+                detector,
+                track=track,
+                faces=faces.__getitem__,
+                images=lambda frames: [read_frame(frame_file(layout.frames, frame))[..., ::-1] for frame in frames],
+                scenes=lambda threshold: frame_numbers(detect_scenes(layout.video, new_manager(threshold=threshold))),
+            ),
         ),
     )
     return save(result, videofile, layout)
@@ -265,6 +277,7 @@ def explain(
     scenes: Sequence[Scene],
     audio_frames: int,
     settings: PipelineSettings,
+    evidence: Evidence | None = None,
 ) -> list[Reason]:
     """Return the reasons why there is no track, or why the tracks' scores are not reliable.
 
@@ -274,31 +287,65 @@ def explain(
         scenes: scenes of the video.
         audio_frames: length of the audio, in frames.
         settings: settings of the run.
+        evidence: what advice is tried on; without it the reasons name the flags that might help.
     """
-    min_track, min_face_size = settings.min_track, settings.min_face_size
     found = []
-    if not tracking.tracks:
-        if min(summary.frames, audio_frames) < MIN_FRAMES:
-            found.append(reasons.too_short(frames=min(summary.frames, audio_frames), needed=MIN_FRAMES))
-        if summary.largest is None:
-            found.append(reasons.no_face(facedet_scale=settings.facedet_scale))
-        elif tracking.largest is not None and summary.largest > min_face_size:
-            found.append(
-                reasons.long_tracks_too_small(
-                    largest=tracking.largest, min_face_size=min_face_size, min_track=min_track
-                )
-            )
-        elif tracking.largest is not None:
-            found.append(reasons.faces_too_small(largest=tracking.largest, min_face_size=min_face_size))
-        else:
-            if summary.largest <= min_face_size:
-                found.append(reasons.faces_too_small(largest=summary.largest, min_face_size=min_face_size))
-            found.append(reasons.tracks_too_short(longest=tracking.longest, min_track=min_track))
-    ignored = summary.frames - scenes[-1].end
+    if not tracking.tracks and min(summary.frames, audio_frames) < MIN_FRAMES:
+        found.append(reasons.too_short(frames=min(summary.frames, audio_frames), needed=MIN_FRAMES))
+        found += no_track(tracking, summary, scenes=[], settings=settings, advice="")
+    elif not tracking.tracks:
+        advice = None
+        if evidence:
+            advice = str(advise(evidence, settings, scenes=scenes, frames=summary.frames, audio_frames=audio_frames))
+        found += no_track(tracking, summary, scenes=scenes, settings=settings, advice=advice)
+    last = whole_scenes(scenes, frames=summary.frames)[-1]
+    ignored = summary.frames - max(scenes[-1].end, last.start)
     if ignored > reasons.SCENE_TOLERANCE:
-        found.append(reasons.scene_cut_short(frames=ignored, length=summary.frames - scenes[-1].start))
+        found.append(reasons.scene_cut_short(frames=ignored, length=last.end - last.start))
     if summary.frames - audio_frames > reasons.AUDIO_TOLERANCE:
         found.append(reasons.audio_short(video_frames=summary.frames, audio_frames=audio_frames))
+    return found
+
+
+def no_track(
+    tracking: Tracking,
+    summary: Summary,
+    *,
+    scenes: Sequence[Scene],
+    settings: PipelineSettings,
+    advice: str | None,
+) -> list[Reason]:
+    """Return the reasons why there is no track.
+
+    Args:
+        tracking, summary, settings: as in ``explain``.
+        scenes: scenes of the video; empty if it is too short, whatever its scenes are.
+        advice: as in ``reasons.no_face``.
+    """
+    min_track, min_face_size = settings.min_track, settings.min_face_size
+    largest, with_faces = summary.largest, summary.frames_with_faces
+    if largest is None or (tracking.longest == 1 and with_faces < reasons.RARE * summary.frames):
+        return [
+            reasons.no_face(
+                facedet_scale=settings.facedet_scale, detections=with_faces, frames=summary.frames, advice=advice
+            )
+        ]
+    if tracking.largest is not None and largest > min_face_size:
+        return [
+            reasons.long_tracks_too_small(
+                largest=tracking.largest, min_face_size=min_face_size, min_track=min_track, advice=advice
+            )
+        ]
+    if tracking.largest is not None:
+        return [reasons.faces_too_small(largest=tracking.largest, min_face_size=min_face_size, advice=advice)]
+    found = []
+    if largest <= min_face_size:
+        found.append(reasons.faces_too_small(largest=largest, min_face_size=min_face_size, advice=advice))
+    longest = max((len_of(scene, summary.frames) for scene in scenes), default=0)
+    if len(scenes) > 1 and longest < min_track:
+        found.append(reasons.scene_too_short(longest=longest, min_track=min_track, advice=advice))
+    else:
+        found.append(reasons.tracks_too_short(longest=tracking.longest, min_track=min_track, advice=advice))
     return found
 
 
