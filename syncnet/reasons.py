@@ -26,7 +26,7 @@ NOT_SQUARE_PIXELS = "not_square_pixels"
 SCENE_TOO_SHORT = "scene_too_short"
 
 AUDIO_TOLERANCE = 5  # frames by which the audio may end before the video without a warning
-RARE = 0.25  # detections that are gone in the next frame are not faces if fewer than this part of the frames have one
+RARE = 0.25  # share of a scene's frames with detections below which they may be there by chance
 SCENE_TOLERANCE = 5  # frames of the last scene that may be ignored without a warning
 LEAST_CONFIDENCE = 2.0  # confidence below which the offset of a track means nothing
 SURE_CONFIDENCE = 3.0  # confidence from which a track counts for the lag of its video
@@ -51,18 +51,25 @@ def no_audio() -> Reason:
     return Reason(NO_AUDIO, "no audio stream: there is nothing to compare the lips with")
 
 
-def no_face(*, facedet_scale: float, detections: int = 0, frames: int = 0, advice: str | None = None) -> Reason:
-    """Return the reason of a video in which no face was detected, or only things that are gone in the next frame.
+def no_face(
+    *, facedet_scale: float, detections: int = 0, longest: int = 0, frames: int = 0, advice: str | None = None
+) -> Reason:
+    """Return the reason of a video in which no face was detected, or only what is gone a few frames later.
 
     Args:
         facedet_scale: factor by which frames were resized for detection.
         detections: number of frames, of ``frames``, with a detection.
+        longest: largest number of frames with a detection at the same place.
         frames: number of frames.
         advice: what helps, found by trying; None if nothing was tried, for the flag that might help.
     """
-    single = f" ({detections} single detection{'s' * (detections > 1)} in {frames} frames)" if detections else ""
+    text = "no face found"
+    if longest == 1:
+        text += f" ({detections} single detection{'s' * (detections > 1)} in {frames} frames)"
+    elif longest:
+        text += f" ({detections} detections in {frames} frames, at most {longest} of them at one place)"
     untried = f"if the faces are small, raise --facedet_scale above {facedet_scale:g}"
-    return Reason(NO_FACE, with_advice(f"no face found{single}", advice, untried))
+    return Reason(NO_FACE, with_advice(text, advice, untried))
 
 
 def with_advice(text: str, advice: str | None, untried: str) -> str:
@@ -101,8 +108,8 @@ def tracks_too_short(*, longest: int, min_track: int, advice: str | None = None)
 
 
 def scene_too_short(*, longest: int, min_track: int, advice: str | None = None) -> Reason:
-    """Return the reason of a video with cuts, whose longest scene, of ``longest`` frames, has fewer than needed."""
-    text = f"no scene between two cuts has --min_track {min_track} frames: the longest has {longest}"
+    """Return the reason of a video with cuts, whose longest scene with faces, of ``longest`` frames, is too short."""
+    text = f"no scene with faces has --min_track {min_track} frames: the longest has {longest}"
     return Reason(SCENE_TOO_SHORT, with_advice(text, advice, "lower --min_track or raise --scene_threshold"))
 
 

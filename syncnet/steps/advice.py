@@ -14,6 +14,7 @@ from syncnet.faces.detect import CONFIDENCE
 from syncnet.faces.follow import size_of
 from syncnet.faces.scenes import Scene, whole_scenes
 from syncnet.faces.tracks import TRACK_IOU, Face, Track, Tracking, iou
+from syncnet.reasons import SCENE_TOLERANCE
 
 if TYPE_CHECKING:
     from syncnet.faces.detect import Detector
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 SCALES = (0.05, 0.1, 0.5, 1.0)  # of facedet_scale
 TRIED_FRAMES = 5
+APART = 3  # frames between those of a pair: published mode repeats pictures of a video with few
 MOST_PIXELS = 1920 * 1080  # of a detector's input: larger ones need gigabytes
 FAILED_DET = (25, 50, 100)  # frames
 THRESHOLDS = (35.0, 50.0, 75.0, 100.0, 150.0)  # of scenes
@@ -72,9 +74,6 @@ class Advice:
         return ": ".join(filter(None, [self.measured, ", and ".join(steps)]))
 
 
-NOTHING = Advice({}, measured="no flag that was tried gives a track")
-
-
 @dataclass(frozen=True)
 class Trial:
     """Result of trying the detector at other scales.
@@ -102,10 +101,9 @@ class Trial:
     def __str__(self) -> str:
         if self.better:
             return f"at scale {self.best:g} there is a face in {self.seen} of {self.frames} frames"
-        if not self.scales:
-            return ""
+        seen = f"at most {self.seen}" if self.seen else "none"
         return (
-            f"none in {self.frames} frames at any --facedet_scale from {self.scales[0]:g} to {self.scales[-1]:g} either"
+            f"a face in {seen} of {self.frames} frames at any --facedet_scale from {min(SCALES):g} to {max(SCALES):g}"
         )
 
 
@@ -132,9 +130,7 @@ def advise(
             flags["min_face_size"] = int(trial.size * MARGIN)
         if length * MARGIN >= MIN_FRAMES:
             return Advice(flags, measured=str(trial))
-    if found is None and not trial.before:
-        return Advice({}, measured=str(trial))
-    return found or NOTHING
+    return found or Advice({}, measured=str(trial) if trial.scales else "no flag that was tried gives a track")
 
 
 def options(
@@ -148,7 +144,8 @@ def options(
         return max(heard, key=lambda track: track.found, default=None)
 
     whole = whole_scenes(scenes, frames=frames)
-    if whole != list(scenes) and best(whole):
+    cut_short = len_of(whole[-1], frames) > len_of(scenes[-1], frames) + SCENE_TOLERANCE
+    if cut_short and best(whole, min_track=int(settings.min_track / MARGIN)):
         yield Advice({}, convert=True)
     across = best(joined(evidence, whole))
     if across and same_faces(evidence, across, whole):
@@ -158,14 +155,15 @@ def options(
                 yield Advice({"scene_threshold": threshold}, measured=f"{cuts} cuts inside a track of one face")
                 break
     shortest, smallest = {"min_track": MIN_FRAMES - 1}, {"min_face_size": 0}
-    for of_scenes in [scenes, whole] if whole != list(scenes) else [scenes]:
+    for of_scenes, convert in ((scenes, False), (whole, True))[: 1 + int(cut_short)]:
         longer = [{"num_failed_det": count} for count in FAILED_DET if count > settings.num_failed_det]
         both = [{**count, **smallest} for count in longer]
         for changes in (*longer, shortest, smallest, *both, {**shortest, **smallest}):
             if track := best(of_scenes, **changes):
-                values = {"min_track": rounded(track.found - 1), "min_face_size": int(track.size * MARGIN)}
+                length = track.found * MARGIN if convert else track.found
+                values = {"min_track": rounded(length - 1), "min_face_size": int(track.size * MARGIN)}
                 flags: dict[str, float] = {name: values.get(name, value) for name, value in changes.items()}
-                yield Advice(flags, convert=of_scenes is not scenes)
+                yield Advice(flags, convert=convert)
 
 
 def rounded(length: float) -> int:
@@ -176,6 +174,11 @@ def rounded(length: float) -> int:
 def len_of(scene: Scene, frames: int) -> int:
     """Return the length of a scene in a video of so many frames."""
     return max(0, min(scene.end, frames) - scene.start)
+
+
+def shares_with_faces(scenes: Sequence[Scene], faces: Callable[[int], Sequence[Face]]) -> list[float]:
+    """Return the share of the frames of every scene in which there are faces; ``faces`` is as in ``Evidence``."""
+    return [float(np.mean([bool(faces(f)) for f in range(s.start, s.end)] or [False])) for s in scenes]
 
 
 def joined(evidence: Evidence, scenes: Sequence[Scene]) -> list[Scene]:
@@ -221,27 +224,39 @@ def try_scales(evidence: Evidence, settings: PipelineSettings, *, frames: int) -
 
     It ends with the first scale at which all have a face: so there are at most len(SCALES) * TRIED_FRAMES detections.
     """
-    numbers = sorted({frames * (2 * index + 1) // (2 * TRIED_FRAMES) for index in range(TRIED_FRAMES)})
+    numbers = tried_frames(frames)
     before = sum(bool(evidence.faces(number)) for number in numbers)
     images = evidence.images(numbers) if before < len(numbers) else []
     trial = Trial(len(images) or len(numbers), before)
     for scale in SCALES:
         if scale == settings.facedet_scale or not images or images[0][..., 0].size * scale**2 > MOST_PIXELS:
             continue
-        sizes = [largest_face(evidence.detector, image, scale) for image in images]
-        seen = [size for size in sizes if size]
+        found = [faces_inside(evidence.detector, image, scale) for image in images]
+        sizes = [max(map(size_of, faces)) for faces in found if faces]
         trial = replace(trial, scales=[*trial.scales, scale])
-        if len(seen) > trial.seen:
-            trial = replace(trial, best=scale, seen=len(seen), size=float(np.median(seen)))
+        if len(sizes) > trial.seen and remains(numbers, found):
+            trial = replace(trial, best=scale, seen=len(sizes), size=float(np.median(sizes)))
         if trial.seen == len(images):
             break
     return trial
 
 
-def largest_face(detector: Detector, image: np.ndarray, scale: float) -> float:
-    """Return the size of the largest face whose centre is inside an image, in pixels; 0 if there is none."""
+def tried_frames(frames: int) -> list[int]:
+    """Return the frames to try: spread over a video of so many, in pairs that a face does not leave in between."""
+    places = (TRIED_FRAMES + 1) // 2
+    spread = [frames * (2 * index + 1) // (2 * places) for index in range(places)]
+    return sorted({*spread, *(min(frame + APART, frames - 1) for frame in spread[: TRIED_FRAMES - places])})
+
+
+def remains(numbers: Sequence[int], found: Sequence[Sequence[Face]]) -> bool:
+    """Return True if some face is at the same place in both frames of a pair, which chance detections are not."""
+    pairs = [(found[i], found[i + 1]) for i in range(len(found) - 1) if numbers[i + 1] - numbers[i] <= APART]
+    return any(iou(one.bbox, other.bbox) > TRACK_IOU for pair in pairs for one in pair[0] for other in pair[1])
+
+
+def faces_inside(detector: Detector, image: np.ndarray, scale: float) -> list[Face]:
+    """Return the faces whose centre is inside an image, detected at a scale."""
     height, width = image.shape[:2]
     [rows] = detector.detect_batch(image[None], conf_th=CONFIDENCE, scales=[scale])
     faces = [Face(frame=0, bbox=tuple(map(float, row[:4])), conf=float(row[4])) for row in rows]
-    inside = [f for f in faces if 0 < f.bbox[0] + f.bbox[2] < 2 * width and 0 < f.bbox[1] + f.bbox[3] < 2 * height]
-    return max(map(size_of, inside), default=0.0)
+    return [f for f in faces if 0 < f.bbox[0] + f.bbox[2] < 2 * width and 0 < f.bbox[1] + f.bbox[3] < 2 * height]

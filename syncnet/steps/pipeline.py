@@ -6,7 +6,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from syncnet.reasons import Reason
 from syncnet.results.layout import Layout, check_input, discard, frame_file, make_folder, new_file, new_folder
 from syncnet.results.scores_json import pipeline_report, scores_report, weights_record
 from syncnet.results.step_files import faces_record, save_json, save_pickle, tracks_record
-from syncnet.steps.advice import Evidence, advise, len_of
+from syncnet.steps.advice import Evidence, advise, len_of, shares_with_faces
 from syncnet.steps.versions import versions
 
 if TYPE_CHECKING:
@@ -290,18 +290,29 @@ def explain(
         evidence: what advice is tried on; without it the reasons name the flags that might help.
     """
     found = []
-    if not tracking.tracks and min(summary.frames, audio_frames) < MIN_FRAMES:
-        found.append(reasons.too_short(frames=min(summary.frames, audio_frames), needed=MIN_FRAMES))
-        found += no_track(tracking, summary, scenes=[], settings=settings, advice="")
+    usable, whole = min(summary.frames, audio_frames), whole_scenes(scenes, frames=summary.frames)
+    if not tracking.tracks and usable < MIN_FRAMES:
+        found.append(reasons.too_short(frames=usable, needed=MIN_FRAMES))
+        found += no_track(tracking, summary, settings=settings, advice="")
+    elif not tracking.tracks and evidence is None:
+        found += no_track(tracking, summary, settings=settings, advice=None)
     elif not tracking.tracks:
-        advice = None
-        if evidence:
-            advice = str(advise(evidence, settings, scenes=scenes, frames=summary.frames, audio_frames=audio_frames))
-        found += no_track(tracking, summary, scenes=scenes, settings=settings, advice=advice)
-    last = whole_scenes(scenes, frames=summary.frames)[-1]
-    ignored = summary.frames - max(scenes[-1].end, last.start)
+        advice = advise(evidence, settings, scenes=scenes, frames=summary.frames, audio_frames=audio_frames)
+        shares = shares_with_faces(whole, evidence.faces)
+        faces = max(shares) >= reasons.RARE  # whether there are more than a few detections by chance
+        lengths = [len_of(scene, summary.frames) for scene, share in zip(scenes, shares) if share >= reasons.RARE]
+        found += no_track(
+            # also the faces in what is left out of the last scene
+            replace(tracking, longest=evidence.track(whole, settings).longest),
+            summary,
+            settings=settings,
+            advice=str(advice),
+            chance=not faces,
+            scene=max(lengths, default=None) if len(scenes) > 1 else None,
+        )
+    ignored = summary.frames - max(scenes[-1].end, whole[-1].start)
     if ignored > reasons.SCENE_TOLERANCE:
-        found.append(reasons.scene_cut_short(frames=ignored, length=last.end - last.start))
+        found.append(reasons.scene_cut_short(frames=ignored, length=summary.frames - whole[-1].start))
     if summary.frames - audio_frames > reasons.AUDIO_TOLERANCE:
         found.append(reasons.audio_short(video_frames=summary.frames, audio_frames=audio_frames))
     return found
@@ -311,23 +322,29 @@ def no_track(
     tracking: Tracking,
     summary: Summary,
     *,
-    scenes: Sequence[Scene],
     settings: PipelineSettings,
     advice: str | None,
+    chance: bool = False,
+    scene: int | None = None,
 ) -> list[Reason]:
     """Return the reasons why there is no track.
 
     Args:
         tracking, summary, settings: as in ``explain``.
-        scenes: scenes of the video; empty if it is too short, whatever its scenes are.
         advice: as in ``reasons.no_face``.
+        chance: every scene has so few detections that those of too few frames for a score are no faces.
+        scene: length of the longest scene with faces, in frames; None if the video has no cut.
     """
     min_track, min_face_size = settings.min_track, settings.min_face_size
-    largest, with_faces = summary.largest, summary.frames_with_faces
-    if largest is None or (tracking.longest == 1 and with_faces < reasons.RARE * summary.frames):
+    largest = summary.largest
+    if largest is None or (chance and tracking.longest < MIN_FRAMES):
         return [
             reasons.no_face(
-                facedet_scale=settings.facedet_scale, detections=with_faces, frames=summary.frames, advice=advice
+                facedet_scale=settings.facedet_scale,
+                detections=summary.frames_with_faces,
+                longest=tracking.longest,
+                frames=summary.frames,
+                advice=advice,
             )
         ]
     if tracking.largest is not None and largest > min_face_size:
@@ -341,9 +358,8 @@ def no_track(
     found = []
     if largest <= min_face_size:
         found.append(reasons.faces_too_small(largest=largest, min_face_size=min_face_size, advice=advice))
-    longest = max((len_of(scene, summary.frames) for scene in scenes), default=0)
-    if len(scenes) > 1 and longest < min_track:
-        found.append(reasons.scene_too_short(longest=longest, min_track=min_track, advice=advice))
+    if scene is not None and scene < min_track:
+        found.append(reasons.scene_too_short(longest=scene, min_track=min_track, advice=advice))
     else:
         found.append(reasons.tracks_too_short(longest=tracking.longest, min_track=min_track, advice=advice))
     return found
