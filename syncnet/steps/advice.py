@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SCALES = (0.05, 0.1, 0.5, 1.0)  # of facedet_scale
 TRIED_FRAMES = 5
+LEAST_SIZE = 18  # pixels of a face, after resizing: smaller ones are often found by chance
 APART = 3  # frames between those of a pair: published mode repeats pictures of a video with few
 MOST_PIXELS = 1920 * 1080  # of a detector's input: larger ones need gigabytes
 FAILED_DET = (25, 50, 100)  # frames
@@ -102,9 +103,8 @@ class Trial:
         if self.better:
             return f"at scale {self.best:g} there is a face in {self.seen} of {self.frames} frames"
         seen = f"at most {self.seen}" if self.seen else "none"
-        return (
-            f"a face in {seen} of {self.frames} frames at any --facedet_scale from {min(SCALES):g} to {max(SCALES):g}"
-        )
+        least, most = min(self.scales), max(self.scales)
+        return f"a face in {seen} of {self.frames} frames at any --facedet_scale from {least:g} to {most:g}"
 
 
 def advise(
@@ -249,14 +249,23 @@ def tried_frames(frames: int) -> list[int]:
 
 
 def remains(numbers: Sequence[int], found: Sequence[Sequence[Face]]) -> bool:
-    """Return True if some face is at the same place in both frames of a pair, which chance detections are not."""
+    """Return True if a face is at the same place in both frames of the pairs, as chance detections are not."""
     pairs = [(found[i], found[i + 1]) for i in range(len(found) - 1) if numbers[i + 1] - numbers[i] <= APART]
-    return any(iou(one.bbox, other.bbox) > TRACK_IOU for pair in pairs for one in pair[0] for other in pair[1])
+    found_twice = [pair for pair in pairs if all(pair)]
+    return bool(found_twice) and all(
+        any(iou(a.bbox, b.bbox) > TRACK_IOU for a in one for b in other) for one, other in found_twice
+    )
 
 
 def faces_inside(detector: Detector, image: np.ndarray, scale: float) -> list[Face]:
-    """Return the faces whose centre is inside an image, detected at a scale."""
+    """Return the faces detected at a scale, of which the centre is inside the image."""
     height, width = image.shape[:2]
     [rows] = detector.detect_batch(image[None], conf_th=CONFIDENCE, scales=[scale])
     faces = [Face(frame=0, bbox=tuple(map(float, row[:4])), conf=float(row[4])) for row in rows]
-    return [f for f in faces if 0 < f.bbox[0] + f.bbox[2] < 2 * width and 0 < f.bbox[1] + f.bbox[3] < 2 * height]
+    return [
+        face
+        for face in faces
+        if size_of(face) * scale >= LEAST_SIZE
+        and 0 < face.bbox[0] + face.bbox[2] < 2 * width
+        and 0 < face.bbox[1] + face.bbox[3] < 2 * height
+    ]

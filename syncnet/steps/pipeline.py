@@ -294,12 +294,9 @@ def explain(
     if not tracking.tracks and usable < MIN_FRAMES:
         found.append(reasons.too_short(frames=usable, needed=MIN_FRAMES))
         found += no_track(tracking, summary, settings=settings, advice="")
-    elif not tracking.tracks and evidence is None:
-        found += no_track(tracking, summary, settings=settings, advice=None)
-    elif not tracking.tracks:
+    elif not tracking.tracks and evidence:
         advice = advise(evidence, settings, scenes=scenes, frames=summary.frames, audio_frames=audio_frames)
         shares = shares_with_faces(whole, evidence.faces)
-        faces = max(shares) >= reasons.RARE  # whether there are more than a few detections by chance
         lengths = [len_of(scene, summary.frames) for scene, share in zip(scenes, shares) if share >= reasons.RARE]
         found += no_track(
             # also the faces in what is left out of the last scene
@@ -307,9 +304,11 @@ def explain(
             summary,
             settings=settings,
             advice=str(advice),
-            chance=not faces,
+            chance=max(shares) < reasons.RARE,
             scene=max(lengths, default=None) if len(scenes) > 1 else None,
         )
+    elif not tracking.tracks:
+        found += no_track(tracking, summary, settings=settings, advice=None)
     ignored = summary.frames - max(scenes[-1].end, whole[-1].start)
     if ignored > reasons.SCENE_TOLERANCE:
         found.append(reasons.scene_cut_short(frames=ignored, length=summary.frames - whole[-1].start))
