@@ -12,7 +12,9 @@ scored again. Ends with status 1 if a code is not the expected one, or advice do
 from __future__ import annotations
 
 import argparse
+import functools
 import json
+import random
 import re
 import sys
 import tempfile
@@ -35,6 +37,17 @@ SECONDS = 2.6  # of a speaker: more than the frames of a track in direct mode
 SIZES = {"480p": (854, 480), "1080p": (1920, 1080), "4K": (3840, 2160)}
 ENCODING = ("-c:v", "libx264", "-preset", "ultrafast", "-crf", "20", "-pix_fmt", "yuv420p", "-c:a", "aac")
 FLAG = re.compile(r"--(\w+) (\d+(?:\.\d+)?)(?![^:]* (?:pixels|frames)\b)")
+DAMAGED_SECONDS = 4.5
+FLIPPED = 200
+H264 = ("-c:v", "libx264", "-preset", "ultrafast", "-crf", "23", "-pix_fmt", "yuv420p", "-c:a", "aac")
+CONTAINERS: dict[str, Sequence[str]] = {
+    ".mp4": (*H264, "-movflags", "+faststart"),
+    ".mkv": H264,
+    ".webm": ("-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8", "-c:a", "libopus"),
+    ".ts": H264,
+    ".avi": ("-c:v", "mpeg4", "-q:v", "4", "-c:a", "libmp3lame"),
+}
+SHAPES = {"2": "320:360", "4/3": "480:360", "16/15": "600:360", "1/2": "640:180"}
 CONVERT = f"fps={FRAME_RATE}"
 
 
@@ -146,9 +159,66 @@ def scenes() -> Iterator[Situation]:
         )
 
 
+def contained(path: Path, suffix: str) -> Path:
+    """Write the speaker into a container, with a start that plays before the rest is there, and return its path."""
+    path = path.with_suffix(suffix)
+    shot = ("-ss", SHOT, "-t", DAMAGED_SECONDS, "-i", SAMPLE)
+    Ffmpeg([*shot, *CONTAINERS[suffix], *ERRORS_ONLY, path], source=path).finish()
+    return path
+
+
+def truncated(suffix: str, share: float) -> Callable[[Path], Path]:
+    """Return a function that writes a video and keeps a share of its bytes."""
+
+    def make(path: Path) -> Path:
+        path = contained(path, suffix)
+        path.write_bytes(path.read_bytes()[: round(path.stat().st_size * share) - 1])
+        return path
+
+    return make
+
+
+def flipped(suffix: str) -> Callable[[Path], Path]:
+    """Return a function that writes a video and inverts bits in its middle."""
+
+    def make(path: Path) -> Path:
+        path = contained(path, suffix)
+        data = bytearray(path.read_bytes())
+        generator = random.Random(0)
+        for _ in range(FLIPPED):
+            data[generator.randrange(len(data) * 2 // 5, len(data) * 3 // 5)] ^= 1 << generator.randrange(8)
+        path.write_bytes(data)
+        return path
+
+    return make
+
+
+def damage() -> Iterator[Situation]:
+    """Yield files that end too early or have wrong bits, and whole ones."""
+    for suffix in CONTAINERS:
+        yield Situation("damage", f"whole {suffix}", functools.partial(contained, suffix=suffix), ("",))
+        for share in (0.1, 0.58, 0.95):
+            yield Situation("damage", f"{share:.0%} of {suffix}", truncated(suffix, share), ("damaged",))
+        yield Situation("damage", f"flipped bits in {suffix}", flipped(suffix), ("damaged",))
+
+
+def squeezed(aspect: str) -> Callable[[Path], Path]:
+    """Return a function that writes a video whose pixels have a width to height of ``aspect``."""
+    filters = f"scale={SHAPES[aspect]},setsar={aspect}"
+    return lambda path: encode(path, "-ss", SHOT, "-t", DAMAGED_SECONDS, "-i", SAMPLE, "-vf", filters)
+
+
+def pixels() -> Iterator[Situation]:
+    """Yield videos whose pixels are not square."""
+    for aspect in ("2", "4/3", "16/15", "1/2"):
+        make = squeezed(aspect)
+        yield Situation("pixels", f"{aspect} wide", make, ("not_square_pixels",), modes=(PUBLISHED,))
+        yield Situation("pixels", f"{aspect} wide", make, ("",), modes=(DIRECT,))
+
+
 def situations() -> list[Situation]:
     """Return all situations."""
-    return [*faces(), *without_faces(), *scenes()]
+    return [*faces(), *without_faces(), *scenes(), *damage(), *pixels()]
 
 
 def advised(texts: Sequence[str]) -> dict[str, float]:

@@ -124,6 +124,8 @@ class Inventory:
         found: dict[str, tuple[float, float]] = {}
         for stream in self.container.streams:
             kind, promised = KINDS.get(stream.type, ""), self._promised_seconds(stream)
+            if stream.disposition & av.stream.Disposition.attached_pic:
+                continue
             if kind and kind not in found and promised:
                 start = (self.container.start_time or 0) / MICROSECONDS
                 found[kind] = max(0.0, self._since_start(self.ends.get(stream.index, start))), promised
