@@ -35,6 +35,7 @@ TS_PROBE = 5  # packets whose sync bytes tell the length
 BOX_HEADER, LONG_BOX = 8, 1  # bytes, and the length that says that the true one follows in 64 bits
 MEDIA_BOXES = (b"mdat", b"moov", b"moof")
 SEGMENT, UNKNOWN_LENGTHS = 0x18538067, (0, 0xFFFFFFFF)
+BLOCK_HEADER, BLOCKS = 4, (0xA3, 0xA0)  # bytes of a block before its packet, and the names of elements with a block
 LEADING_ELEMENTS = 4  # elements that may precede the segment of a Matroska file
 # Offsets in an AVI file: the name of the main header, in it the microseconds per frame, and the number of frames.
 AVI_HEADER, AVI_FRAME_LENGTH, AVI_FRAMES = 24, 32, 48
@@ -67,7 +68,7 @@ class Inventory:
     """
 
     def __init__(self, container: InputContainer, path: str | os.PathLike[str]) -> None:
-        self.container, self.size = container, Path(path).stat().st_size
+        self.container, self.path, self.size = container, path, Path(path).stat().st_size
         self.complaint, self.lost = "", 0
         self.format = container.format.name
         self.promised, self.partial, self.duration = declared(path, self.format)
@@ -99,13 +100,23 @@ class Inventory:
         seconds = self._seconds()
         if self.promised is not None and self.promised > self.size + SLACK_BYTES:
             return Missing(self.size, self.promised, seconds)
-        if self.promised is None and self.partial:
+        if self.promised is None and (self.partial or self._ends_inside_a_block()):
             return Missing(self.size, None, seconds)
         held, promised = (max((pair[index] for pair in seconds.values()), default=0.0) for index in (0, 1))
         lacking = promised - max([held, *(self._since_start(end) for end in self.ends.values())])
         if lacking > SLACK_SECONDS and self.size - self.read > SLACK_SHARE * self.size * lacking / promised:
             return Missing(self.read, self.size, seconds)
         return None
+
+    def _ends_inside_a_block(self) -> bool:
+        """Return True if a Matroska file, of unknown length, ends inside the block after the last packet."""
+        if "matroska" not in self.format:
+            return False
+        with Path(self.path).open("rb") as file, contextlib.suppress(ValueError):
+            name, at = variable_number(file, self.read + BLOCK_HEADER, keep_length=True)
+            length, at = variable_number(file, at)
+            return name in BLOCKS and length is not None and at + length > self.size
+        return False
 
     def _look_for_hole(self, packet: Packet, start: float) -> None:
         """Complain if bytes before a packet gave none, and should have by the time that has passed."""

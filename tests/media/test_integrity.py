@@ -93,6 +93,15 @@ def test_truncated(name, percent, files, tmp_path):
         assert held < promised
 
 
+@pytest.mark.parametrize("percent", [10, 33, 58, 80, 95])
+def test_a_live_recording_that_ends_inside_a_packet(percent, files, tmp_path):
+    data = copy(files("a.mkv"), tmp_path / "live.mkv", flags=("-live", "1", "-f", "matroska")).read_bytes()
+    path = tmp_path / "cut.mkv"
+    path.write_bytes(data[: len(data) * percent // 100])
+    assert missing_of(path).promised is None
+    assert missing_of(path) == decoded(path)[2]
+
+
 def test_the_last_packet_alone_is_missing(files, tmp_path):
     for name in ("a.mkv", "a.mp4", "a.avi"):
         data = files(name).read_bytes()
