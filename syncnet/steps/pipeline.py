@@ -127,8 +127,8 @@ def run(
         UsageError: the input is missing, or is in a folder that would be replaced.
     """
 
-    def without_tracks(reason: Reason) -> PipelineResult:
-        return PipelineResult(recipe={**make_recipe(settings, weights=find_weights()), **choice}, reasons=[reason])
+    def without_tracks(*why: Reason) -> PipelineResult:
+        return PipelineResult(recipe={**make_recipe(settings, weights=find_weights()), **choice}, reasons=[*why])
 
     choice = {"audio": str(audio) if audio else None, "audio_stream": audio_stream}
     layout.check_outside(videofile)
@@ -144,6 +144,10 @@ def run(
             return save(without_tracks(reasons.no_audio()), videofile, layout)
         detector, fault = convert(videofile, layout, streams=streams, sound=sound, load_detector=load_detector)
         of_input, pixel_aspect = inspect(videofile, layout, audio=audio, fault=fault)
+        if reasons.no_audio() in of_input:  # a damaged file of which no sound could be decoded
+            layout.clear()
+            make_folder(layout.crops)
+            return save(without_tracks(*of_input), videofile, layout)
         faces, timecodes = analyse(
             layout, settings, detector=detector, shorten=audio is not None, progress=progress, on_faces=on_faces
         )
@@ -250,6 +254,8 @@ def inspect(videofile: Path, layout: Layout, *, audio: Path | None, fault: str) 
         aspect = pixel_aspect(video)
         if aspect != 1:
             found.append(reasons.not_square_pixels(aspect=aspect, size=square_size(video.width, video.height, aspect)))
+        if not container.streams.audio:
+            found.append(reasons.no_audio())
     return found, aspect
 
 

@@ -107,6 +107,19 @@ def test_face_crops(cut, nets, tmp_path):
     assert " s of the picture" in text
 
 
+def test_nothing_of_the_sound_is_left(face_clip, tmp_path, pipeline):
+    """The container promises sound, but no packet of it is there."""
+    whole, path = tmp_path / "whole.ts", tmp_path / "cut.ts"
+    late = ["-i", face_clip, "-itsoffset", "1", "-i", face_clip, "-map", "0:v", "-map", "1:a", "-c", "copy"]
+    Ffmpeg([*late, whole], source=whole).finish()
+    whole_ts = whole.read_bytes()
+    path.write_bytes(whole_ts[: len(whole_ts) // 3 // 188 * 188 + 100])
+    ran, layout = pipeline(path)
+    assert ran.code == 0
+    codes = [record["code"] for record in json.loads(layout.scores.read_text())["reasons"]]
+    assert codes == [reasons.DAMAGED, reasons.NO_AUDIO]
+
+
 def test_a_file_without_a_track(tmp_path, pipeline, nets):
     """A face is looked for in what is left; that it was not found is a reason of its own."""
     whole = clips.make(tmp_path / "a.mkv", clips.canvas(seconds=2), clips.tone(seconds=2))
