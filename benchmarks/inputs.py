@@ -23,6 +23,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+
 from syncnet import score_video
 from syncnet.constants import FRAME_RATE
 from syncnet.defaults import DIRECT, MODES, PUBLISHED
@@ -111,6 +114,28 @@ def lavfi(source: str, *, seconds: float = 5.0) -> Callable[[Path], Path]:
     return lambda path: encode(path, "-f", "lavfi", "-i", source, "-f", "lavfi", "-i", sound, "-t", seconds)
 
 
+def drawn(*, text: bool, seconds: float = 3.0) -> Callable[[Path], Path]:
+    """Return a function that writes a still picture of lines of text, or of circles and rectangles."""
+    random, image = np.random.default_rng(1), np.full((480, 640, 3), 230, np.uint8)
+    for row in range(12):
+        x, y = (int(value) for value in random.integers(60, 400, 2))
+        colour = tuple(int(value) for value in random.integers(0, 200, 3))
+        if text:
+            cv2.putText(image, "nobody is to be seen here", (20, 40 + 38 * row), 0, 1.0, colour, 2)
+        else:
+            cv2.circle(image, (x, y), 10 + y // 8, colour, -1)
+            cv2.rectangle(image, (y, x), (y + x // 2, x + 40), colour, 3)
+
+    def make(path: Path) -> Path:
+        picture = path.with_suffix(".png")
+        cv2.imwrite(str(picture), image)
+        sound = f"sine=frequency=440:duration={seconds}"
+        loop = ("-loop", 1, "-framerate", FRAME_RATE, "-i", picture)
+        return encode(path, *loop, "-f", "lavfi", "-i", sound, "-t", seconds)
+
+    return make
+
+
 def cut(frames: int, *, rate: float, seconds: float = 2.0, same: bool = False) -> Callable[[Path], Path]:
     """Return a function that writes a video that is cut to a speaker.
 
@@ -138,10 +163,12 @@ def faces() -> Iterator[Situation]:
 
 def without_faces() -> Iterator[Situation]:
     """Yield pictures without a face."""
-    sources = ["mandelbrot", "testsrc", "testsrc2", "smptebars", "life=mold=10", "cellauto", "yuvtestsrc", "sierpinski"]
+    sources = ["mandelbrot", "testsrc", "testsrc2", "smptebars", "life=mold=10", "cellauto", "yuvtestsrc"]
     for source in sources:
         size = f"{source}{':' if '=' in source else '='}s=640x480:r={FRAME_RATE}"
         yield Situation("no face", source.partition("=")[0], lavfi(size), ("no_face",), advice=False)
+    for text in (False, True):
+        yield Situation("no face", "text" if text else "drawing", drawn(text=text), ("no_face",), advice=False)
 
 
 def scenes() -> Iterator[Situation]:

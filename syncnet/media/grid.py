@@ -32,8 +32,9 @@ Frame = TypeVar("Frame")
 DECODER_THREADS = 4
 TIME_TOLERANCE = 1e-6  # seconds; time stamps are sums of binary fractions
 LONGEST_STILL = 3600  # seconds that a picture or a hole in the sound may last; a later time stamp is damaged
-REPAIRED = "the decoder had to guess a part of it"
+SEEK_BEFORE = 1.0  # seconds: in some containers a seek does not end at a frame that can be decoded alone
 FARTHEST_BACK = 1.0  # seconds by which a time stamp may go back unnoticed
+REPAIRED = "the decoder had to guess a part of it"
 
 
 @dataclass(frozen=True)
@@ -126,16 +127,16 @@ class Grid:
         Args:
             frames: indices of pictures, ascending.
         """
-        for frame in frames:
-            time = self.start + frame / FRAME_RATE
+        for index in frames:
+            time = self.start + index / FRAME_RATE
             try:
-                self.container.seek(max(0, int(time * MICROSECONDS)))
-                late = (found for at, usual, found in self._timed() if at + usual / 2 > time)
-                if (decoded_frame := next(late, None)) is None:
-                    return
+                self.container.seek(max(0, int((time - SEEK_BEFORE) * MICROSECONDS)))
+                nearest_frame = next((frame for at, usual, frame in self._timed() if at + usual / 2 > time), None)
             except (av.FFmpegError, OSError):
                 return
-            yield self._picture(decoded_frame)
+            if nearest_frame is None:
+                return
+            yield self._picture(nearest_frame)
 
     def _picture(self, frame: VideoFrame) -> Picture:
         """Convert a frame; all get the size of the first."""

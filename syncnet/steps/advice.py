@@ -152,7 +152,7 @@ def options(
         for threshold in THRESHOLDS:
             if threshold > settings.scene_threshold and best(evidence.scenes(threshold)):
                 cuts = sum(scene.start in across.frame[1:] for scene in whole)
-                yield Advice({"scene_threshold": threshold}, measured=f"{cuts} cuts inside a track of one face")
+                yield Advice({"scene_threshold": threshold}, measured=f"{cuts} cut(s) inside the track of one face")
                 break
     shortest, smallest = {"min_track": MIN_FRAMES - 1}, {"min_face_size": 0}
     for of_scenes, convert in ((scenes, False), (whole, True))[: 1 + int(cut_short)]:

@@ -291,3 +291,12 @@ def test_a_fractal(tmp_path, mode):
     make = inputs.lavfi("mandelbrot=size=640x480:rate=25", seconds=1.4)
     record = followed(tmp_path, mode, lambda folder: make(folder / "video"))
     assert record["codes"] == ["no_face"] and not record["flags"], record["texts"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("share", "scale"), [(0.03, 1), (1.5, 0.05)])
+def test_a_rendered_face_in_a_large_frame(tmp_path, share, scale):
+    """Too small, or too large, for the starter detector at the usual scale."""
+    make = inputs.speaker(inputs.SIZES["1080p"], share)
+    record = followed(tmp_path, DIRECT, lambda folder: make(folder / "video"))
+    assert record["flags"]["facedet_scale"] == scale and record["followed"], record["texts"]
