@@ -189,12 +189,14 @@ class SyncNetInstance:
         audio: Path | None = None,
         audio_stream: int | None = None,
         print_line: Callable[[str], object] = print,
+        on_fault: Callable[[str], object] = lambda fault: None,
     ) -> Generator[scoring.SyncScore | MediaError, None, None]:
         """Score several clips; ffmpeg unpacks the next clip while the network processes the current one.
 
         Args:
             videofiles: paths of the clips.
             folder, batch_size, vshift, face_crops, audio, audio_stream, print_line: as in ``score``.
+            on_fault: called with every ``Ffmpeg.fault``, which is empty if all of a clip could be decoded.
 
         Yields:
             Per clip its ``SyncScore``, or the ``MediaError`` that ``score`` would raise.
@@ -210,7 +212,9 @@ class SyncNetInstance:
 
         with contextlib.ExitStack() as stack:
             parts = stack.enter_context(
-                contextlib.closing(self._parts(map(new_clip, videofiles), folder=folder, batch_size=batch_size))
+                contextlib.closing(
+                    self._parts(map(new_clip, videofiles), folder=folder, batch_size=batch_size, on_fault=on_fault)
+                )
             )
             for clip, found in stack.enter_context(contextlib.closing(in_parallel(features, parts, self.device))):
                 if found is None:
@@ -219,19 +223,21 @@ class SyncNetInstance:
                     clip.features.append(found)
 
     def _parts(
-        self, clips: Iterable[Clip], *, folder: Path, batch_size: int
+        self, clips: Iterable[Clip], *, folder: Path, batch_size: int, on_fault: Callable[[str], object]
     ) -> Generator[tuple[Clip, np.ndarray | None], None, None]:
         """Yield every ``Clip`` with each batch of its frames, and once more with None after the last batch."""
         for clip in clips:
             try:
                 check_input(clip.path)
-                for batch in self._unpacked(clip, folder=folder, batch_size=batch_size):
+                for batch in self._unpacked(clip, folder=folder, batch_size=batch_size, on_fault=on_fault):
                     yield clip, batch
             except MediaError as error:
                 clip.error = error
             yield clip, None
 
-    def _unpacked(self, clip: Clip, *, folder: Path, batch_size: int) -> Iterator[np.ndarray]:
+    def _unpacked(
+        self, clip: Clip, *, folder: Path, batch_size: int, on_fault: Callable[[str], object]
+    ) -> Iterator[np.ndarray]:
         """Unpack a clip and yield batches of its frames; its audio is set before the first batch."""
         clear_scratch(folder, clip=clip.path)
         streams, source, index = check_streams(clip.path), clip.path, None
@@ -255,6 +261,8 @@ class SyncNetInstance:
             with reading_output_of(frames_process):
                 yield from self._frame_batches(frames, batch_size=batch_size)
             frames_process.finish()
+            for process in (frames_process, audio_process):
+                on_fault(process.fault)
         clip.video_frames = len(frame_files(folder))
 
     def _conclude(

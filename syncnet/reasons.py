@@ -1,5 +1,6 @@
 """Reasons why a video or track has no reliable score: a code for programs and a text that names the flag to change."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from syncnet.constants import FRAME_RATE, MILLISECONDS_PER_FRAME
@@ -26,6 +27,7 @@ NOT_SQUARE_PIXELS = "not_square_pixels"
 SCENE_TOO_SHORT = "scene_too_short"
 
 AUDIO_TOLERANCE = 5  # frames by which the audio may end before the video without a warning
+RARE = 0.25  # share of a scene's frames with detections below which they may be there by chance
 SCENE_TOLERANCE = 5  # frames of the last scene that may be ignored without a warning
 LEAST_CONFIDENCE = 2.0  # confidence below which the offset of a track means nothing
 SURE_CONFIDENCE = 3.0  # confidence from which a track counts for the lag of its video
@@ -50,42 +52,66 @@ def no_audio() -> Reason:
     return Reason(NO_AUDIO, "no audio stream: there is nothing to compare the lips with")
 
 
-def no_face(*, facedet_scale: float) -> Reason:
-    """Return the reason of a video in which no face was detected."""
-    text = f"no face found: if the faces are small, raise --facedet_scale above {facedet_scale:g}"
-    return Reason(NO_FACE, text)
+def no_face(
+    *, facedet_scale: float, detections: int = 0, longest: int = 0, frames: int = 0, advice: str | None = None
+) -> Reason:
+    """Return the reason of a video in which no face was detected, or only what is gone a few frames later.
+
+    Args:
+        facedet_scale: factor by which frames were resized for detection.
+        detections: number of frames, of ``frames``, with a detection.
+        longest: largest number of frames with a detection at the same place.
+        frames: number of frames.
+        advice: what helps, found by trying; None if nothing was tried, for the flag that might help.
+    """
+    text = "no face found"
+    if longest == 1:
+        text += f" ({detections} single detection{'s' * (detections > 1)} in {frames} frames)"
+    elif longest:
+        text += f" ({detections} detections in {frames} frames, at most {longest} of them at one place)"
+    untried = f"if the faces are small, raise --facedet_scale above {facedet_scale:g}"
+    return Reason(NO_FACE, with_advice(text, advice, untried))
 
 
-def faces_too_small(*, largest: float, min_face_size: int) -> Reason:
-    """Return the reason of a video whose largest face, of ``largest`` pixels, is not above ``min_face_size``."""
-    text = (
-        f"faces found, but all at most --min_face_size {min_face_size:g}: the largest measures {largest:.4g} "
-        "pixels: lower --min_face_size"
-    )
-    return Reason(FACES_TOO_SMALL, text)
+def with_advice(text: str, advice: str | None, untried: str) -> str:
+    """Return a text with advice; ``untried`` if that is None."""
+    return ": ".join(filter(None, [text, untried if advice is None else advice]))
 
 
-def long_tracks_too_small(*, largest: float, min_face_size: int, min_track: int) -> Reason:
+def faces_too_small(*, largest: float, min_face_size: int, advice: str | None = None) -> Reason:
+    """Return the reason of a video whose largest face, of ``largest`` pixels, is not above ``min_face_size``.
+
+    ``advice`` is as in ``no_face``, as in the next functions.
+    """
+    text = f"faces found, but all at most --min_face_size {min_face_size:g}: the largest measures {largest:.4g} pixels"
+    return Reason(FACES_TOO_SMALL, with_advice(text, advice, "lower --min_face_size"))
+
+
+def long_tracks_too_small(*, largest: float, min_face_size: int, min_track: int, advice: str | None = None) -> Reason:
     """Return the reason of a video whose long tracks have faces of at most ``min_face_size``, but short ones do not.
 
     Args:
         largest: ``Track.size`` of the largest track of more than ``min_track`` frames, in pixels.
         min_face_size, min_track: as in ``faces.tracks.track_faces``.
+        advice: as in ``no_face``.
     """
     text = (
         f"faces found, but those in tracks of more than --min_track {min_track} frames are all at most --min_face_size "
-        f"{min_face_size:g}: the largest of them measures {largest:.4g} pixels: lower --min_face_size or --min_track"
+        f"{min_face_size:g}: the largest of them measures {largest:.4g} pixels"
     )
-    return Reason(FACES_TOO_SMALL, text)
+    return Reason(FACES_TOO_SMALL, with_advice(text, advice, "lower --min_face_size or --min_track"))
 
 
-def tracks_too_short(*, longest: int, min_track: int) -> Reason:
+def tracks_too_short(*, longest: int, min_track: int, advice: str | None = None) -> Reason:
     """Return the reason of a video whose longest track, of ``longest`` faces, does not have more than ``min_track``."""
-    text = (
-        f"faces found, but no track of more than --min_track {min_track} frames: the longest track has {longest}: "
-        "lower --min_track"
-    )
-    return Reason(TRACKS_TOO_SHORT, text)
+    text = f"faces found, but no track of more than --min_track {min_track} frames: the longest track has {longest}"
+    return Reason(TRACKS_TOO_SHORT, with_advice(text, advice, "lower --min_track"))
+
+
+def scene_too_short(*, longest: int, min_track: int, advice: str | None = None) -> Reason:
+    """Return the reason of a video with cuts, whose longest scene with faces, of ``longest`` frames, is too short."""
+    text = f"no scene with faces has --min_track {min_track} frames: the longest has {longest}"
+    return Reason(SCENE_TOO_SHORT, with_advice(text, advice, "lower --min_track or raise --scene_threshold"))
 
 
 def too_short(*, frames: int, needed: int) -> Reason:
@@ -149,6 +175,50 @@ def tracks_disagree(*, earliest: float, latest: float, least: float = SURE_CONFI
         f"than {AGREEMENT_MS} ms apart: the video has no single lag"
     )
     return Reason(TRACKS_DISAGREE, text)
+
+
+def damaged(faults: Sequence[str]) -> Reason:
+    """Return the reason of a video that is damaged; ``faults`` are results of ``cut_off`` and ``undecodable``."""
+    return Reason(DAMAGED, f"damaged: {'; '.join(faults)}: only what can be read is scored: download or copy it again")
+
+
+def cut_off(*, held: int, promised: int | None, seconds: dict[str, tuple[float, float]]) -> str:
+    """Return the fault of a file that ends too early.
+
+    Args:
+        held, promised: bytes that can be read and that should be there; None if only the last packet is incomplete.
+        seconds: seconds that are there and should be, by the name of what lasts so long.
+    """
+    lengths = " and ".join(f"{there:.1f} of {whole:.1f} s of the {name}" for name, (there, whole) in seconds.items())
+    size = f"it ends after {held} of {promised} bytes" if promised else f"its last packet is incomplete (byte {held})"
+    return f"{size}: it holds {lengths}" if lengths else size
+
+
+def undecodable(*, name: str, lost: int | None = None, detail: str) -> str:
+    """Return the fault of a stream that cannot be decoded completely.
+
+    Args:
+        name: what it is.
+        lost: number of packets and frames; None if unknown.
+        detail: last message of the decoder.
+    """
+    count = "a part" if lost is None else "1 frame" if lost == 1 else f"{lost} frames"
+    return f"{count} of the {name} cannot be decoded ({detail})"
+
+
+def not_square_pixels(*, aspect: float, size: tuple[int, int]) -> Reason:
+    """Return the reason of a video in published mode whose pixels are not square.
+
+    Args:
+        aspect: width of a pixel, by its height.
+        size: width and height at which pixels are square.
+    """
+    text = (
+        f"the pixels are not square (width to height {aspect:.4g}): published mode scores faces as they are stored, "
+        f"{'narrower' if aspect > 1 else 'wider'} than they are, which lowers the confidence: make the pixels square "
+        f"first (ffmpeg -i IN -vf scale={size[0]}:{size[1]},setsar=1 OUT), or use direct mode"
+    )
+    return Reason(NOT_SQUARE_PIXELS, text)
 
 
 def no_confident_track(*, least: float = SURE_CONFIDENCE) -> Reason:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import bisect
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from syncnet.faces.crops import SMOOTHING, smooth
-from syncnet.faces.tracks import TRACK_IOU, Face, Path2D, Track, iou
+from syncnet.faces.tracks import TRACK_IOU, Face, Path2D, Track, Tracking, iou
+
+if TYPE_CHECKING:
+    from syncnet.faces.scenes import Scene
 
 STILL_IOU = 0.85  # faces that overlap by more have hardly moved
 MARGIN = SMOOTHING // 2  # frames before and after a frame that its crop's position depends on
@@ -162,6 +167,35 @@ class Follower:
         for chain in self.open:
             chain.ended = is_over(chain)
         self.open = [chain for chain in self.open if not chain.ended]
+
+
+def follow_faces(
+    faces: Mapping[int, Sequence[Face]],
+    scenes: Iterable[Scene],
+    *,
+    min_track: int,
+    num_failed_det: int,
+    min_face_size: int,
+) -> Tracking:
+    """Find the face tracks of every scene, as ``tracks.track_faces`` does.
+
+    Args:
+        faces: faces by the index of the frame, of the frames that were looked at.
+        scenes: list of ``Scene``.
+        min_track, num_failed_det, min_face_size: as in ``tracks.track_faces``.
+    """
+    follower = Follower(num_failed_det)
+    looked = sorted(faces)
+    for scene in scenes:
+        for frame in looked[bisect.bisect_left(looked, scene.start) : bisect.bisect_left(looked, scene.end)]:
+            follower.add(frame, faces[frame])
+        follower.end_scene()
+    tracks = [chain.track() for chain in follower.chains if chain.found > min_track]
+    return Tracking(
+        tracks=[track for track in tracks if track.size > min_face_size],
+        longest=max((chain.found for chain in follower.chains), default=0),
+        largest=max((track.size for track in tracks), default=None),
+    )
 
 
 def size_of(face: Face) -> float:

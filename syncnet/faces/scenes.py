@@ -1,6 +1,6 @@
 """Scene detection."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +68,16 @@ def detect_scenes(video: Path, manager: SceneManager) -> list[tuple[FrameTimecod
 def frame_numbers(timecodes: Iterable[tuple[FrameTimecode, FrameTimecode]]) -> list[Scene]:
     """Convert the result of ``detect_scenes`` to ``Scene`` objects."""
     return [Scene(start.frame_num, end.frame_num) for start, end in timecodes]
+
+
+def whole_scenes(scenes: Sequence[Scene], *, frames: int) -> list[Scene]:
+    """Return scenes of which the last ends with the video; see ``detect_scenes``, by which it may end before its start.
+
+    Args:
+        scenes: scenes of a video.
+        frames: number of its frames.
+    """
+    return [*scenes[:-1], Scene(scenes[-1].start, frames)]
 
 
 def timecodes(scenes: Iterable[Scene]) -> list[tuple[FrameTimecode, FrameTimecode]]:

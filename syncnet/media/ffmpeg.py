@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -38,6 +39,13 @@ PUBLISHED_FINGERPRINT = "b264c9c9cc319289"
 GLOBAL_FLAGS = ("-nostdin", "-hide_banner", "-y")
 ERRORS_ONLY = ("-loglevel", "error")
 DETAIL_LENGTH = 200
+SPEAKER = re.compile(r"^\[(\w+)[^]]* @ \w+\] ")  # part of ffmpeg that prints a line, and its address in memory
+# What ffmpeg calls an error, although no part of the input is lost: cuts before a group of pictures that refers to an
+# earlier one, and time stamps that it corrects itself.
+HARMLESS = (
+    *("mmco: unref short failure", "non monotonically increasing dts", "Queue input is backward in time"),
+    "Last message repeated",
+)
 # Static builds of ffmpeg crash on the service names of MPEG-TS when they load the system's character set converters.
 WITHOUT_CONVERTERS = {"GCONV_PATH": os.devnull}
 
@@ -136,6 +144,7 @@ class Ffmpeg:
 
     Attributes:
         complaint: last line that a successful ffmpeg printed on stderr; empty before ``finish``.
+        fault: the last such line that says that a part of the input cannot be decoded; empty if none does.
 
     Raises:
         ToolError: ffmpeg cannot be started.
@@ -148,7 +157,7 @@ class Ffmpeg:
         source: str | os.PathLike[str],
         cwd: str | os.PathLike[str] | None = None,
     ) -> None:
-        self.source, self.complaint = source, ""
+        self.source, self.complaint, self.fault = source, "", ""
         program = find_ffmpeg().path
         # a file, because a damaged input can fill a pipe, which nobody reads while ffmpeg runs
         self.log = tempfile.TemporaryFile()  # noqa: SIM115, closed by kill()
@@ -224,6 +233,8 @@ class Ffmpeg:
             raise MediaError(f"{self.source}: ffmpeg failed: {last_line(stderr)}", code=code)
         if stderr.strip():
             self.complaint = last_line(stderr)
+            lines = [line for line in stderr.splitlines() if line.strip() and not any(map(line.count, HARMLESS))]
+            self.fault = SPEAKER.sub(r"\1: ", last_line("\n".join(lines))) if lines else ""
             logger.debug("%s: ffmpeg: %s", self.source, self.complaint)
         return stdout
 

@@ -297,5 +297,5 @@ def tags_of(item: Any) -> set[str]:
 
 def rotation_of(container: InputContainer) -> int:
     """Return the degrees by which the main picture is to be turned."""
-    frame = next(decoded(container, main_video(container), lambda detail: None), None)
+    frame = next(decoded(container, main_video(container)), None)
     return 0 if frame is None else frame.rotation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,13 @@ from av.video.reformatter import ColorRange
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
 
 FORMAT = "yuv420p"
 FULL_TURN, QUARTER_TURN = 360, 90  # degrees
+# Pixels are taken to be square unless they are wider or higher by this factor: encoders round the ratio, and faces are
+# found all the same. Beyond the other factor the ratio is damaged.
+LEAST_STRETCH, LARGEST_STRETCH = 1.01, 8.0
 
 
 @dataclass(frozen=True)
@@ -137,6 +142,59 @@ def even(size: float) -> int:
     return max(2, 2 * round(size / 2))
 
 
+def pixel_aspect(stream: VideoStream) -> float:
+    """Return the width of a stream's pixels by their height; 1 also where they are nearly square."""
+    aspect = float(stream.sample_aspect_ratio or 1)
+    return aspect if aspect > 0 and LEAST_STRETCH <= max(aspect, 1 / aspect) <= LARGEST_STRETCH else 1.0
+
+
+def square_size(width: int, height: int, aspect: float) -> tuple[int, int]:
+    """Return the size at which pixels are square, in even numbers; nothing gets smaller.
+
+    Args:
+        width, height: size of the picture, in pixels.
+        aspect: width of a pixel, by its height.
+    """
+    across, down = square_scale(aspect)
+    return even(width * across), even(height * down)
+
+
+def square_scale(aspect: float) -> tuple[float, float]:
+    """Return the factors by which ``square_size`` enlarges x and y, apart from rounding."""
+    return max(aspect, 1), 1 / min(aspect, 1)
+
+
+def face_scale(aspect: float) -> float:
+    """Return the factor between the size of a face where pixels are square, and as found in the picture as stored.
+
+    The detector takes a squeezed face for one that is lower, and a stretched one for one that is narrower, than it is:
+    sizes are near the geometric mean.
+    """
+    across, down = square_scale(aspect)
+    return math.sqrt(across * down)
+
+
+def quarter_turns(frame: VideoFrame) -> int:
+    """Return by how many quarters a player turns a frame, anticlockwise."""
+    return round(frame.rotation / QUARTER_TURN) % (FULL_TURN // QUARTER_TURN)
+
+
+def shown_aspect(aspect: float, frame: VideoFrame) -> float:
+    """Return the width of a pixel by its height once a player has turned the frame."""
+    return 1 / aspect if aspect != 1 and quarter_turns(frame) % 2 else aspect
+
+
+def shown_size(frame: VideoFrame, aspect: float) -> tuple[int, int]:
+    """Return width and height of a frame as a player shows it: turned, and with square pixels.
+
+    Args:
+        frame: the frame.
+        aspect: from ``shown_aspect``.
+    """
+    sides = (frame.height, frame.width) if quarter_turns(frame) % 2 else (frame.width, frame.height)
+    return square_size(*sides, aspect)
+
+
 def picture(frame: VideoFrame, *, size: tuple[int, int] | None = None) -> Picture:
     """Convert a decoded frame to a ``Picture``, turned as a player shows it.
 
@@ -145,7 +203,7 @@ def picture(frame: VideoFrame, *, size: tuple[int, int] | None = None) -> Pictur
         size: width and height of the result in pixels, even numbers; None for those of the frame. Within a video all
             pictures get the size of the first.
     """
-    turns = round(frame.rotation / QUARTER_TURN) % (FULL_TURN // QUARTER_TURN)
+    turns = quarter_turns(frame)
     if size is not None and turns % 2:
         size = size[1], size[0]
     width, height = size or (frame.width - frame.width % 2, frame.height - frame.height % 2)

@@ -116,7 +116,7 @@ def heard(file: io.BytesIO, position: int, track: Track) -> tuple[np.ndarray, fl
     with av.open(file, "r") as container:
         stream = container.streams.audio[position]
         converter = av.AudioResampler(format="fltp", layout=track.layout, rate=track.sample_rate)
-        for frame in decoded(container, stream, lambda detail: None):
+        for frame in decoded(container, stream):
             if stamp is None:
                 stamp = (frame.time or 0.0) - float(start)
             frame.pts = None

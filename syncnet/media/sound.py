@@ -12,6 +12,7 @@ import numpy as np
 from syncnet.constants import SAMPLE_RATE
 from syncnet.media.containers import MICROSECONDS, decodable, numbered_audio, open_container
 from syncnet.media.grid import LONGEST_STILL, decoded
+from syncnet.media.integrity import Inventory
 
 if TYPE_CHECKING:
     import os
@@ -57,6 +58,7 @@ class Sound:
         exists: False if the file has no audio stream.
         first: number of the first sample that exists.
         end: number after the last sample; None until the end has been read.
+        inventory: what the container promises, and what of the sound cannot be read, as far as it was read.
 
     Raises:
         MediaError: the file is not a media file, or has no such stream.
@@ -73,11 +75,12 @@ class Sound:
     ) -> None:
         self.container = open_container(path)
         try:
+            self.inventory = Inventory(self.container, path)
             self.stream = choose_stream(self.container, path, stream)
             self.exists = self.stream is not None
             if zero is None:
                 zero = (self.container.start_time or 0) / MICROSECONDS + after
-            self.chunks = placed(self.container, self.stream, zero=zero, before=before)
+            self.chunks = placed(self.container, self.stream, zero=zero, before=before, inventory=self.inventory)
             self.parts: deque[np.ndarray] = deque()
             self.first = self.position = self.kept = 0  # position: after what was read; kept: start of ``parts``
             self.needed = -before  # samples before it have been forgotten
@@ -148,6 +151,7 @@ def placed(
     sample_rate: int = SAMPLE_RATE,
     layout: str = "mono",
     format: str = "s16p",
+    inventory: Inventory | None = None,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield pieces of sound, each with the number of its first sample, in order and without overlap.
 
@@ -157,12 +161,13 @@ def placed(
         zero: time stamp of sample 0, in seconds.
         before: samples before sample 0 that are kept, where the sound starts earlier.
         sample_rate, layout, format: of the samples; ``format`` is a planar one.
+        inventory: as in ``decoded``.
 
     Yields:
         Number of the first sample, and a channels x N array.
     """
     done: int | None = None
-    for at, samples in _resampled(container, stream, zero, sample_rate, layout, format):
+    for at, samples in _resampled(container, stream, zero, sample_rate, layout, format, inventory):
         start = -before if done is None else done
         if at < start:
             samples = samples[:, start - at :]
@@ -173,7 +178,13 @@ def placed(
 
 
 def _resampled(
-    container: InputContainer, stream: AudioStream | None, zero: float, sample_rate: int, layout: str, format: str
+    container: InputContainer,
+    stream: AudioStream | None,
+    zero: float,
+    sample_rate: int,
+    layout: str,
+    format: str,
+    inventory: Inventory | None,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield pieces of sound, each with the number of its first sample, as the time stamps say."""
     resampler: av.AudioResampler | None = None
@@ -188,7 +199,7 @@ def _resampled(
             yield at, samples
             at += samples.shape[1]
 
-    for frame in decoded(container, stream, lambda detail: None):
+    for frame in decoded(container, stream, inventory):
         time = expected if frame.time is None else frame.time
         found = frame.format.name, frame.layout.name, frame.sample_rate
         if resampler is not None and time > expected + LONGEST_STILL:

@@ -87,6 +87,9 @@ class PipelineResult(Protocol):
     @property
     def reasons(self) -> Sequence[Reason]: ...
 
+    @property
+    def pixel_aspect(self) -> float: ...
+
 
 class SyncScore(Protocol):
     """``sync.scoring.SyncScore``."""

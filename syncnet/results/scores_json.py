@@ -55,6 +55,7 @@ def pipeline_report(result: PipelineResult, *, videofile: str | Path, reference:
             for track in result.tracks
         ],
         "reasons": [asdict(reason) for reason in result.reasons],
+        "pixel_aspect": result.pixel_aspect,
         "recipe": result.recipe,
     }
 

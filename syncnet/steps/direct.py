@@ -6,9 +6,10 @@ to a frame, because its conversions delay picture and sound; this does not.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,12 +21,13 @@ from syncnet.constants import MILLISECONDS_PER_FRAME, MIN_FRAMES, SAMPLE_RATE, S
 from syncnet.errors import UsageError, WeightsError
 from syncnet.faces.crops import smooth
 from syncnet.faces.detect import Detector, Summary
-from syncnet.faces.follow import size_of
-from syncnet.faces.scenes import Scene, timecodes
+from syncnet.faces.follow import follow_faces, size_of
+from syncnet.faces.scenes import Cuts, Scene, timecodes
 from syncnet.faces.tracks import Face, Path2D, Track, Tracking
 from syncnet.media.containers import no_sound
 from syncnet.media.frames import read_ahead
 from syncnet.media.grid import Grid
+from syncnet.media.pictures import AnyPicture
 from syncnet.media.sound import Sound
 from syncnet.models.weights import lag_zero
 from syncnet.progress import Progress, silent
@@ -42,9 +44,10 @@ from syncnet.results.scores_json import (
     weights_record,
 )
 from syncnet.results.step_files import faces_record, save_json, save_pickle, tracks_record
+from syncnet.steps import faults, speaking
 from syncnet.steps import score as score_step
-from syncnet.steps import speaking
-from syncnet.steps.direct_pass import CropPass, DirectPass, Lips, ScoredTrack, Seen, Stream, Workers
+from syncnet.steps.advice import Evidence
+from syncnet.steps.direct_pass import CropPass, DirectPass, Lips, ScoredTrack, Seen, Stream, Workers, small_image
 from syncnet.steps.pipeline import PipelineResult, PipelineSettings, explain
 from syncnet.steps.versions import versions
 from syncnet.sync import lag, scoring
@@ -229,6 +232,7 @@ def run(
             clock.late.append(late)
             stream.add(prepared)
         tracks, seen = stream.finish(), stream.seen
+        of_input = faults.of_pass(grid, sound, other=source if audio else None)
         if grid.complaint:
             logger.warning("%s: damaged? using what can be read of it (%s)", videofile, grid.complaint)
         length = sound.length(seen.frames * SAMPLES_PER_FRAME) + PHASE_SAMPLES
@@ -246,7 +250,71 @@ def run(
         net=net,
         settings=settings,
         recipes=recipes,
+        of_input=of_input,
+        evidence=gather(
+            seen, detector, pictures=lambda: all_of(videofile), some=lambda frames: some_of(videofile, frames)
+        ),
     )
+
+
+def all_of(videofile: Path) -> Iterator[AnyPicture]:
+    """Yield all pictures of a video again."""
+    with Grid(videofile) as grid:
+        yield from (found.picture for found in grid)
+
+
+def some_of(videofile: Path, frames: Sequence[int]) -> list[AnyPicture]:
+    """Read some pictures of a video again."""
+    with Grid(videofile) as grid:
+        return list(grid.at(frames))
+
+
+def gather(
+    seen: Seen,
+    detector: Detector | None,
+    *,
+    pictures: Callable[[], Iterable[AnyPicture]],
+    some: Callable[[Sequence[int]], list[AnyPicture]],
+) -> Evidence | None:
+    """Return the ``Evidence`` for advice; None if no face was looked for.
+
+    Args:
+        seen: what was seen.
+        detector: ``Detector``.
+        pictures: yields all pictures again.
+        some: returns the pictures of some indices.
+    """
+    if detector is None:
+        return None
+    looked = sorted(seen.faces)
+
+    def track(scenes: Sequence[Scene], settings: PipelineSettings) -> Tracking:
+        return follow_faces(
+            seen.faces,
+            scenes,
+            min_track=settings.min_track,
+            num_failed_det=settings.num_failed_det,
+            min_face_size=settings.min_face_size,
+        )
+
+    def scenes(threshold: float) -> list[Scene]:
+        cuts = Cuts(threshold=threshold)
+        for picture in pictures():
+            cuts.add(small_image(picture))
+        return scenes_between(cuts.known, seen.frames)
+
+    return Evidence(
+        detector,
+        track=track,
+        faces=lambda frame: seen.faces[looked[bisect.bisect_right(looked, frame) - 1]],
+        images=lambda frames: [picture.rgb() for picture in some(frames)],
+        scenes=scenes,
+    )
+
+
+def scenes_between(cuts: Sequence[int], frames: int) -> list[Scene]:
+    """Return the scenes of a video of so many frames, from the frames that begin one."""
+    return [Scene(start, end) for start, end in zip([0, *cuts], [*cuts, frames])]
 
 
 def device_of(detector: Detector | None, net: Net) -> torch.device | None:
@@ -294,6 +362,8 @@ def conclude(
     net: Net,
     settings: DirectSettings,
     recipes: Recipes,
+    evidence: Evidence | None,
+    of_input: Sequence[Reason] = (),
 ) -> DirectResult:
     """Compute scores and lags, and return the result.
 
@@ -308,6 +378,8 @@ def conclude(
         net: the network.
         settings: ``DirectSettings``.
         recipes: from ``make_recipe``.
+        of_input: reasons that concern the whole file.
+        evidence: from ``gather``.
     """
     zero = lag_zero(net.weights) if net.weights else None
     tracks = [found.track for found in scored]
@@ -340,13 +412,15 @@ def conclude(
         numbers = score_record(score, vshift=settings.vshift, weights=net.weights, mode=defaults.DIRECT, lag=found)
         records.append({**place, **numbers, **speaking.numbers(score, spoken, corrected=corrected)})
     faces = summarise(seen) if seen.faces else None  # None: none was looked for
-    scenes = [Scene(start, end) for start, end in zip([0, *seen.cuts], [*seen.cuts, seen.frames])]
-    why = explain(
+    scenes = scenes_between(seen.cuts, seen.frames)
+    why = [*of_input]
+    why += explain(
         Tracking(tracks=tracks, longest=seen.longest, largest=seen.largest),
         faces or Summary(seen.frames, seen.frames, 1, None, None, None),
         scenes=scenes,
         audio_frames=audio_frames,
         settings=settings,
+        evidence=evidence,
     )
     pipeline = PipelineResult(recipe=recipes.pipeline, faces=faces, scenes=scenes, tracks=tracks, paths=[], reasons=why)
     report = make_report(

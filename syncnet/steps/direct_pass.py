@@ -255,8 +255,13 @@ def prepare(picture: AnyPicture, device: torch.device | None) -> Prepared:
         picture: the picture.
         device: GPU to copy it to; None to leave it in main memory.
     """
-    small = picture.resized(*map(even, small_size(picture.width, picture.height))).bgr()
-    return Prepared(small, DevicePicture.of(picture, device) if device and isinstance(picture, Picture) else picture)
+    on_device = DevicePicture.of(picture, device) if device and isinstance(picture, Picture) else picture
+    return Prepared(small_image(picture), on_device)
+
+
+def small_image(picture: AnyPicture) -> np.ndarray:
+    """Return a picture at ``small_size``, H x W x 3 array, uint8, BGR."""
+    return picture.resized(*map(even, small_size(picture.width, picture.height))).bgr()
 
 
 def cut_out(picture: AnyPicture | DevicePicture, path: Path2D, index: int, *, crop_scale: float) -> Crop:

@@ -21,6 +21,7 @@ from syncnet.steps.direct import (
     DirectSettings,
     Net,
     conclude,
+    gather,
     make_recipe,
     open_pass,
 )
@@ -109,6 +110,10 @@ def run(given: Given, *, detector: Detector | None, net: Net, settings: DirectSe
     chosen = list(nearest_indices(len(given.frames), frame_rate=given.frame_rate))
     clock = Clock(late=[late for _, late in chosen])
     boxes = None if given.boxes is None else given.boxes[[index for index, _ in chosen]]
+
+    def pixels(index: int) -> Pixels:
+        return Pixels(given.frames[index][..., ::-1])
+
     with contextlib.ExitStack() as stack:
         stream = stack.enter_context(
             open_pass(
@@ -120,7 +125,7 @@ def run(given: Given, *, detector: Detector | None, net: Net, settings: DirectSe
             )
         )
         for index, _ in chosen:
-            stream.add(stream.prepare(Pixels(given.frames[index][..., ::-1])))
+            stream.add(stream.prepare(pixels(index)))
         tracks = stream.finish()
         windows = stream.lips.audio.windows(len(chosen) + settings.vshift)
         levels = stream.lips.audio.levels(len(chosen))
@@ -135,4 +140,10 @@ def run(given: Given, *, detector: Detector | None, net: Net, settings: DirectSe
         net=net,
         settings=settings,
         recipes=make_recipe(settings, detector=detector, net=net),
+        evidence=gather(
+            stream.seen,
+            detector,
+            pictures=lambda: (pixels(index) for index, _ in chosen),
+            some=lambda frames: [pixels(chosen[frame][0]) for frame in frames],
+        ),
     )

@@ -6,7 +6,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,18 +15,21 @@ from syncnet.constants import FRAME_RATE, MIN_FRAMES, SAMPLES_PER_FRAME
 from syncnet.errors import MediaError
 from syncnet.faces.crops import write_crops
 from syncnet.faces.detect import Detector, Summary, detect_faces, summarise
-from syncnet.faces.scenes import Scene, detect_scenes, frame_numbers, new_manager
+from syncnet.faces.scenes import Scene, detect_scenes, frame_numbers, new_manager, whole_scenes
 from syncnet.faces.tracks import Face, Path2D, Track, Tracking, track_faces
 from syncnet.media import conversions
-from syncnet.media.containers import Sound, Streams, check_streams, chosen_sound
+from syncnet.media.containers import Sound, Streams, check_streams, chosen_sound, main_video, open_container
 from syncnet.media.ffmpeg import reading_output_of
 from syncnet.media.fingerprint import behaviour
-from syncnet.media.frames import growing_files
+from syncnet.media.frames import growing_files, read_frame
+from syncnet.media.pictures import pixel_aspect, square_size
 from syncnet.progress import Progress, silent
 from syncnet.reasons import Reason
-from syncnet.results.layout import Layout, check_input, discard, make_folder, new_file, new_folder
+from syncnet.results.layout import Layout, check_input, discard, frame_file, make_folder, new_file, new_folder
 from syncnet.results.scores_json import pipeline_report, scores_report, weights_record
 from syncnet.results.step_files import faces_record, save_json, save_pickle, tracks_record
+from syncnet.steps import faults
+from syncnet.steps.advice import Evidence, advise, len_of, shares_with_faces
 from syncnet.steps.versions import versions
 
 if TYPE_CHECKING:
@@ -78,6 +81,7 @@ class PipelineResult:
         tracks: face tracks.
         paths: crop positions of the tracks.
         reasons: why there is no track, or why the tracks' scores are not reliable.
+        pixel_aspect: width of a pixel of the frames, by its height.
     """
 
     recipe: dict[str, Any]
@@ -86,6 +90,7 @@ class PipelineResult:
     tracks: list[Track] = field(default_factory=list)
     paths: list[Path2D] = field(default_factory=list)
     reasons: list[Reason] = field(default_factory=list)
+    pixel_aspect: float = 1.0
 
 
 def run(
@@ -122,8 +127,8 @@ def run(
         UsageError: the input is missing, or is in a folder that would be replaced.
     """
 
-    def without_tracks(reason: Reason) -> PipelineResult:
-        return PipelineResult(recipe={**make_recipe(settings, weights=find_weights()), **choice}, reasons=[reason])
+    def without_tracks(*why: Reason) -> PipelineResult:
+        return PipelineResult(recipe={**make_recipe(settings, weights=find_weights()), **choice}, reasons=[*why])
 
     choice = {"audio": str(audio) if audio else None, "audio_stream": audio_stream}
     layout.check_outside(videofile)
@@ -137,7 +142,12 @@ def run(
             layout.clear()
             make_folder(layout.crops)
             return save(without_tracks(reasons.no_audio()), videofile, layout)
-        detector = convert(videofile, layout, streams=streams, sound=sound, load_detector=load_detector)
+        detector, fault = convert(videofile, layout, streams=streams, sound=sound, load_detector=load_detector)
+        of_input, pixel_aspect = inspect(videofile, layout, audio=audio, fault=fault)
+        if reasons.no_audio() in of_input:  # a damaged file of which no sound could be decoded
+            layout.clear()
+            make_folder(layout.crops)
+            return save(without_tracks(*of_input), videofile, layout)
         faces, timecodes = analyse(
             layout, settings, detector=detector, shorten=audio is not None, progress=progress, on_faces=on_faces
         )
@@ -150,13 +160,17 @@ def run(
         discard(layout.tmp)
 
     scenes = frame_numbers(timecodes)
-    tracking = track_faces(
-        faces,
-        scenes,
-        min_track=settings.min_track,
-        num_failed_det=settings.num_failed_det,
-        min_face_size=settings.min_face_size,
-    )
+
+    def track(scenes: Sequence[Scene], settings: PipelineSettings) -> Tracking:
+        return track_faces(
+            faces,
+            scenes,
+            min_track=settings.min_track,
+            num_failed_det=settings.num_failed_det,
+            min_face_size=settings.min_face_size,
+        )
+
+    tracking = track(scenes, settings)
     with new_folder(layout.crops) as folder:
         paths = write_crops(
             tracking.tracks,
@@ -175,13 +189,22 @@ def run(
         scenes=scenes,
         tracks=tracking.tracks,
         paths=paths,
-        reasons=explain(
+        reasons=of_input
+        + explain(
             tracking,
             summary,
             scenes=scenes,
             audio_frames=conversions.wav_length(layout.audio) // SAMPLES_PER_FRAME,
             settings=settings,
+            evidence=Evidence(
+                detector,
+                track=track,
+                faces=faces.__getitem__,
+                images=lambda frames: [read_frame(frame_file(layout.frames, frame))[..., ::-1] for frame in frames],
+                scenes=lambda threshold: frame_numbers(detect_scenes(layout.video, new_manager(threshold=threshold))),
+            ),
         ),
+        pixel_aspect=pixel_aspect,
     )
     return save(result, videofile, layout)
 
@@ -193,8 +216,8 @@ def make_recipe(settings: PipelineSettings, *, weights: Weights | None) -> dict[
 
 def convert(
     videofile: Path, layout: Layout, *, streams: Streams, sound: Sound | None, load_detector: Callable[[], Detector]
-) -> Detector:
-    """Convert the input with ffmpeg, load the detector at the same time, and return the detector.
+) -> tuple[Detector, str]:
+    """Convert the input with ffmpeg, load the detector at the same time, and return it and ``Ffmpeg.fault``.
 
     The results of an earlier run are removed only after both have succeeded.
     """
@@ -213,7 +236,27 @@ def convert(
         logger.warning("%s: damaged? using what can be read of it (ffmpeg: %s)", videofile, conversion.complaint)
     layout.clear()
     layout.unfinished_video.replace(layout.video)
-    return detector
+    return detector, conversion.fault
+
+
+def inspect(videofile: Path, layout: Layout, *, audio: Path | None, fault: str) -> tuple[list[Reason], float]:
+    """Return the reasons that concern the whole file, and the width of a pixel of the frames, by its height.
+
+    Args:
+        videofile: the input.
+        layout: ``Layout`` with the converted video.
+        audio: as in ``run``.
+        fault: what ffmpeg could not decode; empty if nothing.
+    """
+    found = faults.of_conversion(videofile, other=audio, messages=[fault])
+    with open_container(layout.video) as container:
+        video = main_video(container)
+        aspect = pixel_aspect(video)
+        if aspect != 1:
+            found.append(reasons.not_square_pixels(aspect=aspect, size=square_size(video.width, video.height, aspect)))
+        if not container.streams.audio:
+            found.append(reasons.no_audio())
+    return found, aspect
 
 
 def analyse(
@@ -265,6 +308,7 @@ def explain(
     scenes: Sequence[Scene],
     audio_frames: int,
     settings: PipelineSettings,
+    evidence: Evidence | None = None,
 ) -> list[Reason]:
     """Return the reasons why there is no track, or why the tracks' scores are not reliable.
 
@@ -274,31 +318,80 @@ def explain(
         scenes: scenes of the video.
         audio_frames: length of the audio, in frames.
         settings: settings of the run.
+        evidence: what advice is tried on; without it the reasons name the flags that might help.
     """
-    min_track, min_face_size = settings.min_track, settings.min_face_size
     found = []
-    if not tracking.tracks:
-        if min(summary.frames, audio_frames) < MIN_FRAMES:
-            found.append(reasons.too_short(frames=min(summary.frames, audio_frames), needed=MIN_FRAMES))
-        if summary.largest is None:
-            found.append(reasons.no_face(facedet_scale=settings.facedet_scale))
-        elif tracking.largest is not None and summary.largest > min_face_size:
-            found.append(
-                reasons.long_tracks_too_small(
-                    largest=tracking.largest, min_face_size=min_face_size, min_track=min_track
-                )
-            )
-        elif tracking.largest is not None:
-            found.append(reasons.faces_too_small(largest=tracking.largest, min_face_size=min_face_size))
-        else:
-            if summary.largest <= min_face_size:
-                found.append(reasons.faces_too_small(largest=summary.largest, min_face_size=min_face_size))
-            found.append(reasons.tracks_too_short(longest=tracking.longest, min_track=min_track))
-    ignored = summary.frames - scenes[-1].end
+    usable, whole = min(summary.frames, audio_frames), whole_scenes(scenes, frames=summary.frames)
+    if not tracking.tracks and usable < MIN_FRAMES:
+        found.append(reasons.too_short(frames=usable, needed=MIN_FRAMES))
+        found += no_track(tracking, summary, settings=settings, advice="")
+    elif not tracking.tracks and evidence:
+        advice = advise(evidence, settings, scenes=scenes, frames=summary.frames, audio_frames=audio_frames)
+        shares = shares_with_faces(whole, evidence.faces)
+        lengths = [len_of(scene, summary.frames) for scene, share in zip(scenes, shares) if share >= reasons.RARE]
+        found += no_track(
+            # also the faces in what is left out of the last scene
+            replace(tracking, longest=evidence.track(whole, settings).longest),
+            summary,
+            settings=settings,
+            advice=str(advice),
+            chance=max(shares) < reasons.RARE,
+            scene=max(lengths, default=None) if len(scenes) > 1 else None,
+        )
+    elif not tracking.tracks:
+        found += no_track(tracking, summary, settings=settings, advice=None)
+    ignored = summary.frames - max(scenes[-1].end, whole[-1].start)
     if ignored > reasons.SCENE_TOLERANCE:
-        found.append(reasons.scene_cut_short(frames=ignored, length=summary.frames - scenes[-1].start))
+        found.append(reasons.scene_cut_short(frames=ignored, length=summary.frames - whole[-1].start))
     if summary.frames - audio_frames > reasons.AUDIO_TOLERANCE:
         found.append(reasons.audio_short(video_frames=summary.frames, audio_frames=audio_frames))
+    return found
+
+
+def no_track(
+    tracking: Tracking,
+    summary: Summary,
+    *,
+    settings: PipelineSettings,
+    advice: str | None,
+    chance: bool = False,
+    scene: int | None = None,
+) -> list[Reason]:
+    """Return the reasons why there is no track.
+
+    Args:
+        tracking, summary, settings: as in ``explain``.
+        advice: as in ``reasons.no_face``.
+        chance: every scene has so few detections that those of too few frames for a score are no faces.
+        scene: length of the longest scene with faces, in frames; None if the video has no cut.
+    """
+    min_track, min_face_size = settings.min_track, settings.min_face_size
+    largest = summary.largest
+    if largest is None or (chance and tracking.longest < MIN_FRAMES):
+        return [
+            reasons.no_face(
+                facedet_scale=settings.facedet_scale,
+                detections=summary.frames_with_faces,
+                longest=tracking.longest,
+                frames=summary.frames,
+                advice=advice,
+            )
+        ]
+    if tracking.largest is not None and largest > min_face_size:
+        return [
+            reasons.long_tracks_too_small(
+                largest=tracking.largest, min_face_size=min_face_size, min_track=min_track, advice=advice
+            )
+        ]
+    if tracking.largest is not None:
+        return [reasons.faces_too_small(largest=tracking.largest, min_face_size=min_face_size, advice=advice)]
+    found = []
+    if largest <= min_face_size:
+        found.append(reasons.faces_too_small(largest=largest, min_face_size=min_face_size, advice=advice))
+    if scene is not None and scene < min_track:
+        found.append(reasons.scene_too_short(longest=scene, min_track=min_track, advice=advice))
+    else:
+        found.append(reasons.tracks_too_short(longest=tracking.longest, min_track=min_track, advice=advice))
     return found
 
 

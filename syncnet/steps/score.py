@@ -67,6 +67,7 @@ class Net(Protocol):
         audio: Path | None = None,
         audio_stream: int | None = None,
         print_line: Callable[[str], object] = print,
+        on_fault: Callable[[str], object] = lambda fault: None,
     ) -> Generator[SyncScore | MediaError, None, None]:
         """Score several clips."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from syncnet.defaults import BATCH_SIZE, MIN_SPEAKING, VSHIFT
 from syncnet.results.layout import discard, scratch_audio
 from syncnet.results.scores_json import scores_report
-from syncnet.steps import speaking
+from syncnet.steps import faults, speaking
 from syncnet.steps.score import describe, numbers, score_or_reason, scoring_recipe
 from syncnet.sync.scoring import SyncScore
 
@@ -55,6 +55,7 @@ def run(
     for path in (videofile, audio):
         if path:
             layout.check_outside(path)
+    messages: list[str] = []
     try:
         scores = net.score_all(
             [videofile],
@@ -65,6 +66,7 @@ def run(
             audio=audio,
             audio_stream=audio_stream,
             print_line=print_line,
+            on_fault=messages.append,
         )
         with contextlib.closing(scores):
             [found] = scores
@@ -77,6 +79,7 @@ def run(
         net,
         videofile=videofile,
         turns=turns,
+        of_input=faults.of_conversion(Path(videofile), other=audio, messages=messages),
         batch_size=batch_size,
         vshift=vshift,
         min_speaking=min_speaking,
@@ -108,6 +111,7 @@ def single_report(
     turns: Turns | None,
     batch_size: int,
     vshift: int,
+    of_input: Sequence[Reason] = (),
     **further: Any,
 ) -> dict[str, Any]:
     """Return the report of a single clip, in the form of scores.json.
@@ -118,15 +122,16 @@ def single_report(
         videofile: path of the clip.
         turns: from ``find_turns``.
         batch_size, vshift: as in ``SyncNetInstance.score``.
+        of_input: reasons that concern the whole file.
         further: further entries of the recipe.
     """
     recipe = {**scoring_recipe(net, batch_size=batch_size, vshift=vshift), **further}
-    tracks, why = [], []
+    tracks, why = [], [asdict(reason) for reason in of_input]
     if isinstance(score, SyncScore):
         spoken = speaking.numbers(score, turns.speaking[0]) if turns else {}
         tracks = [{**describe(None, 0, 0, score), **numbers(score, vshift=vshift, weights=net.weights), **spoken}]
     else:
-        why = [asdict(score)]
+        why.append(asdict(score))
     return scores_report(
         {"videofile": str(videofile), "faces": None, "reasons": why, "recipe": None},
         reference=None,

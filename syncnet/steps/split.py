@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from syncnet.faces.tracks import Path2D
 from syncnet.media.clips import ClipWriter
 from syncnet.media.containers import main_audio, open_container
 from syncnet.media.grid import Grid, GridPicture
-from syncnet.media.pictures import Picture
+from syncnet.media.pictures import Picture, face_scale, square_scale
 from syncnet.media.sound import Sound
 from syncnet.progress import Progress, silent
 from syncnet.results.layout import check_clips, check_input, make_folder, new_folder, span_clip, span_index
@@ -40,7 +40,7 @@ class Span:
     Attributes:
         record: its entry in scores.json.
         track: the ``TrackScore`` record of its face.
-        path: crop positions of the whole track; None of face crops.
+        path: crop positions of the whole track, where pixels are square; None of face crops.
     """
 
     record: dict[str, Any]
@@ -152,6 +152,8 @@ def write(
         stream = sound_stream(audio or videofile, recipe.get("audio_stream"), mode=report["mode"])
         sound = Sound(audio or videofile, zero=None if audio else grid.start, after=grid.delay, stream=stream)
         stack.callback(sound.close)
+        if report["mode"] != DIRECT:  # its faces lie in the pictures as they are stored
+            spans = [stretched(span, grid) for span in spans]
         pictures = enumerate(progress(grid, total=grid.expected or None, desc="clips"))
         for span in spans:
             first = round((span.record["start"] - grid.delay) * FRAME_RATE)
@@ -169,6 +171,15 @@ def write(
                     clip.add(crop, sound.read(start, end))
                     found = next(inside, None)
             yield span, path.name, clip.frames
+
+
+def stretched(span: Span, grid: Grid) -> Span:
+    """Return a span of published mode with crop positions for the square pixels of a grid."""
+    if span.path is None or grid.aspect == 1:
+        return span
+    across, down = square_scale(grid.aspect)
+    path = Path2D(s=span.path.s * face_scale(grid.aspect), x=span.path.x * across, y=span.path.y * down)
+    return replace(span, path=path)
 
 
 def within(pictures: Iterator[tuple[int, GridPicture]], first: int, end: int) -> Iterator[tuple[int, GridPicture]]:

@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import wave
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from syncnet.errors import SyncNetError
 from syncnet.faces.crops import video_writer
 from syncnet.media import conversions
 from syncnet.media.frames import read_ahead, read_frame
+from syncnet.media.pictures import face_scale, square_scale, square_size
 from syncnet.progress import Progress, silent
 from syncnet.results.layout import Layout, check_input, frame_files, make_folder, new_file
 from syncnet.results.step_files import SavedTrack, load_distances, load_pipeline, load_tracks, load_turns
@@ -102,6 +103,11 @@ def run(
         images, count = stack.enter_context(open_frames(layout, pipeline))
         first = next(images)
         height, width = first.shape[:2]
+        # frames are kept as they are stored, and older versions did not record the shape of their pixels
+        aspect = (pipeline or {}).get("pixel_aspect", 1.0)
+        if aspect != 1:
+            width, height = square_size(width, height, aspect)
+            faces = [[stretched(face, aspect) for face in here] for here in faces]
         overlay = Overlay(turns, height=height, width=width) if turns else None
         layout.video_out.unlink(missing_ok=True)
         temporary = stack.enter_context(new_file(layout.video_only))
@@ -109,6 +115,8 @@ def run(
         with video_writer(temporary, frame_rate=frame_rate, width=width, height=height) as writer:
             for image in progress(itertools.chain([first], images), total=count, desc="frames"):
                 on_frame(written)
+                if aspect != 1:
+                    image = cv2.resize(image, (width, height))
                 here = faces[written] if written < len(faces) else []
                 if overlay:
                     overlay.draw(image, here, written)
@@ -204,6 +212,12 @@ def faces_by_frame(
                 conf = float(values[at]) if at < len(values) else None
                 faces[frame].append(DrawnFace(track=number, conf=conf, s=track.s[at], x=track.x[at], y=track.y[at]))
     return faces
+
+
+def stretched(face: DrawnFace, aspect: float) -> DrawnFace:
+    """Return a face where it is once pixels are square."""
+    across, down = square_scale(aspect)
+    return replace(face, s=face.s * face_scale(aspect), x=face.x * across, y=face.y * down)
 
 
 def draw_face(image: np.ndarray, face: DrawnFace, *, speaks: bool) -> None:

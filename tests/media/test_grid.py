@@ -3,6 +3,7 @@
 from fractions import Fraction
 
 import av
+import clips
 import numpy as np
 import pytest
 
@@ -207,3 +208,17 @@ def test_nothing_to_show(tmp_path):
     (tmp_path / "d.mkv").write_bytes(data)
     with pytest.raises(MediaError, match=r"d\.mkv: no frame of it can be decoded"):
         Grid(tmp_path / "d.mkv")
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts", ".avi", ".mov"])
+@pytest.mark.parametrize("rate", ["25", "15"])
+def test_pictures_again(tmp_path, suffix, rate):
+    """By seeking, the same pictures are found as in one pass."""
+    flags = ("-c:v", "mpeg4", "-q:v", "2", "-g", "12", "-bf", "0")
+    path = clips.make(tmp_path / f"a{suffix}", f"testsrc2=s=64x48:r={rate}:d=2", flags=flags)
+    with Grid(path) as again:
+        pictures = [found.picture.planes for found in again]
+    wanted = [0, 1, 7, 13, 20, 39]
+    with Grid(path) as again:
+        for number, found in zip(wanted, again.at(wanted), strict=True):
+            np.testing.assert_array_equal(found.planes, pictures[number])
