@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import deque
 from typing import TYPE_CHECKING
@@ -52,6 +53,7 @@ class Sound:
         after: as said; sample 0 of a sound that belongs to a video that starts late.
         stream: index among the audio streams; None for the one that a player takes.
         before: samples before sample 0 that are kept, where the sound starts earlier.
+        channel: index of the channel to read; None for the mix of all.
 
     Attributes:
         exists: False if the file has no audio stream.
@@ -70,7 +72,9 @@ class Sound:
         after: float = 0.0,
         stream: int | None = None,
         before: int = 0,
+        channel: int | None = None,
     ) -> None:
+        self.channel = channel
         self.container = open_container(path)
         try:
             self.stream = choose_stream(self.container, path, stream)
@@ -160,7 +164,7 @@ class Sound:
         def pieces(frames: list[AudioFrame]) -> Iterator[tuple[int, np.ndarray]]:
             nonlocal at
             for frame in frames:
-                samples = frame.to_ndarray()[0]
+                samples = frame.to_ndarray()[self.channel or 0]
                 yield at, samples
                 at += len(samples)
 
@@ -172,13 +176,26 @@ class Sound:
             if resampler is None or found != kind or abs(time - expected) > STEP_TOLERANCE:
                 if resampler is not None:
                     yield from pieces(resampler.resample(None))
-                resampler, kind = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE), found
+                layout = "mono" if self.channel is None else frame.layout
+                resampler, kind = av.AudioResampler(format="s16p", layout=layout, rate=SAMPLE_RATE), found
                 at, expected = round((time - zero) * SAMPLE_RATE), time
             frame.pts = None  # the resampler would fill holes by them
             yield from pieces(resampler.resample(frame))
             expected += frame.samples / frame.sample_rate
         if resampler is not None:
             yield from pieces(resampler.resample(None))
+
+
+def single_channels(path: str | os.PathLike[str], *, stream: int | None) -> Iterator[Sound]:
+    """Yield the ``Sound`` of every channel of a stream, if it has several; arguments as for ``Sound``.
+
+    Each is open until the next one is asked for.
+    """
+    with contextlib.closing(Sound(path, stream=stream)) as mixed:
+        count = mixed.stream.channels if mixed.stream else 0
+    for channel in range(count if count > 1 else 0):
+        with contextlib.closing(Sound(path, stream=stream, channel=channel)) as sound:
+            yield sound
 
 
 class SoundInMemory:
