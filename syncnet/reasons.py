@@ -161,8 +161,8 @@ def no_confident_track() -> Reason:
 def silent(*, heard: int, frames: int) -> Reason:
     """Return the reason of a track without sound, or with noise alone: ``heard`` of its ``frames`` have more."""
     text = (
-        f"silent: the sound rises above its floor in {heard} of the {frames} frames in which the face is seen, so there "
-        "is nothing to compare the lips with; if another file or stream has the speech, name it with --audio or "
+        f"silent: the sound rises above its floor in {heard} of the {frames} frames that show the face: there is "
+        "nothing to compare the lips with; if another file or stream has the speech, name it with --audio or "
         "--audio_stream"
     )
     return Reason(SILENT, text)

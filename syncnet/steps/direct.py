@@ -352,7 +352,6 @@ def conclude(
                 turns.heard[index],
                 start=place["start"],
                 cancelled=cancelled.get(index),
-                corrected=corrected,
                 lag=found,
             ),
         )

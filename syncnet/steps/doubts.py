@@ -24,7 +24,6 @@ def of_track(
     *,
     start: float,
     cancelled: Reason | None = None,
-    corrected: int = 0,
     lag: Lag | None = None,
 ) -> list[Reason]:
     """Return the reasons of a track; none without a score.
@@ -34,7 +33,6 @@ def of_track(
         heard: per frame of the track, True if its sound has more than silence or noise.
         start: time of its first frame, in seconds.
         cancelled: from ``cancelled_channels``.
-        corrected: frames by which the score's offset differs from that of its smallest mean distance.
         lag: lag of the track, if it is known.
     """
     if not isinstance(score, SyncScore):
@@ -48,7 +46,7 @@ def of_track(
         found.append(reasons.few_windows(windows=len(score.dists)))
     changed = changes.find(score.dists, heard=heard, lag=lag)
     if changed:
-        found.append(describe(changed, frames=len(heard), start=start, corrected=corrected))
+        found.append(describe(changed, frames=len(heard), start=start))
     return found
 
 
@@ -57,11 +55,9 @@ def is_silent(heard: np.ndarray) -> bool:
     return int(heard.sum()) < min(reasons.LEAST_HEARD, len(heard))
 
 
-def describe(changed: changes.Changes, *, frames: int, start: float, corrected: int) -> Reason:
+def describe(changed: changes.Changes, *, frames: int, start: float) -> Reason:
     """Return the reason of a track whose offset changes; ``frames`` is its length, the rest as in ``of_track``."""
-    steps = [
-        (start + step.frame / FRAME_RATE, step.before + corrected, step.after + corrected) for step in changed.steps
-    ]
+    steps = [(start + step.frame / FRAME_RATE, step.before, step.after) for step in changed.steps]
     if not changed.is_drift:
         return reasons.offset_jumps(steps=steps)
     [(_, before, after)] = steps
