@@ -31,7 +31,8 @@ CENTRE = WINDOW_FRAMES // 2  # window i belongs to frame i + CENTRE
 CHANGE = 20.0  # cost of a change, in spreads of the distances
 LEAST_HEARD = FRAME_RATE // 2  # frames of a stretch that have speech
 LEAST_STEP = 2  # frames between two offsets
-SURE_STEP = 3.5  # standard errors by which a stretch prefers its own offset to that of its neighbour
+LEAST_SHARE = 0.4  # of a stretch's confidence in that of its neighbour
+SURE_STEP = 3.0  # standard errors by which a stretch prefers its own offset to that of its neighbour
 EDGE = 2  # outermost columns, whose minima are hardly ever peaks
 LINE_SECONDS = 10  # of the shortest track that can drift
 LINE_BLOCK = 12  # windows; within a block a drift is too small to matter
@@ -97,7 +98,7 @@ def find(dists: np.ndarray, *, heard: np.ndarray, lag: Lag | None = None) -> Cha
     if not spread > 0:
         return None
     relative = below / spread
-    edges = confirmed(relative, stretches(relative), confident=Confident(below, heard))
+    edges = confirmed(relative, stretches(relative), confidence=Confidence(below, heard))
     best = [int(relative[first:end].sum(axis=0).argmin()) for first, end in itertools.pairwise(edges)]
     total = sum(relative[first:end, column].sum() for (first, end), column in zip(itertools.pairwise(edges), best))
     line = sure_line(dists, relative, spread=spread, lag=lag) if int(heard.sum()) >= LEAST_HEARD else None
@@ -139,8 +140,8 @@ def stretches(relative: np.ndarray) -> list[int]:
     return [0, *reversed(edges)]
 
 
-class Confident(NamedTuple):
-    """Whether a stretch of windows has a confident offset of its own.
+class Confidence(NamedTuple):
+    """How confident a stretch of windows is of an offset of its own.
 
     Attributes:
         below: from ``without_mean``.
@@ -150,27 +151,27 @@ class Confident(NamedTuple):
     below: np.ndarray
     heard: np.ndarray
 
-    def __call__(self, first: int, end: int) -> bool:
+    def __call__(self, first: int, end: int) -> float:
+        """Return the confidence of a stretch; 0 if it is too short, has no speech, or its best column is outermost."""
         means = self.below[first:end].mean(axis=0)
         best = int(means.argmin())
-        return (
+        usable = (
             end - first >= reasons.LEAST_WINDOWS
             and int(self.heard[first : end + WINDOW_FRAMES - 1].sum()) >= LEAST_HEARD
             and EDGE <= best < len(means) - EDGE
-            and float(np.median(means) - means[best]) >= reasons.SURE_CONFIDENCE
         )
+        return float(np.median(means) - means[best]) if usable else 0.0
 
 
-def confirmed(relative: np.ndarray, edges: list[int], *, confident: Confident) -> list[int]:
+def confirmed(relative: np.ndarray, edges: list[int], *, confidence: Confidence) -> list[int]:
     """Return the ends of the stretches that are left when changes that are not sure are dropped, the weakest first."""
     edges = list(edges)
     while len(edges) > 2:
-        sure = [
-            min(preference(relative, first, middle, end), preference(relative, middle, end, first))
-            if confident(first, middle) and confident(middle, end)
-            else 0.0
-            for first, middle, end in zip(edges, edges[1:], edges[2:])
-        ]
+        sure = []
+        for first, middle, end in zip(edges, edges[1:], edges[2:]):
+            low, high = sorted((confidence(first, middle), confidence(middle, end)))
+            both = preference(relative, first, middle, end), preference(relative, middle, end, first)
+            sure.append(min(both) if low >= max(reasons.SURE_CONFIDENCE, LEAST_SHARE * high) else 0.0)
         weakest = int(np.argmin(sure))
         if sure[weakest] >= SURE_STEP:
             break
