@@ -23,7 +23,8 @@ SPARSE = 5  # one frame of so many is enough for that
 RISE_DB, PEAK_DB = 1.8, 3.5  # of speech above the floor: always, and somewhere
 RANGE_DB = 40.0  # sound that is quieter than the loud speech by more is none
 SHORTEST_SECONDS = 0.08  # a shorter sound is not speech
-QUIET_DB = -60.0  # of sound that is too short for a floor; below, it has no speech
+QUIET_DB = -60.0  # sound that is too short for a floor is heard from this level on
+LOUD_DB = -30.0  # a steady sound that is louder is not a floor of noise
 FLOOR_SECONDS = 1  # the shortest sound that has one
 BRIDGED_SECONDS = 0.5  # a shorter silence is part of the speech around it
 
@@ -75,7 +76,7 @@ def present(levels: np.ndarray) -> np.ndarray:
 
 
 def heard(levels: np.ndarray) -> np.ndarray:
-    """Find the frames with more than silence or a steady noise.
+    """Find the frames with more than silence or a floor of noise.
 
     Speech of less than a second may be as steady as noise, so there it only must not be quiet.
 
@@ -85,9 +86,10 @@ def heard(levels: np.ndarray) -> np.ndarray:
     Returns:
         A bool per frame.
     """
+    loudest = levels.max(axis=1)
     if len(levels) < FLOOR_SECONDS * FRAME_RATE:
-        return levels.max(axis=1) > QUIET_DB
-    return present(levels)
+        return loudest > QUIET_DB
+    return present(levels) | (loudest > LOUD_DB)
 
 
 def bridged(heard: np.ndarray) -> np.ndarray:
