@@ -27,7 +27,6 @@ def main(args: argparse.Namespace) -> None:
     from pathlib import Path
 
     from syncnet.results.layout import check_input, clear_result, make_folder, scratch_folder
-    from syncnet.results.scores_json import score_warnings
     from syncnet.results.step_files import save_json
     from syncnet.steps.single import find_turns, single_report
     from SyncNetInstance import SyncNetInstance
@@ -41,11 +40,12 @@ def main(args: argparse.Namespace) -> None:
         clear_result(Path(args.json), args.videofile)
     settings = {"batch_size": args.batch_size, "vshift": args.vshift, "face_crops": args.face_crops}
     score = net.score(args.videofile, folder=folder, **settings)
-    for reason in score_warnings(score, vshift=args.vshift):
-        cli.logger.warning("%s: %s", args.videofile, reason.text)
+    turns = find_turns(score, folder=folder)
+    report = single_report(score, net, videofile=args.videofile, turns=turns, **settings)
+    for reason in report["tracks"][0]["reasons"]:
+        cli.logger.warning("%s: %s", args.videofile, reason["text"])
     if args.json:
-        turns = find_turns(score, folder=folder)
-        save_json(single_report(score, net, videofile=args.videofile, turns=turns, **settings), Path(args.json))
+        save_json(report, Path(args.json))
 
 
 if __name__ == "__main__":

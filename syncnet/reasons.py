@@ -32,6 +32,8 @@ SCENE_TOLERANCE = 5  # frames of the last scene that may be ignored without a wa
 LEAST_CONFIDENCE = 2.0  # confidence below which the offset of a track means nothing
 SURE_CONFIDENCE = 3.0  # confidence from which a track counts for the lag of its video
 AGREEMENT_MS = 60  # milliseconds within which the lags of a video's tracks must lie
+LEAST_HEARD = 5  # frames in which a track must be heard
+LEAST_WINDOWS = 30  # from so many on, hardly any wrong pair is as confident as right ones: benchmarks/few_windows.py
 
 
 @dataclass(frozen=True)
@@ -224,3 +226,49 @@ def not_square_pixels(*, aspect: float, size: tuple[int, int]) -> Reason:
 def no_confident_track(*, least: float = SURE_CONFIDENCE) -> Reason:
     """Return the reason of a video without a lag, because no track has a confidence of ``least``."""
     return Reason(NO_CONFIDENT_TRACK, f"no track has a confidence of {least:g} or more: the lag is unknown")
+
+
+def silent(*, heard: int, frames: int) -> Reason:
+    """Return the reason of a track without sound, or with noise alone: ``heard`` of its ``frames`` have more."""
+    text = (
+        f"silent: the sound rises above its floor in {heard} of the {frames} frames that show the face: there is "
+        "nothing to compare the lips with; if another file or stream has the speech, name it with --audio or "
+        "--audio_stream"
+    )
+    return Reason(SILENT, text)
+
+
+def channels_cancel(*, channel: int, stream: int | None) -> Reason:
+    """Return the reason of a track whose channels have sound, of which nothing is left when they are mixed.
+
+    Args:
+        channel: index of a channel that has sound.
+        stream: index of the stream in its file; None for sound in memory.
+    """
+    command = f'ffmpeg -i IN -map 0:v? -map 0:{stream} -c:v copy -af "pan=mono|c0=c{channel}" OUT'
+    advice = f"score one channel alone ({f'audio[{channel}]' if stream is None else command})"
+    return Reason(CHANNELS_CANCEL, f"the channels of the sound cancel each other when they are mixed to one: {advice}")
+
+
+def few_windows(*, windows: int) -> Reason:
+    """Return the reason of a track with so few windows that its confidence does not tell right from wrong."""
+    text = (
+        f"only {windows} windows were compared: with fewer than {LEAST_WINDOWS}, a wrong pair of face and sound often "
+        "reaches as high a confidence as a right one"
+    )
+    return Reason(FEW_WINDOWS, text)
+
+
+def offset_jumps(*, steps: Sequence[tuple[float, int, int]]) -> Reason:
+    """Return the reason of a track whose offset jumps: per jump the time in seconds, the offset before and after."""
+    jumps = ", ".join(f"from {before} to {after} at {seconds:.1f} s" for seconds, before, after in steps)
+    return Reason(OFFSET_CHANGES, f"the offset jumps {jumps}: cut the video there, and score its parts")
+
+
+def offset_drifts(*, start: float, end: float, before: int, after: int) -> Reason:
+    """Return the reason of a track whose offset drifts: times in seconds, and the offsets there."""
+    text = (
+        f"the offset drifts from {before} at {start:.1f} s to {after} at {end:.1f} s: sound or picture runs too fast: "
+        "straighten it with correct_offset.py --fix_drift"
+    )
+    return Reason(OFFSET_CHANGES, text)

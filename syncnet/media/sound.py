@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import deque
 from typing import TYPE_CHECKING
@@ -53,6 +54,7 @@ class Sound:
         after: as said; sample 0 of a sound that belongs to a video that starts late.
         stream: index among the audio streams; None for the one that a player takes.
         before: samples before sample 0 that are kept, where the sound starts earlier.
+        channel: index of the channel to read; None for the mix of all.
 
     Attributes:
         exists: False if the file has no audio stream.
@@ -72,7 +74,9 @@ class Sound:
         after: float = 0.0,
         stream: int | None = None,
         before: int = 0,
+        channel: int | None = None,
     ) -> None:
+        self.channel = channel
         self.container = open_container(path)
         try:
             self.inventory = Inventory(self.container, path)
@@ -80,7 +84,10 @@ class Sound:
             self.exists = self.stream is not None
             if zero is None:
                 zero = (self.container.start_time or 0) / MICROSECONDS + after
-            self.chunks = placed(self.container, self.stream, zero=zero, before=before, inventory=self.inventory)
+            layout = "mono" if channel is None else None
+            self.chunks = placed(
+                self.container, self.stream, zero=zero, before=before, layout=layout, inventory=self.inventory
+            )
             self.parts: deque[np.ndarray] = deque()
             self.first = self.position = self.kept = 0  # position: after what was read; kept: start of ``parts``
             self.needed = -before  # samples before it have been forgotten
@@ -132,7 +139,7 @@ class Sound:
         if found is None:
             self.end = self.position
             return
-        at, samples = found[0], found[1][0]
+        at, samples = found[0], found[1][self.channel or 0]
         if not self.parts and self.position == self.kept == 0:
             self.first = self.position = self.kept = at
         elif at > self.position:
@@ -149,7 +156,7 @@ def placed(
     zero: float,
     before: int,
     sample_rate: int = SAMPLE_RATE,
-    layout: str = "mono",
+    layout: str | None = "mono",
     format: str = "s16p",
     inventory: Inventory | None = None,
 ) -> Iterator[tuple[int, np.ndarray]]:
@@ -160,7 +167,7 @@ def placed(
         stream: one of its streams; None for no sound.
         zero: time stamp of sample 0, in seconds.
         before: samples before sample 0 that are kept, where the sound starts earlier.
-        sample_rate, layout, format: of the samples; ``format`` is a planar one.
+        sample_rate, layout, format: of the samples; ``format`` is a planar one; no layout to keep all channels.
         inventory: as in ``decoded``.
 
     Yields:
@@ -182,7 +189,7 @@ def _resampled(
     stream: AudioStream | None,
     zero: float,
     sample_rate: int,
-    layout: str,
+    layout: str | None,
     format: str,
     inventory: Inventory | None,
 ) -> Iterator[tuple[int, np.ndarray]]:
@@ -207,13 +214,25 @@ def _resampled(
         if resampler is None or found != kind or abs(time - expected) > STEP_TOLERANCE:
             if resampler is not None:
                 yield from pieces(resampler.resample(None))
-            resampler, kind = av.AudioResampler(format=format, layout=layout, rate=sample_rate), found
+            resampler, kind = av.AudioResampler(format=format, layout=layout or frame.layout, rate=sample_rate), found
             at, expected = round((time - zero) * sample_rate), time
         frame.pts = None  # the resampler would fill holes by them
         yield from pieces(resampler.resample(frame))
         expected += frame.samples / frame.sample_rate
     if resampler is not None:
         yield from pieces(resampler.resample(None))
+
+
+def single_channels(path: str | os.PathLike[str], *, stream: int | None) -> Iterator[Sound]:
+    """Yield the ``Sound`` of every channel of a stream, if it has several; arguments as for ``Sound``.
+
+    Each is open until the next one is asked for.
+    """
+    with contextlib.closing(Sound(path, stream=stream)) as mixed:
+        count = mixed.stream.channels if mixed.stream else 0
+    for channel in range(count if count > 1 else 0):
+        with contextlib.closing(Sound(path, stream=stream, channel=channel)) as sound:
+            yield sound
 
 
 class SoundInMemory:

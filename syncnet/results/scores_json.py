@@ -71,7 +71,13 @@ def box_record(bbox: np.ndarray) -> list[int]:
 
 
 def score_record(
-    score: SyncScore, *, vshift: int, weights: Weights | None, mode: str = PUBLISHED, lag: Lag | None = None
+    score: SyncScore,
+    *,
+    vshift: int,
+    weights: Weights | None,
+    mode: str = PUBLISHED,
+    lag: Lag | None = None,
+    found: Sequence[Reason] = (),
 ) -> dict[str, Any]:
     """Return the numbers of a ``SyncScore``, with the reasons why they are not reliable.
 
@@ -83,8 +89,15 @@ def score_record(
         weights: SyncNet's ``Weights``; None if unknown.
         mode: one of ``defaults.MODES``.
         lag: ``Lag``; None in published mode.
+        found: reasons from elsewhere; without sound, the edge of the search is none.
     """
     is_lse = mode == PUBLISHED and weights is not None and weights.published
+    is_silent = any(reason.code == reasons.SILENT for reason in found)
+    own = [
+        reason
+        for reason in score_warnings(score, vshift=vshift)
+        if not (is_silent and reason.code == reasons.EDGE_OFFSET)
+    ]
     return {
         "offset": score.offset,
         "offset_ms": score.offset * MILLISECONDS_PER_FRAME,
@@ -94,7 +107,7 @@ def score_record(
         "lse_d": score.min_dist if is_lse else None,
         **lag_record(lag),
         "windows": len(score.dists),
-        "reasons": [asdict(reason) for reason in score_warnings(score, vshift=vshift)],
+        "reasons": [asdict(reason) for reason in [*found, *own]],
     }
 
 

@@ -28,7 +28,7 @@ from syncnet.media.containers import no_sound
 from syncnet.media.frames import read_ahead
 from syncnet.media.grid import Grid
 from syncnet.media.pictures import AnyPicture
-from syncnet.media.sound import Sound
+from syncnet.media.sound import Sound, single_channels
 from syncnet.models.weights import lag_zero
 from syncnet.progress import Progress, silent
 from syncnet.reasons import Reason
@@ -44,7 +44,7 @@ from syncnet.results.scores_json import (
     weights_record,
 )
 from syncnet.results.step_files import faces_record, save_json, save_pickle, tracks_record
-from syncnet.steps import faults, speaking
+from syncnet.steps import doubts, faults, speaking
 from syncnet.steps import score as score_step
 from syncnet.steps.advice import Evidence
 from syncnet.steps.direct_pass import CropPass, DirectPass, Lips, ScoredTrack, Seen, Stream, Workers, small_image
@@ -247,6 +247,7 @@ def run(
         audio_frames=audio_frames,
         windows=windows,
         levels=levels,
+        channels=single_channels(source, stream=audio_stream),
         net=net,
         settings=settings,
         recipes=recipes,
@@ -359,6 +360,7 @@ def conclude(
     audio_frames: int,
     windows: range,
     levels: np.ndarray,
+    channels: Iterable[Samples],
     net: Net,
     settings: DirectSettings,
     recipes: Recipes,
@@ -375,6 +377,7 @@ def conclude(
         audio_frames: length of the sound from the first picture on, in frames.
         windows: audio windows that the sound covers.
         levels: frames x K array, from ``stream.Levels``.
+        channels: the sound of every channel, if there are several; only read if a track is silent.
         net: the network.
         settings: ``DirectSettings``.
         recipes: from ``make_recipe``.
@@ -391,6 +394,7 @@ def conclude(
         cuts=seen.cuts,
         min_speaking=settings.min_speaking,
     )
+    cancelled = doubts.cancelled_channels(turns.heard, [int(track.frame[0]) for track in tracks], channels)
     records, lags = [], []
     for index, (track, score, spoken) in enumerate(zip(tracks, scores, turns.speaking)):
         first, last = int(track.frame[0]), int(track.frame[-1])
@@ -409,7 +413,20 @@ def conclude(
             lags.append((score.confidence, found))
         corrected = whole_frames(found, near=score.offset) - score.offset
         scores[index] = score = replace(score, offset=score.offset + corrected)
-        numbers = score_record(score, vshift=settings.vshift, weights=net.weights, mode=defaults.DIRECT, lag=found)
+        numbers = score_record(
+            score,
+            vshift=settings.vshift,
+            weights=net.weights,
+            mode=defaults.DIRECT,
+            lag=found,
+            found=doubts.of_track(
+                score,
+                turns.heard[index],
+                start=place["start"],
+                cancelled=cancelled.get(index),
+                lag=found,
+            ),
+        )
         records.append({**place, **numbers, **speaking.numbers(score, spoken, corrected=corrected)})
     faces = summarise(seen) if seen.faces else None  # None: none was looked for
     scenes = scenes_between(seen.cuts, seen.frames)

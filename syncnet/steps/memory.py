@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,12 +46,14 @@ class Given:
         samples: sound at 16 kHz, mono, int16.
         frame_rate: frames per second.
         boxes: N x 4 array, x1 y1 x2 y2 in pixels; None if unknown.
+        channels: the sound of every channel, made when it is read; none if there is only one.
     """
 
     frames: np.ndarray
     samples: np.ndarray
     frame_rate: float
     boxes: np.ndarray | None
+    channels: Iterable[SoundInMemory] = ()
 
 
 def check(frames: Any, audio: Any, *, frame_rate: float, sample_rate: int, boxes: Any = None) -> Given:
@@ -86,7 +89,9 @@ def check(frames: Any, audio: Any, *, frame_rate: float, sample_rate: int, boxes
         if corners[:, 2:].max() > LARGEST_BOX * max(images.shape[1:3]):
             raise UsageError("boxes: much larger than the frames: give x, y, width and height in pixels")
         corners = np.concatenate([corners[:, :2], corners[:, :2] + corners[:, 2:]], axis=1)
-    return Given(images, resample(sound, sample_rate=int(sample_rate)), float(frame_rate), corners)
+    rate = int(sample_rate)
+    alone = (SoundInMemory(resample(one, sample_rate=rate), zero=PHASE_SAMPLES) for one in sound if channels > 1)
+    return Given(images, resample(sound, sample_rate=rate), float(frame_rate), corners, alone)
 
 
 def as_array(value: Any) -> np.ndarray:
@@ -137,6 +142,7 @@ def run(given: Given, *, detector: Detector | None, net: Net, settings: DirectSe
         audio_frames=min(len(chosen), len(given.samples) // SAMPLES_PER_FRAME),
         windows=windows,
         levels=levels,
+        channels=given.channels,
         net=net,
         settings=settings,
         recipes=make_recipe(settings, detector=detector, net=net),

@@ -14,7 +14,7 @@ import numpy as np
 from syncnet import reasons
 from syncnet.defaults import BATCH_SIZE, MIN_SPEAKING, PUBLISHED, SPEAKER_THRESHOLD, VSHIFT
 from syncnet.errors import MediaError, SyncNetError
-from syncnet.media.sound import SoundInMemory
+from syncnet.media.sound import Sound, SoundInMemory, single_channels
 from syncnet.progress import Progress, silent
 from syncnet.reasons import Reason
 from syncnet.results.layout import Layout, crop_number, discard, make_folder, new_file
@@ -26,7 +26,7 @@ from syncnet.results.scores_json import (
     weights_record,
 )
 from syncnet.results.step_files import load_pipeline, save_json, save_pickle
-from syncnet.steps import speaking
+from syncnet.steps import doubts, speaking
 from syncnet.steps.versions import versions
 from syncnet.sync.scoring import SyncScore
 from syncnet.sync.speakers import Span, Turns
@@ -138,9 +138,21 @@ def run(
         discard(layout.tmp)
     places = [describe(pipeline, index, crop_number(f), s) for index, (f, s) in enumerate(zip(files, scores))]
     turns = find_turns(scores, places, files, layout=layout, pipeline=pipeline, min_speaking=min_speaking)
+    cancelled = doubts.cancelled_channels(
+        turns.heard, [place["first_frame"] for place in places], source_channels(pipeline)
+    )
     records = [
-        {**place, **numbers(score, vshift=vshift, weights=net.weights), **speaking.numbers(score, spoken)}
-        for place, score, spoken in zip(places, scores, turns.speaking)
+        {
+            **place,
+            **numbers(
+                score,
+                vshift=vshift,
+                weights=net.weights,
+                found=doubts.of_track(score, heard, start=place["start"], cancelled=cancelled.get(index)),
+            ),
+            **speaking.numbers(score, spoken),
+        }
+        for index, (place, score, spoken, heard) in enumerate(zip(places, scores, turns.speaking, turns.heard))
     ]
     recipe = {
         **scoring_recipe(net, batch_size=batch_size, vshift=vshift),
@@ -174,11 +186,25 @@ def score_or_reason(found: SyncScore | MediaError, file: Path) -> SyncScore | Re
     return Reason(found.code, str(found).removeprefix(f"{file}: "))
 
 
-def numbers(score: SyncScore | Reason, *, vshift: int, weights: Weights | None) -> dict[str, Any]:
+def source_channels(pipeline: dict[str, Any] | None) -> Iterator[Sound]:
+    """Yield the sound of every channel of the file that run_pipeline read, if it is still there.
+
+    Args:
+        pipeline: content of pipeline.json, or None.
+    """
+    recipe = (pipeline or {}).get("recipe") or {}
+    source = recipe.get("audio") or (pipeline or {}).get("videofile")
+    if source and Path(source).is_file():
+        yield from single_channels(source, stream=recipe.get("audio_stream"))
+
+
+def numbers(
+    score: SyncScore | Reason, *, vshift: int, weights: Weights | None, found: Sequence[Reason] = ()
+) -> dict[str, Any]:
     """Return the ``score_record`` of a ``SyncScore``, or the ``empty_record`` of a ``Reason``."""
     if not isinstance(score, SyncScore):
         return empty_record(score)
-    return score_record(score, vshift=vshift, weights=weights)
+    return score_record(score, vshift=vshift, weights=weights, found=found)
 
 
 def describe(
@@ -248,6 +274,7 @@ def find_turns(
         spans=[replace(span, track=index) for index, turns in enumerate(found) for span in turns.spans],
         without_face=[],
         speaking=[turns.speaking[0] for turns in found],
+        heard=[turns.heard[0] for turns in found],
     )
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from syncnet.defaults import BATCH_SIZE, MIN_SPEAKING, VSHIFT
+from syncnet.media.sound import single_channels
 from syncnet.results.layout import discard, scratch_audio
 from syncnet.results.scores_json import scores_report
-from syncnet.steps import faults, speaking
+from syncnet.steps import doubts, faults, speaking
 from syncnet.steps.score import describe, numbers, score_or_reason, scoring_recipe
 from syncnet.sync.scoring import SyncScore
 
@@ -128,8 +129,15 @@ def single_report(
     recipe = {**scoring_recipe(net, batch_size=batch_size, vshift=vshift), **further}
     tracks, why = [], [asdict(reason) for reason in of_input]
     if isinstance(score, SyncScore):
-        spoken = speaking.numbers(score, turns.speaking[0]) if turns else {}
-        tracks = [{**describe(None, 0, 0, score), **numbers(score, vshift=vshift, weights=net.weights), **spoken}]
+        spoken: dict[str, Any] = {}
+        found: list[Reason] = []
+        if turns:
+            spoken = speaking.numbers(score, turns.speaking[0])
+            channels = single_channels(further.get("audio") or videofile, stream=further.get("audio_stream"))
+            cancelled = doubts.cancelled_channels(turns.heard, [0], channels)
+            found = doubts.of_track(score, turns.heard[0], start=0.0, cancelled=cancelled.get(0))
+        scored = numbers(score, vshift=vshift, weights=net.weights, found=found)
+        tracks = [{**describe(None, 0, 0, score), **scored, **spoken}]
     else:
         why.append(asdict(score))
     return scores_report(

@@ -14,7 +14,7 @@ from syncnet.constants import WINDOW_FRAMES
 from syncnet.media.sound import Sound
 from syncnet.reasons import Reason
 from syncnet.results.scores_json import span_record, speaking_record, times_record
-from syncnet.sync import scoring, speakers
+from syncnet.sync import scoring, speakers, speech
 from syncnet.sync.scoring import SyncScore
 from syncnet.sync.speakers import Turns
 from syncnet.sync.stream import levels_of
@@ -46,7 +46,9 @@ def find(
         speakers.Candidate(first, frames, score.dists if isinstance(score, SyncScore) else unknown)
         for score, (first, frames) in zip(scores, places)
     ]
-    return speakers.find(candidates, levels=levels, cuts=cuts, min_speaking=min_speaking)
+    found = speakers.find(candidates, levels=levels, cuts=cuts, min_speaking=min_speaking)
+    heard = speech.heard(levels)
+    return replace(found, heard=[heard[first : first + frames] for first, frames in places])
 
 
 def numbers(score: SyncScore | Reason, speaking: np.ndarray, *, corrected: int = 0) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from __future__ import annotations
 import itertools
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -79,11 +79,13 @@ class Turns:
         spans: the ``Span`` of every turn, by time.
         without_face: first and last frame of speech that no face in the picture utters.
         speaking: per track whether its face speaks, a bool for every frame of the track.
+        heard: per track whether its sound has more than silence or noise, a bool for every frame of the track.
     """
 
     spans: list[Span]
     without_face: list[tuple[int, int]]
     speaking: list[np.ndarray]
+    heard: list[np.ndarray] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,9 @@ SPARSE = 5  # one frame of so many is enough for that
 RISE_DB, PEAK_DB = 1.8, 3.5  # of speech above the floor: always, and somewhere
 RANGE_DB = 40.0  # sound that is quieter than the loud speech by more is none
 SHORTEST_SECONDS = 0.08  # a shorter sound is not speech
+QUIET_DB = -60.0  # sound that is too short for a floor is heard from this level on
+LOUD_DB = -30.0  # a steady sound that is louder is not a floor of noise
+FLOOR_SECONDS = 1  # the shortest sound that has one
 BRIDGED_SECONDS = 0.5  # a shorter silence is part of the speech around it
 
 
@@ -70,6 +73,23 @@ def present(levels: np.ndarray) -> np.ndarray:
     shortest = round(SHORTEST_SECONDS * FRAME_RATE) + SMOOTHING - 1  # smoothing makes sounds longer
     above = binary_opening(rises > np.maximum(RISE_DB, loud - RANGE_DB), np.ones(shortest))
     return bridged(binary_propagation(above & (rises > PEAK_DB), mask=above))
+
+
+def heard(levels: np.ndarray) -> np.ndarray:
+    """Find the frames with more than silence or a floor of noise.
+
+    Speech of less than a second may be as steady as noise, so there it only must not be quiet.
+
+    Args:
+        levels: frames x bands array, from ``measure``.
+
+    Returns:
+        A bool per frame.
+    """
+    loudest = levels.max(axis=1)
+    if len(levels) < FLOOR_SECONDS * FRAME_RATE:
+        return loudest > QUIET_DB
+    return present(levels) | (loudest > LOUD_DB)
 
 
 def bridged(heard: np.ndarray) -> np.ndarray:

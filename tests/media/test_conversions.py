@@ -136,7 +136,7 @@ def test_audio_longer_than_video(pipeline, run, sources):
     assert run("run_syncnet", "--data_dir", layout.data_dir, "--reference", "me").code == 0
     report = json.loads(layout.scores.read_text())
     assert report["reasons"] == []
-    assert [reason["code"] for reason in report["tracks"][0]["reasons"]] == ["low_confidence"]  # of the test network
+    assert [reason["code"] for reason in report["tracks"][0]["reasons"]] == ["few_windows", "low_confidence"]
 
 
 def test_audio_shorter_than_video(pipeline, run, sources):
@@ -149,7 +149,7 @@ def test_audio_shorter_than_video(pipeline, run, sources):
     report = json.loads(layout.scores.read_text())
     assert [reason["code"] for reason in report["reasons"]] == ["audio_short"]
     [track] = report["tracks"]
-    assert [reason["code"] for reason in track["reasons"]] == ["low_confidence", "audio_short"]
+    assert [reason["code"] for reason in track["reasons"]] == ["few_windows", "low_confidence", "audio_short"]
     assert 20 <= track["windows"] <= 28
     assert any(line.startswith("WARNING: ") for line in ran.out)
     assert run("run_visualise", "--data_dir", layout.data_dir, "--reference", "me").code == 0

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from syncnet.constants import FRAME_RATE, SAMPLES_PER_FRAME
+from syncnet.constants import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME
 from syncnet.sync import speech
 from training.face.voice import speak
 
@@ -87,3 +87,23 @@ def test_the_floor_follows_a_long_recording(talk: tuple[np.ndarray, np.ndarray])
     minute = 60 * FRAME_RATE
     check(found[:minute], np.tile(truth, 15)[:minute])
     check(found[-minute:], np.tile(truth, 15)[-minute:])
+
+
+def test_heard_is_more_than_silence_or_a_floor_of_noise(talk: tuple[np.ndarray, np.ndarray]) -> None:
+    audio, truth = talk
+    check(speech.heard(speech.measure(audio)), truth)
+    time = np.arange(4 * FRAME_RATE * SAMPLES_PER_FRAME) / SAMPLE_RATE
+    noise = np.random.default_rng(0).normal(0, 100, len(time))
+    assert not speech.heard(speech.measure(noise.astype(np.int16))).any()
+    tone = FULL_SCALE / 8 * np.sin(2 * np.pi * 440 * time)
+    assert speech.heard(speech.measure(tone.astype(np.int16))).all()
+
+
+@pytest.mark.parametrize("frames", [6, 12, 24])
+def test_short_steady_sound_is_heard(frames: int) -> None:
+    """A vowel may be as steady as noise."""
+    time = np.arange(frames * SAMPLES_PER_FRAME) / SAMPLE_RATE
+    vowel = speech.measure((500 * (2 * (150 * time % 1) - 1)).astype(np.int16))
+    assert vowel.max() < speech.LOUD_DB and not speech.present(vowel).any()
+    assert speech.heard(vowel).all()
+    assert not speech.heard(speech.measure(np.zeros(len(time), np.int16))).any()
