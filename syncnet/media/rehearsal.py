@@ -31,13 +31,14 @@ SAME_TIME = 0.0006  # seconds; time stamps of Matroska are whole milliseconds
 
 
 def rehearse(
-    tracks: Sequence[Track], write: Callable[[Sequence[Track], io.BytesIO], None]
+    tracks: Sequence[Track], write: Callable[[Sequence[Track], io.BytesIO], None], *, ahead: Fraction
 ) -> tuple[tuple[Track, ...], bool]:
     """Choose ``cut`` and ``late`` of tracks so that readers find their sound where it belongs.
 
     Args:
         tracks: those of the output, in its order.
         write: writes ``SECONDS`` of the output, with ``noise_of`` each track as sound.
+        ahead: seconds from the first packet of the picture to the first that can be decoded, where the sound belongs.
 
     Returns:
         The tracks; and True if the last rehearsal found nothing to correct.
@@ -45,22 +46,24 @@ def rehearse(
     for _ in range(REHEARSALS):
         file = io.BytesIO()
         write(tracks, file)
-        found = [corrected(track, file, position) for position, track in enumerate(tracks)]
+        found = [corrected(track, file, position, ahead=ahead) for position, track in enumerate(tracks)]
         if found == list(tracks):
             return tuple(found), True
         tracks = found
     return tuple(tracks), False
 
 
-def corrected(track: Track, file: io.BytesIO, position: int) -> Track:
+def corrected(track: Track, file: io.BytesIO, position: int, *, ahead: Fraction) -> Track:
     """Return a track with ``cut`` or ``late`` corrected by what a rehearsal tells.
 
     Args:
         track: how it was written.
         file: the container.
         position: index among its audio streams.
+        ahead: as in ``rehearse``.
     """
     samples, stamp = heard(file, position, track)
+    stamp -= float(ahead)
     if not len(samples):
         return track
     plain = lateness(samples)
@@ -99,7 +102,8 @@ def heard(file: io.BytesIO, position: int, track: Track) -> tuple[np.ndarray, fl
         track: how it was written.
 
     Returns:
-        Samples from -1 to 1 of the first channel, and the time stamp of the first, in seconds from the first picture.
+        Samples from -1 to 1 of the first channel, and the time stamp of the first, in seconds from the first packet
+        of the picture.
     """
     samples: list[np.ndarray] = []
     stamp: float | None = None

@@ -258,6 +258,7 @@ def rehearsed(plan: Plan) -> Plan:
         lambda tracks, file: write(
             replace(plan, tracks=tuple(tracks)), file, sound=rehearsal.noise_of, seconds=rehearsal.SECONDS
         ),
+        ahead=Fraction(0) if plan.found.hides else plan.clock.start - plan.found.start,
     )
     unsure = f"{container_name(plan.format)} may play the sound off by up to a frame of its codec"
     return replace(plan, tracks=tracks, notes=plan.notes if sure else (*plan.notes, unsure))

@@ -103,6 +103,26 @@ def test_hole_in_the_sound_stays_silent(clip, tmp_path):
     assert abs(late_ms(samples[2 * RATE :], like=noise()[2 * RATE :]) - 120) <= LIMIT_MS
 
 
+def test_pictures_that_cannot_be_decoded(clip, tmp_path):
+    """Without its first key frame a picture begins with the next one, and so does the sound, at its own time."""
+    source, cut = clip("mkv", flags=("-g", "25")), tmp_path / "cut.mkv"
+    with av.open(str(source)) as reader, av.open(str(cut), "w") as writer:
+        streams = [writer.add_stream_from_template(stream) for stream in reader.streams]
+        key_frames = 0
+        for packet in reader.demux():
+            key_frames += packet.stream.type == "video" and packet.is_keyframe
+            if packet.dts is not None and (packet.stream.type == "audio" or packet.pts * packet.time_base > 0.01):
+                packet.stream = streams[packet.stream.index]
+                writer.mux(packet)
+    assert key_frames > 1
+    before = heard_ms(cut)[0]
+    for delay in (-80, 100):
+        moved(cut, tmp_path / f"{delay}.mkv", delay)
+        stamped, plain = heard_ms(tmp_path / f"{delay}.mkv")
+        assert stamped - before == pytest.approx(delay, abs=LIMIT_MS)
+        assert plain < -500
+
+
 def test_drift(clip, tmp_path):
     source, output = clip("mkv", "flac"), tmp_path / "out.mkv"
     shift = Shift(40.0, drift_ms_per_min=120.0, at_s=1.5)
