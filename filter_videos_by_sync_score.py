@@ -282,8 +282,8 @@ def thresholds_of(args: argparse.Namespace) -> Thresholds:
     names = ("min_confidence", "max_abs_offset")
     preset = PRESETS.get(args.preset)
     given = getattr(args, "given", ())
-    numbers = (getattr(preset if preset and n not in given else args, n) for n in names)
-    return Thresholds(*numbers, reject=codes_of(args.reject))
+    numbers = {n: getattr(preset if preset and n not in given else args, n) for n in names}
+    return Thresholds(**numbers, reject=codes_of(args.reject))
 
 
 def derivation_of(args: argparse.Namespace, parameters: Parameters) -> Derivation:

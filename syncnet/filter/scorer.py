@@ -199,9 +199,9 @@ class Scorer:
         finally:
             discard(self.scratch)
         seconds = round(time.monotonic() - started[0], SECONDS_DIGITS)
-        times = {"start_time": started[1], "end_time": timestamp(), "processing_time": seconds}
-        checks = list(CHECKS)
-        return VideoScore(**{**vars(score), **times, "min_speaking": self.parameters.min_speaking, "checks": checks})
+        times: dict[str, Any] = {"start_time": started[1], "end_time": timestamp(), "processing_time": seconds}
+        made: dict[str, Any] = {"min_speaking": self.parameters.min_speaking, "checks": list(CHECKS)}
+        return VideoScore(**{**vars(score), **times, **made})
 
     def analyse(self, path: str, layout: Layout, *, name: str, sound: str | None) -> VideoScore:
         """Score a video in the mode of the recipe; arguments as for ``__call__``."""

@@ -255,6 +255,7 @@ def test_settings_are_those_of_the_scores(run_filter, folder):
         "max_abs_offset": 3,
         "min_face_size": 40,
         "min_track": 30,
+        "reject": ["damaged", "silent", "few_windows", "offset_changes"],
     }
 
 
