@@ -307,7 +307,8 @@ def reason_lines(found: Statistics, *, thresholds: Thresholds) -> Iterator[str]:
         reject = thresholds.reject
         counts = (f"{n} {code}{' (rejected)' * (code in reject)}" for code, n in found.reasons.most_common())
         yield f"reasons: {', '.join(counts)}"
-    missing = {code: found.not_checked[code] for code in thresholds.reject if found.not_checked[code]}
+    concern = dict.fromkeys((reasons.DAMAGED, *thresholds.reject))  # damage is said even where it passes
+    missing = {code: found.not_checked[code] for code in concern if found.not_checked[code]}
     if missing:
         yield (
             f"{max(missing.values())} scored by an older version: not checked for {', '.join(missing)} "
