@@ -59,7 +59,7 @@ class Given(argparse.Action):
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the script's flags."""
     from syncnet.filter.placement import COPY, KINDS
-    from syncnet.filter.quality import DEFAULT, PRESETS
+    from syncnet.filter.quality import CODES, DEFAULT, PRESETS, REJECT_NONE
     from syncnet.filter.run import CHANGED, RESCORE
 
     parser = cli.new_parser(__doc__, verbose="also print a line per video")
@@ -91,6 +91,13 @@ def get_parser() -> argparse.ArgumentParser:
         "--preset",
         choices=list(PRESETS),
         help=f"set both thresholds ({presets}); a threshold's own flag overrides the preset",
+    )
+    add(
+        "--reject",
+        default=",".join(DEFAULT.reject),
+        metavar="CODES",
+        help="reasons that a video or its most confident track must not have to pass: codes with commas between them, "
+        f"of {', '.join(CODES)}; {REJECT_NONE}: only the two thresholds count, as in the published suite",
     )
     add("--keep_all", action="store_true", help="only analyse and copy no files; same as --transfer none")
     add(
@@ -171,6 +178,7 @@ def main(args: argparse.Namespace) -> int:
             recursive=args.recursive,
             progress=progress.bar(quiet=args.quiet),
         )
+    list_some([f"{each.video.name}: good, but {each.damage}" for each in result.damaged])
     if args.rescore == filter_run.NEVER:
         list_uncorrected(result, args)
     return report(result, filter_layout, thresholds=derivation.thresholds)
@@ -194,6 +202,7 @@ def check(args: argparse.Namespace) -> None:
     if args.rescore != NEVER:
         cli.check_mode(args)
     check_transfer(args)
+    thresholds_of(args)
     if not args.output_dir:
         raise UsageError("--output_dir: name a folder for all results")
     filter_layout = FilterLayout(args.output_dir)
@@ -263,13 +272,18 @@ def parameters_of(args: argparse.Namespace) -> Parameters:
 
 
 def thresholds_of(args: argparse.Namespace) -> Thresholds:
-    """Return the thresholds that the flags give: a threshold's own flag, or else the preset, or else the default."""
-    from syncnet.filter.quality import PRESETS, Thresholds
+    """Return the thresholds that the flags give: a threshold's own flag, or else the preset, or else the default.
+
+    Raises:
+        UsageError: ``--reject`` has an unknown code.
+    """
+    from syncnet.filter.quality import PRESETS, Thresholds, codes_of
 
     names = ("min_confidence", "max_abs_offset")
     preset = PRESETS.get(args.preset)
     given = getattr(args, "given", ())
-    return Thresholds(*(getattr(preset if preset and n not in given else args, n) for n in names))
+    numbers = {n: getattr(preset if preset and n not in given else args, n) for n in names}
+    return Thresholds(**numbers, reject=codes_of(args.reject))
 
 
 def derivation_of(args: argparse.Namespace, parameters: Parameters) -> Derivation:
@@ -322,14 +336,19 @@ def report(result: FilterResult, filter_layout: FilterLayout, *, thresholds: Thr
     return SOME_FAILED if incomplete else 0
 
 
+def list_some(lines: list[str]) -> None:
+    """Log lines about videos, up to ``MOST_LISTED`` of them, as warnings."""
+    for line in lines[:MOST_LISTED]:
+        cli.logger.warning("%s", line)
+    if len(lines) > MOST_LISTED:
+        cli.logger.warning("and %d more: see results.csv", len(lines) - MOST_LISTED)
+
+
 def list_uncorrected(result: FilterResult, args: argparse.Namespace) -> None:
     """Log which videos are yet to be corrected, and the commands that correct them, one per input folder."""
     if not result.uncorrected:
         return
-    for each in result.uncorrected[:MOST_LISTED]:
-        cli.logger.warning("%s: %s", each.video.name, each.pending)
-    if len(result.uncorrected) > MOST_LISTED:
-        cli.logger.warning("and %d more: see results.csv", len(result.uncorrected) - MOST_LISTED)
+    list_some([f"{each.video.name}: {each.pending}" for each in result.uncorrected])
     cli.logger.warning("%s", "--rescore never corrects no videos; these commands do:")
     for command in commands(result, args):
         cli.logger.warning("%s", command)

@@ -6,6 +6,8 @@ A file a.c7.2.o-3.mp4 has confidence 7.2 and offset -3. Words in a name cause de
 longer, ``hang`` an hour, ``dies`` kills the worker, ``dies-once`` does so the first time, ``raises`` raises an
 unexpected error, ``memory`` runs out of memory, ``full`` finds the disk full. The names of all started videos, with the
 paths of their sounds, are written to the file STUB_LOG. In direct mode a video has a lag that belongs to its offset.
+The code of a reason gives the video, or its most confident track, this reason, and after ``other-`` the other track;
+``older`` is a score by a version that looked for none of the newer ones.
 
 To correct a video is to write a file with another content; STUB_LOG has ``correct NAME``. The same words cause delays
 and errors if they follow ``correct-``, as in a.c7.o4.correct-dies.mp4; ``correct-refused`` is refused, and with
@@ -19,15 +21,21 @@ import signal
 import time
 from pathlib import Path
 
+from syncnet import reasons
 from syncnet.defaults import DIRECT
 from syncnet.errors import DiskFullError, SyncNetError
 from syncnet.filter import correction, scorer
 from syncnet.filter.correction import Outcome
-from syncnet.filter.scorer import NO_FACES, SUCCESS, VideoScore, timestamp
+from syncnet.filter.quality import CODES
+from syncnet.filter.scorer import CHECKS, NO_FACES, SUCCESS, VideoScore, timestamp
 
 NUMBERS = re.compile(r"\.c(?P<confidence>-?[\d.]+)\.o(?P<offset>-?\d+)\.")
 SECONDS = 0.02
 LAG_ERROR_MS = 4.0
+OF_VIDEO = (
+    *(reasons.DAMAGED, reasons.NOT_SQUARE_PIXELS, reasons.SCENE_CUT_SHORT),
+    *(reasons.TRACKS_DISAGREE, reasons.NO_CONFIDENT_TRACK),
+)
 
 
 def track(index, confidence, offset, *, vshift=15):
@@ -38,6 +46,11 @@ def track(index, confidence, offset, *, vshift=15):
     speaking = {"speaking_s": 2.5, "speaking_offset": offset, "speaking_confidence": confidence + 1}
     more = {"min_dist": 8.0, "lse_d": 8.0, "windows": 95, "reasons": edge, **speaking, "speaking_min_dist": 7.5}
     return {"track": index, **place, **numbers, **more}
+
+
+def named_reasons(words, codes):
+    """Return the records of reasons whose codes are among the words, in the order of the words."""
+    return [{"code": word, "text": f"about {word}"} for word in words if word in codes]
 
 
 def corrected(text):
@@ -58,14 +71,19 @@ class StubScorer:
         with Path(os.environ["STUB_LOG"]).open("a", errors="surrogateescape") as log:
             log.write(f"{name} {sound}\n" if sound else f"{name}\n")
         words = name.partition("correct-")[0]
-        time.sleep(SECONDS + 0.1 * ("slow" in words) + 3600 * ("hang" in words))
+        time.sleep(SECONDS + 0.1 * ("slow" in words) + 3600 * ("hang." in words))
         self.misbehave(words, name)
         numbers = NUMBERS.search(name)
         now = timestamp()
         times = {"start_time": now, "end_time": now, "processing_time": SECONDS}
         if not numbers:
-            return VideoScore(NO_FACES, reasons=[{"code": "no_face", "text": "no face found"}], **times)
+            found = [*named_reasons(name.split("."), OF_VIDEO), {"code": "no_face", "text": "no face found"}]
+            return VideoScore(NO_FACES, reasons=found, **times)
         best = track(0, float(numbers["confidence"]), int(numbers["offset"]))
+        other = track(1, best["confidence"] - 1, 9)
+        own, _, others = name.partition(".other-")
+        best["reasons"] += named_reasons(own.split("."), [code for code in CODES if code not in OF_VIDEO])
+        other["reasons"] += named_reasons(others.split("."), CODES)
         direct = self.parameters.mode == DIRECT
         lag = {"lag_ms": best["offset_ms"] - 3.0, "lag_error_ms": 40.0 if "vague" in name else LAG_ERROR_MS}
         if not direct or "lag900." in name or abs(best["offset"]) == 15:
@@ -75,7 +93,11 @@ class StubScorer:
             "speech_without_face": [{"start": 3.0, "end": 4.0}],
             "min_speaking": self.parameters.min_speaking,
         }
-        return VideoScore(SUCCESS, tracks=[best, track(1, best["confidence"] - 1, 9)], **lag, **turns, **times)
+        more = {
+            "reasons": named_reasons(own.split("."), OF_VIDEO),
+            "checks": None if "older" in name else list(CHECKS),
+        }
+        return VideoScore(SUCCESS, tracks=[best, other], **more, **lag, **turns, **times)
 
     def correct(self, path, name, order):
         """Write a file that says that it is corrected."""
@@ -86,7 +108,7 @@ class StubScorer:
         with Path(os.environ["STUB_LOG"]).open("a", errors="surrogateescape") as log:
             log.write(f"correct {name}\n")
         words = name.partition("correct-")[2]
-        time.sleep(SECONDS + 0.1 * ("slow" in words) + 3600 * ("hang" in words))
+        time.sleep(SECONDS + 0.1 * ("slow" in words) + 3600 * ("hang." in words))
         self.misbehave(words, name)
         numbers = NUMBERS.search(name)
         lag, confidence = 40.0 * int(numbers["offset"]) - 3.0, float(numbers["confidence"])

@@ -10,12 +10,13 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+from syncnet import reasons
 from syncnet.constants import MILLISECONDS_PER_FRAME
 from syncnet.defaults import PUBLISHED
 from syncnet.filter.correction import CORRECTION, PENDING, Correcting
 from syncnet.filter.inputs import Video
 from syncnet.filter.layout import FilterLayout
-from syncnet.filter.quality import Statistics, Thresholds, Verdict, judge
+from syncnet.filter.quality import Statistics, Thresholds, Verdict, judge, named
 from syncnet.filter.recipe import Parameters, Recipe, footnote, gives_lse, mode_of
 from syncnet.filter.scorer import Record, timestamp
 from syncnet.results.layout import new_file
@@ -47,11 +48,13 @@ COLUMNS = (
     CORRECTION,
     *CORRECTION_NUMBERS,
     "correction_notes",
+    "codes",
 )
 TRACK_COLUMNS = ("offset", "offset_ms", "confidence", "min_dist", "lse_c", "lse_d", "mean_face_size", *SPEAKING_KEYS)
 # Of the whole video; lines of earlier versions lack them.
 LAG_KEYS = ("lag_ms", "lag_error_ms")
 TURNS_KEYS = ("speakers", "speech_without_face", "min_speaking")
+CHECKS_KEY = "checks"
 DETECTION_SETTINGS = ("min_face_size", "min_track")  # entries of ``filter_settings`` that affect scores
 BAR_WIDTH = 40
 MOST_BARS = 31  # one bar per offset from -15 to 15
@@ -129,6 +132,8 @@ def result(record: Record, verdict: Verdict, judged: Judged) -> Record:
         "sound": record.get("sound"),
         **{name: record.get(name) for name in TURNS_KEYS},
         CORRECTION: record.get(CORRECTION),
+        "codes": list(verdict.found),
+        CHECKS_KEY: record.get(CHECKS_KEY),
     }
 
 
@@ -150,6 +155,7 @@ def row(record: Record, verdict: Verdict, judged: Judged) -> Record:
         "weights": judged.weights,
         **{name: record.get(name) for name in LAG_KEYS},
         **correction_columns(record.get(CORRECTION) or {}, pending=verdict.pending),
+        "codes": "; ".join(verdict.found),
     }
 
 
@@ -176,12 +182,14 @@ class Decided:
         passes: True if it passes; None without a score.
         corrected: As in ``Verdict``.
         pending: Why it is yet to be corrected; empty otherwise.
+        damage: What is damaged, if it passes nevertheless; empty otherwise.
     """
 
     video: Video
     passes: bool | None
     corrected: bool
     pending: str
+    damage: str
 
 
 def write_results(
@@ -229,7 +237,9 @@ def write_results(
             found.add(record, verdict)
             passes = verdict.passes if verdict.track else None
             pending = verdict.reasons[-1] if verdict.pending else ""
-            decided.append(Decided(scored_video(record), passes, verdict.corrected, pending))
+            damage = verdict.found.get(reasons.DAMAGED) if passes else None
+            damage = named(reasons.DAMAGED, damage) if damage is not None else ""
+            decided.append(Decided(scored_video(record), passes, verdict.corrected, pending, damage))
             lines.write(("," if index else "") + "\n" + json.dumps(result(record, verdict, judged)))
             writer.writerow(row(record, verdict, judged))
         lines.write("\n],\n")
@@ -239,6 +249,8 @@ def write_results(
             **found.counts(),
             **({"corrected": found.corrected, "not_yet_corrected": found.pending} if correcting else {}),
             "not_scored": total - found.total,
+            "reason_counts": dict(found.reasons.most_common()),
+            "not_checked": dict(found.not_checked),
             "timestamp": timestamp(),
             "lse": found.lse(reportable=judged.lse),
             "recipes": [{"recipe": judged.digest, "videos": len(found.confidences), "parameters": judged.recipe}],
@@ -279,6 +291,7 @@ def summary(found: Statistics, *, total: int, thresholds: Thresholds, judged: Ju
     if found.corrected or found.pending:
         later = f", {found.pending} of the poor ones are not yet corrected" if found.pending else ""
         yield f"{found.corrected} of the good ones are corrected{later}"
+    yield from reason_lines(found, thresholds=thresholds)
     if found.confidences:
         yield from distributions(found, thresholds=thresholds)
         yield from figures(found, judged)
@@ -286,6 +299,21 @@ def summary(found: Statistics, *, total: int, thresholds: Thresholds, judged: Ju
         videos = sum(other["videos"] for other in judged.others)
         recipes = "1 other recipe" if len(judged.others) == 1 else f"{len(judged.others)} other recipes"
         yield f"not judged: {videos} scores by {recipes}, not comparable: give their flags to judge them"
+
+
+def reason_lines(found: Statistics, *, thresholds: Thresholds) -> Iterator[str]:
+    """Yield the lines that count the codes of reasons; arguments as for ``summary``."""
+    if found.reasons:
+        reject = thresholds.reject
+        counts = (f"{n} {code}{' (rejected)' * (code in reject)}" for code, n in found.reasons.most_common())
+        yield f"reasons: {', '.join(counts)}"
+    concern = dict.fromkeys((reasons.DAMAGED, *thresholds.reject))  # damage is said even where it passes
+    missing = {code: found.not_checked[code] for code in concern if found.not_checked[code]}
+    if missing:
+        yield (
+            f"{max(missing.values())} scored by an older version: not checked for {', '.join(missing)} "
+            "(--rescore always scores them again)"
+        )
 
 
 def distributions(found: Statistics, *, thresholds: Thresholds) -> Iterator[str]:
@@ -363,7 +391,7 @@ def span(values: Sequence[float], width: int) -> tuple[int, int]:
 
 
 def settings_record(thresholds: Thresholds, parameters: Parameters, *, max_lag: float | None = None) -> Record:
-    """Return the record of ``filter_settings``: the four numbers of the published suite.
+    """Return the record of ``filter_settings``: the four numbers of the published suite, and what it lacks.
 
     Args:
         thresholds: Thresholds to judge by.

@@ -1,17 +1,30 @@
-"""Judge videos by two thresholds, and collect the statistics of a folder."""
+"""Judge videos by two thresholds and the reasons of their scores, and collect the statistics of a folder."""
 
 from __future__ import annotations
 
 import math
 import statistics
 from array import array
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 from syncnet import reasons
 from syncnet.constants import MILLISECONDS_PER_FRAME
+from syncnet.errors import UsageError
 from syncnet.filter.correction import CORRECTED, UNFINISHED, Correcting
-from syncnet.filter.scorer import FAILED, STATUSES, SUCCESS, Record
+from syncnet.filter.scorer import CHECKS, FAILED, STATUSES, SUCCESS, Record
+
+REJECT_NONE = "none"
+REJECT = (reasons.DAMAGED, reasons.SILENT, reasons.FEW_WINDOWS, reasons.OFFSET_CHANGES)
+# Codes that a scored video, or its most confident track, can have.
+CODES = (
+    *CHECKS,
+    *(reasons.EDGE_OFFSET, reasons.LOW_CONFIDENCE, reasons.AUDIO_SHORT, reasons.SCENE_CUT_SHORT),
+    *(reasons.TRACKS_DISAGREE, reasons.NO_CONFIDENT_TRACK),
+)
+OF_SEARCH = (reasons.EDGE_OFFSET, reasons.LOW_CONFIDENCE)  # another search may find what the score's did not
+UNRELIABLE = (*OF_SEARCH, *CHECKS)  # codes that concern the verdict
 
 
 @dataclass(frozen=True)
@@ -21,10 +34,12 @@ class Thresholds:
     Attributes:
         min_confidence: Lowest confidence that passes.
         max_abs_offset: Largest absolute offset that passes, in frames.
+        reject: Codes of reasons that do not pass.
     """
 
     min_confidence: float
     max_abs_offset: int
+    reject: tuple[str, ...] = REJECT
 
 
 PRESETS = {
@@ -34,7 +49,6 @@ PRESETS = {
     "relaxed": Thresholds(2.0, 8),
 }
 DEFAULT = Thresholds(5.0, 3)
-UNRELIABLE = (reasons.EDGE_OFFSET, reasons.LOW_CONFIDENCE)  # reasons of a track that concern the verdict
 
 
 @dataclass(frozen=True)
@@ -48,6 +62,7 @@ class Verdict:
         corrected: True if the quality folders have its corrected file.
         pending: True if the video is yet to be corrected to pass.
         unfinished: True if its correction did not finish.
+        found: Texts of the reasons of the video and of ``track``, by code.
     """
 
     track: Record | None
@@ -56,6 +71,25 @@ class Verdict:
     corrected: bool = False
     pending: bool = False
     unfinished: bool = False
+    found: dict[str, str] = field(default_factory=dict)
+
+
+def codes_of(text: str) -> tuple[str, ...]:
+    """Return the codes of a flag's value, a list with commas or ``REJECT_NONE``.
+
+    Raises:
+        UsageError: Some are no codes of a scored video.
+    """
+    if text.strip() == REJECT_NONE:
+        return ()
+    codes = tuple(dict.fromkeys(code.strip() for code in text.split(",")))
+    unknown = [code for code in codes if code not in CODES]
+    if unknown:
+        raise UsageError(
+            f"--reject {text}: no reason of a scored video: {', '.join(map(repr, unknown))}: choose from "
+            f"{', '.join(CODES)}, or {REJECT_NONE} alone"
+        )
+    return codes
 
 
 def best_track(tracks: list[Record]) -> Record | None:
@@ -77,18 +111,19 @@ def judge(record: Record, thresholds: Thresholds, correcting: Correcting | None 
     """
     if record["status"] != SUCCESS:
         lines = [reason["text"] for reason in record["reasons"]]
-        return Verdict(None, False, lines or [record["error"] or record["status"]])
+        return Verdict(None, False, lines or [record["error"] or record["status"]], found=texts_of(record))
     track = best_track(record["tracks"])
     assert track is not None, "a video with the status SUCCESS has a scored track"
     if correcting:
         return judge_corrected(record, track, thresholds, correcting)
-    confidence, offset = track["confidence"], track["offset"]
+    confidence, offset, found = track["confidence"], track["offset"], texts_of(record, track)
     lines = []
     if confidence < thresholds.min_confidence:
         lines.append(f"confidence {confidence:.3f} is below {thresholds.min_confidence:g}")
     if abs(offset) > thresholds.max_abs_offset:
         lines.append(f"offset {offset} is more than {thresholds.max_abs_offset} frames")
-    return Verdict(track, not lines, lines + warnings(track))
+    lines += rejections(found, thresholds)
+    return Verdict(track, not lines, lines + warnings(found, thresholds), found=found)
 
 
 def judge_corrected(record: Record, track: Record, thresholds: Thresholds, correcting: Correcting) -> Verdict:
@@ -102,7 +137,7 @@ def judge_corrected(record: Record, track: Record, thresholds: Thresholds, corre
     """
     from syncnet.steps.correct import IN_STEP_MS, LARGEST_ERROR_MS
 
-    found = correcting.outcome(record) or {}
+    found, texts = correcting.outcome(record) or {}, texts_of(record, track)
     corrected = found.get("state") == CORRECTED and correcting.is_there(record)
     measured = found.get("lag_before_ms") is not None
     lag, error = (found["lag_before_ms"], found["lag_error_before_ms"]) if measured else known_lag(record)
@@ -111,7 +146,9 @@ def judge_corrected(record: Record, track: Record, thresholds: Thresholds, corre
     lines, pending = [], ""
     if confidence < thresholds.min_confidence:
         lines.append(f"confidence {confidence:.3f} is below {thresholds.min_confidence:g}")
-    if not found and correcting.must_measure(record, track, confident=not lines):
+    confident, rejected = not lines, rejections(texts, thresholds)
+    lines += rejected
+    if not found and not rejected and correcting.must_measure(record, track, confident=confident):
         lines, pending = [], f"not yet corrected: its lag is looked for up to {correcting.max_lag:g} ms"
     elif lag is None:
         lines.append(found.get("error") or "; ".join(r["text"] for r in record["reasons"]) or "the lag is unknown")
@@ -128,9 +165,11 @@ def judge_corrected(record: Record, track: Record, thresholds: Thresholds, corre
     if not lines and not pending and abs(offset) > thresholds.max_abs_offset:
         lines.append(f"offset {offset} is more than {thresholds.max_abs_offset} frames")
     passes = not lines and not pending
-    lines += [pending] if pending else [] if measured else warnings(track)
+    lines += warnings(texts, thresholds, stale=OF_SEARCH if measured or pending else ())
+    lines += [pending] if pending else []
     unfinished = found.get("state") == UNFINISHED
-    return Verdict(track, passes, lines, corrected=corrected, pending=bool(pending), unfinished=unfinished)
+    states = {"corrected": corrected, "pending": bool(pending), "unfinished": unfinished}
+    return Verdict(track, passes, lines, **states, found=texts)
 
 
 def known_lag(record: Record) -> tuple[float | None, float]:
@@ -138,9 +177,32 @@ def known_lag(record: Record) -> tuple[float | None, float]:
     return record.get("lag_ms"), record.get("lag_error_ms") or 0.0
 
 
-def warnings(track: Record) -> list[str]:
-    """Return the texts of the reasons why the score of a track is not reliable."""
-    return [reason["text"] for reason in track["reasons"] if reason["code"] in UNRELIABLE]
+def texts_of(record: Record, track: Record | None = None) -> dict[str, str]:
+    """Return the texts of the reasons of a video and of one of its tracks, by code."""
+    found = [*record["reasons"], *(track["reasons"] if track else [])]
+    return {reason["code"]: reason["text"] for reason in found}
+
+
+def named(code: str, text: str) -> str:
+    """Return the text of a reason with its code, which some texts begin with."""
+    return f"{code}: {text.removeprefix(f'{code}: ')}"
+
+
+def rejections(found: dict[str, str], thresholds: Thresholds) -> list[str]:
+    """Return a line for each of the reasons, with texts by code, that does not pass."""
+    return [f"rejected: {named(code, text)}" for code, text in found.items() if code in thresholds.reject]
+
+
+def warnings(found: dict[str, str], thresholds: Thresholds, *, stale: tuple[str, ...] = ()) -> list[str]:
+    """Return the texts of the reasons why a score is not reliable.
+
+    Args:
+        found: Texts by code.
+        thresholds: Thresholds, whose ``rejections`` are left out.
+        stale: Codes that do not hold any more.
+    """
+    left_out = (*thresholds.reject, *stale)
+    return [text for code, text in found.items() if code in UNRELIABLE and code not in left_out]
 
 
 def floats() -> array[float]:
@@ -164,6 +226,8 @@ class Statistics:
         corrected: Number of videos that pass because they are corrected.
         pending: Number of videos that are yet to be corrected to pass, which count as poor.
         unfinished: Number of videos whose correction did not finish, which count as poor.
+        reasons: Number of videos by code of a reason of the video or of its most confident track.
+        not_checked: Number of scored videos by code that they were not checked for, by earlier versions.
         confidences: Confidence of the most confident track of every scored video.
         min_dists: Minimum distance of the same tracks.
         offsets: Offset of the same tracks, in frames.
@@ -177,6 +241,8 @@ class Statistics:
     corrected: int = 0
     pending: int = 0
     unfinished: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    not_checked: Counter[str] = field(default_factory=Counter)
     confidences: array[float] = field(default_factory=floats)
     min_dists: array[float] = field(default_factory=floats)
     offsets: array[int] = field(default_factory=integers)
@@ -201,8 +267,11 @@ class Statistics:
             verdict: Verdict on the video.
         """
         self.statuses[record["status"]] += 1
+        self.reasons.update(verdict.found.keys())
         if verdict.track is None:
             return
+        checks = record.get("checks") or ()  # lines of earlier versions lack it
+        self.not_checked.update(code for code in CHECKS if code not in checks)
         self.good += verdict.passes
         self.poor += not verdict.passes
         self.corrected += verdict.passes and verdict.corrected

@@ -90,6 +90,7 @@ class FilterResult:
         total: Number of videos of this run, with and without score.
         judged: The recipe of the scores.
         uncorrected: Videos that are yet to be corrected to pass.
+        damaged: Videos that pass although they are damaged.
         stopped: ``KeyboardInterrupt`` or ``SyncNetError`` that ended the scoring early; None if it is complete.
     """
 
@@ -97,6 +98,7 @@ class FilterResult:
     total: int
     judged: Judged
     uncorrected: list[Decided]
+    damaged: list[Decided]
     stopped: BaseException | None = None
 
 
@@ -178,8 +180,14 @@ def run(
         if stopped:
             raise stopped from None
         raise
-    uncorrected = [each for each in decided if each.pending]
-    return FilterResult(statistics, total=len(videos), judged=found, uncorrected=uncorrected, stopped=stopped)
+    return FilterResult(
+        statistics,
+        total=len(videos),
+        judged=found,
+        uncorrected=[each for each in decided if each.pending],
+        damaged=[each for each in decided if each.damage],
+        stopped=stopped,
+    )
 
 
 def make_corrector(journal: Journal, filter_layout: FilterLayout, derivation: Derivation, digest: str) -> Corrector:

@@ -48,6 +48,12 @@ STATUSES = (SUCCESS, NO_FACES, NO_AUDIO, NO_VIDEO, FAILED)
 # Statuses of videos whose content is the reason why they cannot be analysed; other errors give ``FAILED``.
 STATUS_OF = {reasons.NO_VIDEO: NO_VIDEO, reasons.NO_AUDIO: NO_AUDIO, reasons.TOO_SHORT: NO_FACES}
 
+# Codes that scores are checked for, as every line of the journal says: earlier versions checked for none of them.
+CHECKS = (
+    *(reasons.DAMAGED, reasons.SILENT, reasons.CHANNELS_CANCEL, reasons.FEW_WINDOWS, reasons.OFFSET_CHANGES),
+    reasons.NOT_SQUARE_PIXELS,
+)
+
 SECONDS_DIGITS = 3
 
 Settings = TypeVar("Settings", "PipelineSettings", "DirectSettings")
@@ -70,6 +76,7 @@ class VideoScore:
         speakers: Records of who speaks when, as in scores.json.
         speech_without_face: Records of when somebody speaks whose face is not visible.
         min_speaking: Shortest time for which a face speaks, in seconds; None if the analysis did not finish.
+        checks: ``CHECKS`` of the version that made the score; None if the analysis did not finish.
         start_time: Start of the analysis, as ISO 8601 local time with UTC offset.
         end_time: End of the analysis, likewise.
         processing_time: Duration of the analysis, in seconds.
@@ -85,6 +92,7 @@ class VideoScore:
     speakers: list[Record] = field(default_factory=list)
     speech_without_face: list[Record] = field(default_factory=list)
     min_speaking: float | None = None
+    checks: list[str] | None = None
     start_time: str = ""
     end_time: str = ""
     processing_time: float = 0.0
@@ -191,8 +199,9 @@ class Scorer:
         finally:
             discard(self.scratch)
         seconds = round(time.monotonic() - started[0], SECONDS_DIGITS)
-        times = {"start_time": started[1], "end_time": timestamp(), "processing_time": seconds}
-        return VideoScore(**{**vars(score), **times, "min_speaking": self.parameters.min_speaking})
+        times: dict[str, Any] = {"start_time": started[1], "end_time": timestamp(), "processing_time": seconds}
+        made: dict[str, Any] = {"min_speaking": self.parameters.min_speaking, "checks": list(CHECKS)}
+        return VideoScore(**{**vars(score), **times, **made})
 
     def analyse(self, path: str, layout: Layout, *, name: str, sound: str | None) -> VideoScore:
         """Score a video in the mode of the recipe; arguments as for ``__call__``."""
@@ -363,10 +372,12 @@ def unusable(error: MediaError, text: str) -> VideoScore:
         text: Its text, without the video's path.
     """
     code = error.code or ""
-    if code not in STATUS_OF:
+    if not code:
         return failed(text)
-    reason = reasons.Reason(code, "no video stream" if code == reasons.NO_VIDEO else text)
-    return VideoScore(STATUS_OF[code], reasons=[asdict(reason)])
+    found = [asdict(reasons.Reason(code, "no video stream" if code == reasons.NO_VIDEO else text))]
+    if code not in STATUS_OF:
+        return replace(failed(text), reasons=found)
+    return VideoScore(STATUS_OF[code], reasons=found)
 
 
 def settings_of(kind: type[Settings], parameters: Parameters) -> Settings:

@@ -41,6 +41,7 @@ def test_published_fields_and_folders(run_filter, folder, tmp_path):
         "max_abs_offset": 3,
         "min_face_size": 50,
         "min_track": 50,
+        "reject": ["damaged", "silent", "few_windows", "offset_changes"],
     }
     counts = {
         "total_videos": 5,
@@ -221,7 +222,7 @@ def test_columns_of_published_and_direct_mode(run_filter, folder, tmp_path, publ
 def test_an_offset_that_means_nothing_is_named():
     reason = {"code": "low_confidence", "text": "the offset means nothing"}
     track = {**filter_stub.track(0, 1.5, 9), "reasons": [reason, {"code": "audio_short", "text": "x"}]}
-    verdict = judge({"status": "success", "tracks": [track]}, Thresholds(1.0, 10))
+    verdict = judge({"status": "success", "tracks": [track], "reasons": []}, Thresholds(1.0, 10))
     assert verdict.passes and verdict.reasons == ["the offset means nothing"]
 
 
@@ -254,6 +255,7 @@ def test_settings_are_those_of_the_scores(run_filter, folder):
         "max_abs_offset": 3,
         "min_face_size": 40,
         "min_track": 30,
+        "reject": ["damaged", "silent", "few_windows", "offset_changes"],
     }
 
 

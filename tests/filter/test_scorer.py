@@ -19,7 +19,8 @@ from syncnet.filter.correction import Order, Uncorrected
 from syncnet.filter.inputs import Sound, Video
 from syncnet.filter.layout import FilterLayout
 from syncnet.results.step_files import save_json
-from syncnet.steps import correct, direct, pipeline, visualise
+from syncnet.steps import correct, direct, pipeline, single, visualise
+from syncnet.steps import score as score_step
 
 TRACK = {"track": 0, "offset": 1, "confidence": 7.0, "min_dist": 8.0, "lse_c": None, "reasons": []}
 TURNS = {
@@ -134,6 +135,18 @@ def test_published_mode_takes_the_sound_into_the_pipeline(score, monkeypatch):
     assert [str(audio) for audio in seen] == ["None", "/s/a.wav"]
 
 
+@pytest.mark.parametrize("flags", [("--mode", "direct"), ("--mode", "published"), ("--face_crops",)])
+def test_reasons_of_the_video_reach_its_line(score, direct_run, monkeypatch, flags):
+    """Also if it has a score, and what it was checked for."""
+    damaged = {"code": reasons.DAMAGED, "text": "damaged: x"}
+    report = direct_run["report"] = {**REPORT, "reasons": [damaged]}
+    monkeypatch.setattr(pipeline, "run", lambda *_, **__: types.SimpleNamespace(tracks=[object()]))
+    monkeypatch.setattr(score_step, "run", lambda *_, **__: types.SimpleNamespace(report=report))
+    monkeypatch.setattr(single, "run", lambda *_, **__: report)
+    found = score(*flags)
+    assert (found.status, found.reasons, found.checks) == ("success", [damaged], list(scorer.CHECKS))
+
+
 def test_no_sound_in_the_folder(score, direct_run, tmp_path):
     for mode in ("direct", "published"):
         found = score("--mode", mode, "--audio_dir", tmp_path / "sounds")
@@ -160,7 +173,7 @@ def test_videos_that_cannot_be_analysed(score, monkeypatch, tmp_path, code, stat
     found = score("--mode", "direct")
     assert found.status == status
     assert found.error == ("it is so" if status == "failed" else None)
-    assert [reason["code"] for reason in found.reasons] == ([] if status == "failed" else [code])
+    assert [reason["code"] for reason in found.reasons] == ([code] if code else [])
 
 
 @pytest.mark.parametrize(("code", "status"), [(reasons.NO_AUDIO, "no_audio"), (reasons.NO_FACE, "no_faces")])
