@@ -78,7 +78,7 @@ def main(args: argparse.Namespace) -> None:
     from pathlib import Path
 
     from syncnet import api, progress
-    from syncnet.results.layout import check_input, clear_result
+    from syncnet.results.layout import check_input, check_output, clear_result
     from syncnet.results.step_files import save_json
     from syncnet.steps.correct import Correction, RefusedError
 
@@ -86,6 +86,7 @@ def main(args: argparse.Namespace) -> None:
     if args.json:
         if Path(args.json).resolve() == Path(args.output).resolve():
             raise UsageError(f"{args.json}: is the --output: choose another --json")
+        check_output(args.output, videofile=videofile, overwrite=args.overwrite)  # else what describes it is lost
         clear_result(Path(args.json), videofile)
     refused = None
     try:

@@ -223,6 +223,13 @@ def test_an_output_that_exists(mover, video, script, tmp_path):
     assert script("--overwrite").code == 0 and measure(tmp_path / "out.mp4").lag_ms == 0
 
 
+def test_an_output_that_is_kept_keeps_its_json(mover, video, script, tmp_path):
+    assert script("--json", "done.json").code == 0
+    before = (tmp_path / "done.json").read_bytes()
+    one_error(script("--json", "done.json"), "out.mp4: exists already", code=2)
+    assert (tmp_path / "done.json").read_bytes() == before
+
+
 def test_outputs_that_cannot_be(mover, video, script, tmp_path, monkeypatch):
     one_error(script(output=""), "--output is missing", code=2)
     one_error(script(output="gone/out.mp4"), "gone/out.mp4: in a folder that does not exist", code=2)

@@ -95,19 +95,19 @@ def lossless(codec: Codec) -> bool:
     return codec.lossless and (not codec.lossy or codec.canonical_name == "wavpack")
 
 
-def planar_format(codec: Codec, sample_format: str) -> str:
-    """Return the planar sample format in which an encoder is fed: the source's, or the one that loses least."""
+def packed_format(codec: Codec, sample_format: str) -> str:
+    """Return the packed sample format in which an encoder is fed: the source's, or the one that loses least."""
     kinds = {found.name.removesuffix("p") for found in codec.audio_formats or []}
     kind = sample_format.removesuffix("p")
     if kind in kinds:
-        return f"{kind}p"
-    return next(f"{best}p" for best in ("flt", "s32", "dbl", "s16", "u8") if best in kinds)
+        return kind
+    return next(best for best in ("flt", "s32", "dbl", "s16", "u8") if best in kinds)
 
 
-def encoder_format(codec: Codec, planar: str) -> str:
-    """Return the sample format that an encoder takes for a planar one: the same, or the packed one."""
+def encoder_format(codec: Codec, packed: str) -> str:
+    """Return the sample format that an encoder takes for a packed one: the same, or the planar one."""
     names = [found.name for found in codec.audio_formats or []]
-    return planar if planar in names else planar.removesuffix("p")
+    return packed if packed in names else f"{packed}p"
 
 
 def layout_of(context: AudioCodecContext) -> str:

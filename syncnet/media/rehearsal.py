@@ -16,6 +16,7 @@ import numpy as np
 from syncnet.media.containers import main_video
 from syncnet.media.grid import decoded
 from syncnet.media.packets import packets_of, time_of
+from syncnet.media.sound import samples_of
 from syncnet.media.tracks import silence
 
 if TYPE_CHECKING:
@@ -119,12 +120,12 @@ def heard(file: io.BytesIO, position: int, track: Track) -> tuple[np.ndarray, fl
     file.seek(0)
     with av.open(file, "r") as container:
         stream = container.streams.audio[position]
-        converter = av.AudioResampler(format="fltp", layout=track.layout, rate=track.sample_rate)
+        converter = av.AudioResampler(format="flt", layout=track.layout, rate=track.sample_rate)
         for frame in decoded(container, stream):
             if stamp is None:
                 stamp = (frame.time or 0.0) - float(start)
             frame.pts = None
-            samples += [found.to_ndarray()[0] for found in converter.resample(frame)]
+            samples += [samples_of(found)[0] for found in converter.resample(frame)]
     return np.concatenate(samples) if samples else np.zeros(0), stamp or 0.0
 
 

@@ -158,7 +158,7 @@ def move_sound(
     Raises:
         MediaError: the source cannot be read, or has no audio.
         UsageError: the container is not one of those that can be written, or cannot hold the codec, or ``COPY`` with a
-            drift.
+            drift, or a shift that leaves none of the sound.
         DiskFullError: the disk is full.
         SyncNetError: the output cannot be written for another reason.
     """
@@ -170,6 +170,11 @@ def move_sound(
         raise MediaError(f"{source}: has no audio stream that can be decoded", code=reasons.NO_AUDIO)
     found = survey(source)
     clock = clock_of(source, format=format, found=found)
+    if abs(shift.delay_ms) >= 1000 * (clock.end - clock.start):
+        raise UsageError(
+            f"{source}: moved by {shift.delay_ms:g} ms, none of its sound is left, because the picture lasts "
+            f"{float(clock.end - clock.start):.2f} s: move it by less"
+        )
 
     def moved(track: Track, count: int) -> Generator[np.ndarray]:
         return moved_samples(source, track, count, clock=clock, shift=shift)

@@ -84,9 +84,15 @@ class Sound:
             self.exists = self.stream is not None
             if zero is None:
                 zero = (self.container.start_time or 0) / MICROSECONDS + after
-            layout = "mono" if channel is None else None
+            layout, format = ("mono", "s16p") if channel is None else (None, "s16")
             self.chunks = placed(
-                self.container, self.stream, zero=zero, before=before, layout=layout, inventory=self.inventory
+                self.container,
+                self.stream,
+                zero=zero,
+                before=before,
+                layout=layout,
+                format=format,
+                inventory=self.inventory,
             )
             self.parts: deque[np.ndarray] = deque()
             self.first = self.position = self.kept = 0  # position: after what was read; kept: start of ``parts``
@@ -167,7 +173,7 @@ def placed(
         stream: one of its streams; None for no sound.
         zero: time stamp of sample 0, in seconds.
         before: samples before sample 0 that are kept, where the sound starts earlier.
-        sample_rate, layout, format: of the samples; ``format`` is a planar one; no layout to keep all channels.
+        sample_rate, layout, format: of the samples; no layout to keep all channels, in a packed format.
         inventory: as in ``decoded``.
 
     Yields:
@@ -202,7 +208,7 @@ def _resampled(
     def pieces(frames: list[AudioFrame]) -> Iterator[tuple[int, np.ndarray]]:
         nonlocal at
         for frame in frames:
-            samples = frame.to_ndarray()
+            samples = samples_of(frame)
             yield at, samples
             at += samples.shape[1]
 
@@ -221,6 +227,12 @@ def _resampled(
         expected += frame.samples / frame.sample_rate
     if resampler is not None:
         yield from pieces(resampler.resample(None))
+
+
+def samples_of(frame: AudioFrame) -> np.ndarray:
+    """Return the samples of a frame, channels x N."""
+    samples = frame.to_ndarray()
+    return samples if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels).T
 
 
 def single_channels(path: str | os.PathLike[str], *, stream: int | None) -> Iterator[Sound]:

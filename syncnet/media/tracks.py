@@ -23,10 +23,11 @@ from syncnet.media.encoders import (
     lossless,
     nearest_layout,
     nearest_rate,
-    planar_format,
+    packed_format,
 )
 from syncnet.media.muxing import MATROSKA, container_name, copy_tags, name_of
 from syncnet.media.packets import AVI
+from syncnet.media.sound import samples_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -60,7 +61,7 @@ class Track:
         encoder: PyAV's name.
         source_rate, sample_rate: samples per second, before and after.
         layout: of the channels.
-        format: planar sample format.
+        format: packed sample format: PyAV cannot read or make planar frames of 8 channels.
         bit_rate: 0 for lossless codecs.
         cut: samples to leave out at the front, in whose place a reader finds the encoder's delay.
         late: samples by which time stamps are set later.
@@ -103,7 +104,7 @@ def choose_track(stream: AudioStream, *, format: str, wanted: str | None, measur
         source_rate=context.sample_rate,
         sample_rate=sample_rate,
         layout=nearest_layout(codec, layout),
-        format=planar_format(codec, context.format.name),
+        format=packed_format(codec, context.format.name),
         bit_rate=choose_bit_rate(codec, context, sample_rate=sample_rate, measured=measured, replaced=replaced),
     )
     notes = []
@@ -120,9 +121,8 @@ def choose_track(stream: AudioStream, *, format: str, wanted: str | None, measur
 
 def silence(track: Track, count: int) -> np.ndarray:
     """Return samples of silence, channels x ``count``."""
-    kind = track.format.removesuffix("p")
-    dtype = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "flt": np.float32, "dbl": np.float64}[kind]
-    return np.full((channels_of(track.layout), count), 128 if kind == "u8" else 0, dtype)
+    dtypes = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "flt": np.float32, "dbl": np.float64}
+    return np.full((channels_of(track.layout), count), 128 if track.format == "u8" else 0, dtypes[track.format])
 
 
 def quiet(track: Track, count: int) -> Iterator[np.ndarray]:
@@ -162,7 +162,7 @@ def resampled(blocks: Iterable[np.ndarray], *, ratio: Fraction, track: Track) ->
     def ready() -> Iterator[np.ndarray]:
         while True:
             try:
-                yield graph.pull().to_ndarray()
+                yield samples_of(graph.pull())  # type: ignore[arg-type]
             except (av.BlockingIOError, av.EOFError):
                 return
 
@@ -188,7 +188,9 @@ def exactly(blocks: Iterable[np.ndarray], count: int, track: Track) -> Iterator[
 
 def frame_of(samples: np.ndarray, track: Track, *, at: int, sample_rate: int) -> av.AudioFrame:
     """Return samples, channels x N, as a frame that starts with sample ``at``."""
-    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format=track.format, layout=track.layout)
+    frame = av.AudioFrame.from_ndarray(
+        np.ascontiguousarray(samples.T).reshape(1, -1), format=track.format, layout=track.layout
+    )
     frame.sample_rate, frame.pts, frame.time_base = sample_rate, at, Fraction(1, sample_rate)
     return frame
 

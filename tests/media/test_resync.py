@@ -171,6 +171,14 @@ def test_wrong_usage(clip, tmp_path, name, options, text):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("delay", [1e300, 1000 * SECONDS, -1000 * SECONDS])
+@pytest.mark.parametrize("audio_codec", [None, COPY])
+def test_shift_that_leaves_no_sound(clip, tmp_path, delay, audio_codec):
+    with pytest.raises(UsageError, match="none of its sound is left, because the picture lasts"):
+        move_sound(clip(), tmp_path / "out.mp4", shift=Shift(delay), audio_codec=audio_codec)
+    assert not list(tmp_path.iterdir())
+
+
 def test_files_without_sound_picture_or_sense(tmp_path):
     silent = clips.make(tmp_path / "silent.mp4", clips.canvas(seconds=1))
     blind = clips.make(tmp_path / "blind.mp4", clips.tone(seconds=1))
