@@ -333,7 +333,7 @@ def distrust(found: Measurement, settings: CorrectionSettings) -> str | None:
     if found.at_edge:
         return (
             f"the lag is beyond --max_lag {settings.max_lag:g} or at the edge of the search: widen it with --max_lag "
-            f"{2 * settings.max_lag:g}"
+            f"{max(2 * settings.max_lag, defaults.MAX_LAG):g}"
         )
     if found.confidence is None or found.confidence < settings.min_confidence:
         return (
