@@ -228,14 +228,20 @@ def no_confident_track(*, least: float = SURE_CONFIDENCE) -> Reason:
     return Reason(NO_CONFIDENT_TRACK, f"no track has a confidence of {least:g} or more: the lag is unknown")
 
 
-def silent(*, heard: int, frames: int) -> Reason:
-    """Return the reason of a track without sound, or with noise alone: ``heard`` of its ``frames`` have more."""
+def silent(*, heard: int, frames: int, cancelled: bool = False) -> Reason:
+    """Return the reason of a track without sound, or with noise alone.
+
+    Args:
+        heard: number of frames, of ``frames``, with more.
+        frames: length of the track.
+        cancelled: ``channels_cancel`` follows, with the advice that helps then.
+    """
     text = (
         f"silent: the sound rises above its floor in {heard} of the {frames} frames that show the face: there is "
-        "nothing to compare the lips with; if another file or stream has the speech, name it with --audio or "
-        "--audio_stream"
+        "nothing to compare the lips with"
     )
-    return Reason(SILENT, text)
+    advice = "; if another file or stream has the speech, name it with --audio or --audio_stream"
+    return Reason(SILENT, text if cancelled else text + advice)
 
 
 def channels_cancel(*, channel: int, stream: int | None) -> Reason:

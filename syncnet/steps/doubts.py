@@ -39,7 +39,7 @@ def of_track(
         return []
     found = []
     if is_silent(heard):
-        found.append(reasons.silent(heard=int(heard.sum()), frames=len(heard)))
+        found.append(reasons.silent(heard=int(heard.sum()), frames=len(heard), cancelled=cancelled is not None))
         if cancelled:
             found.append(cancelled)
     if len(score.dists) < reasons.LEAST_WINDOWS:

@@ -168,6 +168,15 @@ def test_a_scene_that_ends_before_its_start():
     assert cut.code == "scene_cut_short" and "the last 60 of the 60 frames" in cut.text
 
 
+def test_conversion_is_better_than_a_track_of_few_frames():
+    """A track of 10 frames has few windows; the whole scene has enough."""
+    [short, _] = said(shown((40, 0), (50, 1)), cuts=[Scene(0, 40), Scene(40, 50)])[0]
+    assert short.code == "scene_too_short" and "the longest has 10" in short.text
+    assert CONVERT in short.text and inputs.advised([short.text]) == {"min_track": 40}
+    [few, _] = said(shown((40, 0), (20, 1)), cuts=[Scene(0, 40), Scene(40, 50)])[0]
+    assert CONVERT not in few.text and inputs.advised([few.text]) == {"min_track": 9}
+
+
 def test_a_short_scene():
     [reason] = said(shown((30, 1), (30, 0)), cuts=[Scene(0, 30), Scene(30, 60)])[0]
     assert reason.code == "scene_too_short" and "the longest has 30" in reason.text

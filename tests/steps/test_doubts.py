@@ -91,6 +91,7 @@ def test_channels_that_cancel(mode, codec, folder, options, tmp_path):
     path = with_sound(folder, np.stack([samples, -samples], axis=1), "cancel.mkv", codec=codec)
     score = api.score_video(path, mode=mode, face_crops=True, **options)
     assert {reasons.SILENT, reasons.CHANNELS_CANCEL} <= set(codes(score))
+    assert not any("--audio" in reason.text for reason in score.tracks[0].reasons)
     [text] = [reason.text for reason in score.tracks[0].reasons if reason.code == reasons.CHANNELS_CANCEL]
     command = re.search(r"ffmpeg (.*)\)", text)[1]
     fixed = tmp_path / "fixed.mkv"
