@@ -75,6 +75,12 @@ def no_face(
     return Reason(NO_FACE, with_advice(text, advice, untried))
 
 
+def parts_of_a_face(*, scale: float) -> Reason:
+    """Return the reason of a video whose tracks show parts of a face, which is seen whole at a smaller scale."""
+    text = f"no whole face found: the tracks show parts of a larger one, which is seen at scale {scale:g}"
+    return Reason(NO_FACE, f"{text}: try --facedet_scale {scale:g}")
+
+
 def with_advice(text: str, advice: str | None, untried: str) -> str:
     """Return a text with advice; ``untried`` if that is None."""
     return ": ".join(filter(None, [text, untried if advice is None else advice]))

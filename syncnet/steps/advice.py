@@ -32,6 +32,8 @@ THUMBNAIL = 32  # pixels, side of the pictures that are correlated
 MARGIN = 0.9  # of a measured size or length, for the value of a flag: they differ a little in the next run
 ROUND_TO = 5  # frames
 ENOUGH_FRAMES = LEAST_WINDOWS + MIN_FRAMES - 1  # of a track that has not too few windows
+LARGE = 250  # pixels, shorter side of a detector's input from which it may take parts of a face for faces
+TIMES_LARGER = 2  # a face is than what is a part of it
 
 
 @dataclass(frozen=True)
@@ -249,6 +251,39 @@ def try_scales(evidence: Evidence, settings: PipelineSettings, *, frames: int) -
         if trial.seen == len(images):
             break
     return trial
+
+
+def whole_face_scale(evidence: Evidence, settings: PipelineSettings, *, tracks: Sequence[Track]) -> float | None:
+    """Return the scale at which a face is seen of which the longest track shows a part; None if there is none.
+
+    The detector may take the eyes of a face that fills a large frame for faces. Smaller frames are not tried.
+
+    Args:
+        evidence: ``Evidence``.
+        settings: settings that gave the tracks.
+        tracks: tracks of the video.
+    """
+    longest = max(tracks, key=lambda track: len(track.frame))
+    places = [len(longest.frame) // 2, min(len(longest.frame) // 2 + APART, len(longest.frame) - 1)]
+    images = evidence.images([int(longest.frame[place]) for place in places])
+    if len(images) < len(places) or min(images[0].shape[:2]) * settings.facedet_scale < LARGE:
+        return None
+    for scale in sorted(SCALES, reverse=True):
+        if scale < settings.facedet_scale and all(
+            any(is_part(longest.bbox[place], face) for face in faces_inside(evidence.detector, image, scale))
+            for place, image in zip(places, images)
+        ):
+            return scale
+    return None
+
+
+def is_part(box: np.ndarray, face: Face) -> bool:
+    """Return True if the middle of a box is inside a face that is much larger."""
+    left, top, right, bottom = face.bbox
+    x, y = (box[:2] + box[2:]) / 2
+    return bool(
+        left < x < right and top < y < bottom and size_of(face) > TIMES_LARGER * max(box[2] - box[0], box[3] - box[1])
+    )
 
 
 def tried_frames(frames: int) -> list[int]:

@@ -438,6 +438,7 @@ def conclude(
         audio_frames=audio_frames,
         settings=settings,
         evidence=evidence,
+        confident=any(isinstance(s, scoring.SyncScore) and s.confidence >= reasons.SURE_CONFIDENCE for s in scores),
     )
     pipeline = PipelineResult(recipe=recipes.pipeline, faces=faces, scenes=scenes, tracks=tracks, paths=[], reasons=why)
     report = make_report(

@@ -138,6 +138,36 @@ def test_faces_that_move_about_are_no_faces(monkeypatch):
     assert not inputs.advised([reason.text])
 
 
+@pytest.mark.parametrize(
+    ("size", "boxes", "options", "found"),
+    [
+        ((2160, 3840), [(0, 0, 900, 900)], {}, True),
+        ((360, 640), [(0, 0, 900, 900)], {}, False),  # not large: not looked at
+        ((2160, 3840), [(0, 0, 150, 150)], {}, False),  # hardly larger
+        ((2160, 3840), [(900, 0, 1800, 900)], {}, False),  # elsewhere
+        ((2160, 3840), [(0, 0, 900, 900)], {"confident": True}, False),
+    ],
+)
+def test_tracks_that_show_parts_of_a_face(size, boxes, options, found):
+    """As the eyes of a face that fills a frame of 4K."""
+    faces, scenes = shown((60, 1)), [Scene(0, 60)]
+    evidence = gather(faces, boxes={0.1: boxes}, size=size)
+    tracking = evidence.track(scenes, SETTINGS)
+    reasons = explain(
+        tracking,
+        summarise(faces),
+        scenes=scenes,
+        audio_frames=60,
+        settings=SETTINGS,
+        evidence=evidence,
+        **options,
+    )
+    assert tracking.tracks
+    assert [reason.code for reason in reasons] == ["no_face"] * found
+    assert inputs.advised([reason.text for reason in reasons]) == ({"facedet_scale": 0.1} if found else {})
+    assert evidence.detector.calls <= 4
+
+
 def test_large_frames_are_not_tried_whole():
     evidence = said(shown((40, 0)), size=(2160, 3840))[1]
     assert evidence.detector.calls == 15
