@@ -426,6 +426,7 @@ def conclude(
                 cancelled=cancelled.get(index),
                 lag=found,
             ),
+            has_speech=turns.has_speech[index],
         )
         records.append({**place, **numbers, **speaking.numbers(score, spoken, corrected=corrected)})
     faces = summarise(seen) if seen.faces else None  # None: none was looked for
