@@ -277,10 +277,14 @@ def offset_jumps(*, steps: Sequence[tuple[float, int, int]]) -> Reason:
     return Reason(OFFSET_CHANGES, f"the offset jumps {jumps}: cut the video there, and score its parts")
 
 
-def offset_drifts(*, start: float, end: float, before: int, after: int) -> Reason:
-    """Return the reason of a track whose offset drifts: times in seconds, and the offsets there."""
-    text = (
-        f"the offset drifts from {before} at {start:.1f} s to {after} at {end:.1f} s: sound or picture runs too fast: "
-        "straighten it with correct_offset.py --fix_drift"
-    )
-    return Reason(OFFSET_CHANGES, text)
+def offset_drifts(*, start: float, end: float, before: int, after: int, measurable: bool) -> Reason:
+    """Return the reason of a track whose offset drifts.
+
+    Args:
+        start, end: times in seconds.
+        before, after: the offsets there.
+        measurable: the track is long enough to correct the drift.
+    """
+    text = f"the offset drifts from {before} at {start:.1f} s to {after} at {end:.1f} s: sound or picture runs too fast"
+    advice = ": straighten it with correct_offset.py --fix_drift"
+    return Reason(OFFSET_CHANGES, text + advice if measurable else text)
