@@ -120,7 +120,7 @@ def own_tracks(group: Sequence[Scored]) -> list[Changes | None]:
 
 
 def main(argv: Sequence[str] | None = None, *, print_line: Callable[[str], object] = print) -> int:
-    for name, group in groups(get_parser().parse_args(argv)).items():
+    for name, group in groups(get_parser(__doc__).parse_args(argv)).items():
         own = own_tracks(group)
         print_line(f"{name}: a change in {sum(one is not None for one in own)} of {len(own)} own tracks")
         columns = [dict(shares(group, seconds)) for seconds in SECONDS]

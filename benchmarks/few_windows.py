@@ -27,8 +27,8 @@ LARGEST_SHARE = 0.05  # of wrong pairs above the median of right ones
 LEAST_PAIRS = 10
 
 
-def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def get_parser(description: str | None = __doc__) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rendered", type=int, default=speakers.RENDERED, help="rendered dialogues (%(default)s)")
     parser.add_argument("--side", type=int, default=speakers.SIDE, help="those side by side (%(default)s)")
     parser.add_argument("--faces", type=speakers.Path, default=speakers.FACES, help="real clips (%(default)s)")

@@ -75,6 +75,12 @@ def no_face(
     return Reason(NO_FACE, with_advice(text, advice, untried))
 
 
+def parts_of_a_face(*, scale: float) -> Reason:
+    """Return the reason of a video whose tracks show parts of a face, which is seen whole at a smaller scale."""
+    text = f"no whole face found: the tracks show parts of a larger one, which is seen at scale {scale:g}"
+    return Reason(NO_FACE, f"{text}: try --facedet_scale {scale:g}")
+
+
 def with_advice(text: str, advice: str | None, untried: str) -> str:
     """Return a text with advice; ``untried`` if that is None."""
     return ": ".join(filter(None, [text, untried if advice is None else advice]))
@@ -228,14 +234,20 @@ def no_confident_track(*, least: float = SURE_CONFIDENCE) -> Reason:
     return Reason(NO_CONFIDENT_TRACK, f"no track has a confidence of {least:g} or more: the lag is unknown")
 
 
-def silent(*, heard: int, frames: int) -> Reason:
-    """Return the reason of a track without sound, or with noise alone: ``heard`` of its ``frames`` have more."""
+def silent(*, heard: int, frames: int, cancelled: bool = False) -> Reason:
+    """Return the reason of a track without sound, or with noise alone.
+
+    Args:
+        heard: number of frames, of ``frames``, with more.
+        frames: length of the track.
+        cancelled: ``channels_cancel`` follows, with the advice that helps then.
+    """
     text = (
         f"silent: the sound rises above its floor in {heard} of the {frames} frames that show the face: there is "
-        "nothing to compare the lips with; if another file or stream has the speech, name it with --audio or "
-        "--audio_stream"
+        "nothing to compare the lips with"
     )
-    return Reason(SILENT, text)
+    advice = "; if another file or stream has the speech, name it with --audio or --audio_stream"
+    return Reason(SILENT, text if cancelled else text + advice)
 
 
 def channels_cancel(*, channel: int, stream: int | None) -> Reason:
@@ -265,10 +277,14 @@ def offset_jumps(*, steps: Sequence[tuple[float, int, int]]) -> Reason:
     return Reason(OFFSET_CHANGES, f"the offset jumps {jumps}: cut the video there, and score its parts")
 
 
-def offset_drifts(*, start: float, end: float, before: int, after: int) -> Reason:
-    """Return the reason of a track whose offset drifts: times in seconds, and the offsets there."""
-    text = (
-        f"the offset drifts from {before} at {start:.1f} s to {after} at {end:.1f} s: sound or picture runs too fast: "
-        "straighten it with correct_offset.py --fix_drift"
-    )
-    return Reason(OFFSET_CHANGES, text)
+def offset_drifts(*, start: float, end: float, before: int, after: int, measurable: bool) -> Reason:
+    """Return the reason of a track whose offset drifts.
+
+    Args:
+        start, end: times in seconds.
+        before, after: the offsets there.
+        measurable: the track is long enough to correct the drift.
+    """
+    text = f"the offset drifts from {before} at {start:.1f} s to {after} at {end:.1f} s: sound or picture runs too fast"
+    advice = ": straighten it with correct_offset.py --fix_drift"
+    return Reason(OFFSET_CHANGES, text + advice if measurable else text)

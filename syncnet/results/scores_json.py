@@ -78,6 +78,7 @@ def score_record(
     mode: str = PUBLISHED,
     lag: Lag | None = None,
     found: Sequence[Reason] = (),
+    has_speech: bool = True,
 ) -> dict[str, Any]:
     """Return the numbers of a ``SyncScore``, with the reasons why they are not reliable.
 
@@ -89,14 +90,12 @@ def score_record(
         weights: SyncNet's ``Weights``; None if unknown.
         mode: one of ``defaults.MODES``.
         lag: ``Lag``; None in published mode.
-        found: reasons from elsewhere; without sound, the edge of the search is none.
+        found: reasons from elsewhere.
+        has_speech: the sound is not only silence or steady sound, with which the edge of the search is no reason.
     """
     is_lse = mode == PUBLISHED and weights is not None and weights.published
-    is_silent = any(reason.code == reasons.SILENT for reason in found)
     own = [
-        reason
-        for reason in score_warnings(score, vshift=vshift)
-        if not (is_silent and reason.code == reasons.EDGE_OFFSET)
+        reason for reason in score_warnings(score, vshift=vshift) if has_speech or reason.code != reasons.EDGE_OFFSET
     ]
     return {
         "offset": score.offset,

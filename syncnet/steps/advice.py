@@ -14,7 +14,7 @@ from syncnet.faces.detect import CONFIDENCE
 from syncnet.faces.follow import size_of
 from syncnet.faces.scenes import Scene, whole_scenes
 from syncnet.faces.tracks import TRACK_IOU, Face, Track, Tracking, iou
-from syncnet.reasons import SCENE_TOLERANCE
+from syncnet.reasons import LEAST_WINDOWS, SCENE_TOLERANCE
 
 if TYPE_CHECKING:
     from syncnet.faces.detect import Detector
@@ -31,6 +31,9 @@ SAME_FACE = 0.8  # correlation of the brightness of a face's pictures before and
 THUMBNAIL = 32  # pixels, side of the pictures that are correlated
 MARGIN = 0.9  # of a measured size or length, for the value of a flag: they differ a little in the next run
 ROUND_TO = 5  # frames
+ENOUGH_FRAMES = LEAST_WINDOWS + MIN_FRAMES - 1  # of a track that has not too few windows
+LARGE = 250  # pixels, shorter side of a detector's input from which it may take parts of a face for faces
+TIMES_LARGER = 2  # a face is than what is a part of it
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,10 @@ def advise(
 def options(
     evidence: Evidence, settings: PipelineSettings, *, scenes: Sequence[Scene], frames: int, audio_frames: int
 ) -> Iterator[Advice]:
-    """Yield what would have given a track from the faces that were found, best first; arguments as in ``advise``."""
+    """Yield what would have given a track from the faces that were found, best first; arguments as in ``advise``.
+
+    Tracks of so few frames that their scores mean little come last.
+    """
 
     def best(of_scenes: Sequence[Scene], **changes: float) -> Track | None:
         tracks = evidence.track(of_scenes, replace(settings, **changes)).tracks  # type: ignore[arg-type]
@@ -154,6 +160,7 @@ def options(
                 cuts = sum(scene.start in across.frame[1:] for scene in whole)
                 yield Advice({"scene_threshold": threshold}, measured=f"{cuts} cut(s) inside the track of one face")
                 break
+    short = []
     shortest, smallest = {"min_track": MIN_FRAMES - 1}, {"min_face_size": 0}
     for of_scenes, convert in ((scenes, False), (whole, True))[: 1 + int(cut_short)]:
         longer = [{"num_failed_det": count} for count in FAILED_DET if count > settings.num_failed_det]
@@ -163,7 +170,12 @@ def options(
                 length = track.found * MARGIN if convert else track.found
                 values = {"min_track": rounded(length - 1), "min_face_size": int(track.size * MARGIN)}
                 flags: dict[str, float] = {name: values.get(name, value) for name, value in changes.items()}
-                yield Advice(flags, convert=convert)
+                advice = Advice(flags, convert=convert)
+                if length < ENOUGH_FRAMES:
+                    short.append(advice)
+                else:
+                    yield advice
+    yield from short
 
 
 def rounded(length: float) -> int:
@@ -239,6 +251,39 @@ def try_scales(evidence: Evidence, settings: PipelineSettings, *, frames: int) -
         if trial.seen == len(images):
             break
     return trial
+
+
+def whole_face_scale(evidence: Evidence, settings: PipelineSettings, *, tracks: Sequence[Track]) -> float | None:
+    """Return the scale at which a face is seen of which the longest track shows a part; None if there is none.
+
+    The detector may take the eyes of a face that fills a large frame for faces. Smaller frames are not tried.
+
+    Args:
+        evidence: ``Evidence``.
+        settings: settings that gave the tracks.
+        tracks: tracks of the video.
+    """
+    longest = max(tracks, key=lambda track: len(track.frame))
+    places = [len(longest.frame) // 2, min(len(longest.frame) // 2 + APART, len(longest.frame) - 1)]
+    images = evidence.images([int(longest.frame[place]) for place in places])
+    if len(images) < len(places) or min(images[0].shape[:2]) * settings.facedet_scale < LARGE:
+        return None
+    for scale in sorted(SCALES, reverse=True):
+        if scale < settings.facedet_scale and all(
+            any(is_part(longest.bbox[place], face) for face in faces_inside(evidence.detector, image, scale))
+            for place, image in zip(places, images)
+        ):
+            return scale
+    return None
+
+
+def is_part(box: np.ndarray, face: Face) -> bool:
+    """Return True if the middle of a box is inside a face that is much larger."""
+    left, top, right, bottom = face.bbox
+    x, y = (box[:2] + box[2:]) / 2
+    return bool(
+        left < x < right and top < y < bottom and size_of(face) > TIMES_LARGER * max(box[2] - box[0], box[3] - box[1])
+    )
 
 
 def tried_frames(frames: int) -> list[int]:

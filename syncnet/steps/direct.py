@@ -426,6 +426,7 @@ def conclude(
                 cancelled=cancelled.get(index),
                 lag=found,
             ),
+            has_speech=turns.has_speech[index],
         )
         records.append({**place, **numbers, **speaking.numbers(score, spoken, corrected=corrected)})
     faces = summarise(seen) if seen.faces else None  # None: none was looked for
@@ -438,6 +439,7 @@ def conclude(
         audio_frames=audio_frames,
         settings=settings,
         evidence=evidence,
+        confident=any(isinstance(s, scoring.SyncScore) and s.confidence >= reasons.SURE_CONFIDENCE for s in scores),
     )
     pipeline = PipelineResult(recipe=recipes.pipeline, faces=faces, scenes=scenes, tracks=tracks, paths=[], reasons=why)
     report = make_report(

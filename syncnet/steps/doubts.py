@@ -11,6 +11,7 @@ from syncnet import reasons
 from syncnet.constants import FRAME_RATE
 from syncnet.reasons import Reason
 from syncnet.sync import changes, speech
+from syncnet.sync.lag import DRIFT_SECONDS
 from syncnet.sync.scoring import SyncScore
 from syncnet.sync.stream import Samples, levels_of
 
@@ -39,7 +40,7 @@ def of_track(
         return []
     found = []
     if is_silent(heard):
-        found.append(reasons.silent(heard=int(heard.sum()), frames=len(heard)))
+        found.append(reasons.silent(heard=int(heard.sum()), frames=len(heard), cancelled=cancelled is not None))
         if cancelled:
             found.append(cancelled)
     if len(score.dists) < reasons.LEAST_WINDOWS:
@@ -61,7 +62,10 @@ def describe(changed: changes.Changes, *, frames: int, start: float) -> Reason:
     if not changed.is_drift:
         return reasons.offset_jumps(steps=steps)
     [(_, before, after)] = steps
-    return reasons.offset_drifts(start=start, end=start + frames / FRAME_RATE, before=before, after=after)
+    seconds = frames / FRAME_RATE
+    return reasons.offset_drifts(
+        start=start, end=start + seconds, before=before, after=after, measurable=seconds > DRIFT_SECONDS
+    )
 
 
 def cancelled_channels(

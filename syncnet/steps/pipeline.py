@@ -29,7 +29,7 @@ from syncnet.results.layout import Layout, check_input, discard, frame_file, mak
 from syncnet.results.scores_json import pipeline_report, scores_report, weights_record
 from syncnet.results.step_files import faces_record, save_json, save_pickle, tracks_record
 from syncnet.steps import faults
-from syncnet.steps.advice import Evidence, advise, len_of, shares_with_faces
+from syncnet.steps.advice import Evidence, advise, len_of, shares_with_faces, whole_face_scale
 from syncnet.steps.versions import versions
 
 if TYPE_CHECKING:
@@ -309,6 +309,7 @@ def explain(
     audio_frames: int,
     settings: PipelineSettings,
     evidence: Evidence | None = None,
+    confident: bool = False,
 ) -> list[Reason]:
     """Return the reasons why there is no track, or why the tracks' scores are not reliable.
 
@@ -319,6 +320,7 @@ def explain(
         audio_frames: length of the audio, in frames.
         settings: settings of the run.
         evidence: what advice is tried on; without it the reasons name the flags that might help.
+        confident: the score of a track is known to be confident.
     """
     found = []
     usable, whole = min(summary.frames, audio_frames), whole_scenes(scenes, frames=summary.frames)
@@ -340,6 +342,8 @@ def explain(
         )
     elif not tracking.tracks:
         found += no_track(tracking, summary, settings=settings, advice=None)
+    elif evidence and not confident and (scale := whole_face_scale(evidence, settings, tracks=tracking.tracks)):
+        found.append(reasons.parts_of_a_face(scale=scale))
     ignored = summary.frames - max(scenes[-1].end, whole[-1].start)
     if ignored > reasons.SCENE_TOLERANCE:
         found.append(reasons.scene_cut_short(frames=ignored, length=summary.frames - whole[-1].start))

@@ -149,6 +149,7 @@ def run(
                 vshift=vshift,
                 weights=net.weights,
                 found=doubts.of_track(score, heard, start=place["start"], cancelled=cancelled.get(index)),
+                has_speech=turns.has_speech[index],
             ),
             **speaking.numbers(score, spoken),
         }
@@ -199,12 +200,17 @@ def source_channels(pipeline: dict[str, Any] | None) -> Iterator[Sound]:
 
 
 def numbers(
-    score: SyncScore | Reason, *, vshift: int, weights: Weights | None, found: Sequence[Reason] = ()
+    score: SyncScore | Reason,
+    *,
+    vshift: int,
+    weights: Weights | None,
+    found: Sequence[Reason] = (),
+    has_speech: bool = True,
 ) -> dict[str, Any]:
     """Return the ``score_record`` of a ``SyncScore``, or the ``empty_record`` of a ``Reason``."""
     if not isinstance(score, SyncScore):
         return empty_record(score)
-    return score_record(score, vshift=vshift, weights=weights, found=found)
+    return score_record(score, vshift=vshift, weights=weights, found=found, has_speech=has_speech)
 
 
 def describe(
@@ -275,6 +281,7 @@ def find_turns(
         without_face=[],
         speaking=[turns.speaking[0] for turns in found],
         heard=[turns.heard[0] for turns in found],
+        has_speech=[turns.has_speech[0] for turns in found],
     )
 
 

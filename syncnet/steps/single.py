@@ -136,7 +136,8 @@ def single_report(
             channels = single_channels(further.get("audio") or videofile, stream=further.get("audio_stream"))
             cancelled = doubts.cancelled_channels(turns.heard, [0], channels)
             found = doubts.of_track(score, turns.heard[0], start=0.0, cancelled=cancelled.get(0))
-        scored = numbers(score, vshift=vshift, weights=net.weights, found=found)
+        has_speech = turns is None or turns.has_speech[0]
+        scored = numbers(score, vshift=vshift, weights=net.weights, found=found, has_speech=has_speech)
         tracks = [{**describe(None, 0, 0, score), **scored, **spoken}]
     else:
         why.append(asdict(score))

@@ -47,8 +47,12 @@ def find(
         for score, (first, frames) in zip(scores, places)
     ]
     found = speakers.find(candidates, levels=levels, cuts=cuts, min_speaking=min_speaking)
-    heard = speech.heard(levels)
-    return replace(found, heard=[heard[first : first + frames] for first, frames in places])
+    heard, spoken = speech.heard(levels), speech.spoken(levels)
+    return replace(
+        found,
+        heard=[heard[first : first + frames] for first, frames in places],
+        has_speech=[bool(spoken[first : first + frames].any()) for first, frames in places],
+    )
 
 
 def numbers(score: SyncScore | Reason, speaking: np.ndarray, *, corrected: int = 0) -> dict[str, Any]:

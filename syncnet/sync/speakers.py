@@ -80,12 +80,14 @@ class Turns:
         without_face: first and last frame of speech that no face in the picture utters.
         speaking: per track whether its face speaks, a bool for every frame of the track.
         heard: per track whether its sound has more than silence or noise, a bool for every frame of the track.
+        has_speech: per track whether it is not only steady sound.
     """
 
     spans: list[Span]
     without_face: list[tuple[int, int]]
     speaking: list[np.ndarray]
     heard: list[np.ndarray] = field(default_factory=list)
+    has_speech: list[bool] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -86,10 +86,14 @@ def heard(levels: np.ndarray) -> np.ndarray:
     Returns:
         A bool per frame.
     """
-    loudest = levels.max(axis=1)
+    return spoken(levels) | (levels.max(axis=1) > LOUD_DB)
+
+
+def spoken(levels: np.ndarray) -> np.ndarray:
+    """Find the frames that may have speech: ``heard`` without steady sound; argument and result as there."""
     if len(levels) < FLOOR_SECONDS * FRAME_RATE:
-        return loudest > QUIET_DB
-    return present(levels) | (loudest > LOUD_DB)
+        return levels.max(axis=1) > QUIET_DB
+    return present(levels)
 
 
 def bridged(heard: np.ndarray) -> np.ndarray:

@@ -138,6 +138,36 @@ def test_faces_that_move_about_are_no_faces(monkeypatch):
     assert not inputs.advised([reason.text])
 
 
+@pytest.mark.parametrize(
+    ("size", "boxes", "options", "found"),
+    [
+        ((2160, 3840), [(0, 0, 900, 900)], {}, True),
+        ((360, 640), [(0, 0, 900, 900)], {}, False),  # not large: not looked at
+        ((2160, 3840), [(0, 0, 150, 150)], {}, False),  # hardly larger
+        ((2160, 3840), [(900, 0, 1800, 900)], {}, False),  # elsewhere
+        ((2160, 3840), [(0, 0, 900, 900)], {"confident": True}, False),
+    ],
+)
+def test_tracks_that_show_parts_of_a_face(size, boxes, options, found):
+    """As the eyes of a face that fills a frame of 4K."""
+    faces, scenes = shown((60, 1)), [Scene(0, 60)]
+    evidence = gather(faces, boxes={0.1: boxes}, size=size)
+    tracking = evidence.track(scenes, SETTINGS)
+    reasons = explain(
+        tracking,
+        summarise(faces),
+        scenes=scenes,
+        audio_frames=60,
+        settings=SETTINGS,
+        evidence=evidence,
+        **options,
+    )
+    assert tracking.tracks
+    assert [reason.code for reason in reasons] == ["no_face"] * found
+    assert inputs.advised([reason.text for reason in reasons]) == ({"facedet_scale": 0.1} if found else {})
+    assert evidence.detector.calls <= 4
+
+
 def test_large_frames_are_not_tried_whole():
     evidence = said(shown((40, 0)), size=(2160, 3840))[1]
     assert evidence.detector.calls == 15
@@ -166,6 +196,15 @@ def test_a_scene_that_ends_before_its_start():
     assert short.code == "scene_too_short" and "the longest has 0" in short.text
     assert CONVERT in short.text and "--mode direct" in short.text and "try" not in short.text
     assert cut.code == "scene_cut_short" and "the last 60 of the 60 frames" in cut.text
+
+
+def test_conversion_is_better_than_a_track_of_few_frames():
+    """A track of 10 frames has few windows; the whole scene has enough."""
+    [short, _] = said(shown((40, 0), (50, 1)), cuts=[Scene(0, 40), Scene(40, 50)])[0]
+    assert short.code == "scene_too_short" and "the longest has 10" in short.text
+    assert CONVERT in short.text and inputs.advised([short.text]) == {"min_track": 40}
+    [few, _] = said(shown((40, 0), (20, 1)), cuts=[Scene(0, 40), Scene(40, 50)])[0]
+    assert CONVERT not in few.text and inputs.advised([few.text]) == {"min_track": 9}
 
 
 def test_a_short_scene():

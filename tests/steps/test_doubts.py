@@ -71,6 +71,17 @@ def test_a_silent_track(mode, level, folder, options):
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_a_loud_steady_sound_is_no_speech_beyond_the_edge(mode, folder, options):
+    """It is not silent, but a larger --vshift does not help."""
+    tone = LOUD * np.sin(np.arange(len(sound_of(folder))) * 0.3)
+    path = with_sound(folder, tone, "tone.mkv")
+    for vshift in (1, 2, 3):
+        score = api.score_video(path, mode=mode, face_crops=True, vshift=vshift, **options)
+        assert not {reasons.SILENT, reasons.EDGE_OFFSET} & set(codes(score))
+        assert not any("--vshift" in reason.text for reason in score.tracks[0].reasons)
+
+
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kind", ["whole", "first half", "second half", "one channel"])
 def test_sound_in_a_part_of_the_track(kind, mode, folder, options):
     samples = sound_of(folder)
@@ -91,6 +102,7 @@ def test_channels_that_cancel(mode, codec, folder, options, tmp_path):
     path = with_sound(folder, np.stack([samples, -samples], axis=1), "cancel.mkv", codec=codec)
     score = api.score_video(path, mode=mode, face_crops=True, **options)
     assert {reasons.SILENT, reasons.CHANNELS_CANCEL} <= set(codes(score))
+    assert not any("--audio" in reason.text for reason in score.tracks[0].reasons)
     [text] = [reason.text for reason in score.tracks[0].reasons if reason.code == reasons.CHANNELS_CANCEL]
     command = re.search(r"ffmpeg (.*)\)", text)[1]
     fixed = tmp_path / "fixed.mkv"

@@ -131,6 +131,9 @@ def test_reasons_name_times_and_offsets():
     [drift] = of_track(distances(np.linspace(2.5, -2.5, 748 - WINDOW_FRAMES)))
     assert drift.code == reasons.OFFSET_CHANGES
     assert "at 2.0 s" in drift.text and "at 31.9 s" in drift.text and "--fix_drift" in drift.text
+    [short] = of_track(distances(np.linspace(2.5, -2.5, 400 - WINDOW_FRAMES)))
+    assert short.code == reasons.OFFSET_CHANGES and "drifts" in short.text
+    assert "--fix_drift" not in short.text, "which is refused in tracks without a drift of their own"
     assert of_track(distances(np.zeros(WINDOWS))) == []
 
 
