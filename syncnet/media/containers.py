@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,12 +16,13 @@ from syncnet.results.layout import check_input
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
     from typing import TypeVar
 
     from av.audio.stream import AudioStream
     from av.container import InputContainer
+    from av.packet import Packet
     from av.video.stream import VideoStream
 
     AnyStream = TypeVar("AnyStream", VideoStream, AudioStream)
@@ -53,6 +53,7 @@ FORMATS = (
 INPUT_OPTIONS = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
 DEFAULT_BONUS = 5_000_000  # ffmpeg adds this to a stream's rank for the default disposition
 MICROSECONDS = 1_000_000
+AVI = "avi"  # libavformat's name of the container
 
 
 @dataclass(frozen=True)
@@ -136,10 +137,39 @@ def open_container(path: str | os.PathLike[str]) -> InputContainer:
         # tags in another encoding than UTF-8 are common in old files, and nobody reads them here
         return av.open(absolute(path), options=INPUT_OPTIONS, metadata_errors="replace")
     except (av.FFmpegError, OSError, ValueError) as error:
-        detail = getattr(error, "strerror", None) or str(error)
         raise MediaError(
-            f"{path}: not a media file, or damaged or in an unsupported format ({detail})", code=reasons.NOT_MEDIA
+            f"{path}: not a media file, or damaged or in an unsupported format ({detail_of(error)})",
+            code=reasons.NOT_MEDIA,
         ) from error
+
+
+def readable_packets(
+    container: InputContainer,
+    *streams: VideoStream | AudioStream,
+    complain: Callable[[str], object] = lambda detail: None,
+) -> Iterator[Packet]:
+    """Yield packets, and after them the empty ones that end decoding, up to where the file is damaged.
+
+    Args:
+        container: the open file.
+        streams: whose packets; of all streams if there are none.
+        complain: called with what is wrong there.
+    """
+    packets = container.demux(*streams)
+    while True:
+        try:
+            packet = next(packets, None)
+        except (av.FFmpegError, OSError) as error:
+            complain(detail_of(error))
+            return
+        if packet is None:
+            return
+        yield packet
+
+
+def detail_of(error: Exception) -> str:
+    """Return what libav says is wrong."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def probe(path: str | os.PathLike[str]) -> Streams:
@@ -283,16 +313,15 @@ def read_timing(path: str | os.PathLike[str], *, only_disputed: bool = False) ->
         assert stream.time_base is not None, "an input stream has one"
         is_mov = "mov" in container.format.name
         tracks = [] if only_disputed and not is_mov else [stream] if audio is None else [stream, audio]
-        with contextlib.suppress(av.FFmpegError, OSError):  # use the readable part of a damaged file
-            for packet in container.demux(tracks) if tracks else ():
-                if not packet.size or packet.pts is None:
-                    continue
-                starts.setdefault(packet.stream, packet.pts * packet.time_base)
-                if packet.stream == stream:
-                    if is_mov and packet.dts != packet.pts:
-                        frames = []
-                        break
-                    frames.append((packet.pts, packet.duration or 0))
+        for packet in readable_packets(container, *tracks) if tracks else ():
+            if not packet.size or packet.pts is None:
+                continue
+            starts.setdefault(packet.stream, packet.pts * packet.time_base)
+            if packet.stream == stream:
+                if is_mov and packet.dts != packet.pts:
+                    frames = []
+                    break
+                frames.append((packet.pts, packet.duration or 0))
         is_fragmented = is_mov and len(frames) > stream.frames
         if is_fragmented:
             frames = []

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import av
 from av.codec.codec import Codec, UnknownCodecError
 
+from syncnet.media.containers import AVI
 from syncnet.media.muxing import TS, TS_CODECS, can_begin
-from syncnet.media.packets import AVI
 
 if TYPE_CHECKING:
     from av.audio.codeccontext import AudioCodecContext

@@ -12,7 +12,15 @@ import av
 from syncnet import reasons
 from syncnet.constants import FRAME_RATE
 from syncnet.errors import MediaError
-from syncnet.media.containers import MICROSECONDS, main_video, open_container, video_streams
+from syncnet.media.containers import (
+    AVI,
+    MICROSECONDS,
+    detail_of,
+    main_video,
+    open_container,
+    readable_packets,
+    video_streams,
+)
 from syncnet.media.integrity import Inventory
 from syncnet.media.pictures import Picture, picture, pixel_aspect, shown_aspect, shown_size
 
@@ -152,7 +160,7 @@ class Grid:
         usual = float(1 / rate) if rate else 1 / FRAME_RATE
         last: float | None = None
         for frame in decoded(self.container, self.stream, self.inventory):
-            found = seconds_of(frame, reordered=self.container.format.name == "avi")
+            found = seconds_of(frame, reordered=self.container.format.name == AVI)
             time = (last + usual if last is not None else 0.0) if found is None else found
             if last is not None and not last - FARTHEST_BACK <= time <= last + LONGEST_STILL:
                 self.inventory.complain(f"time stamps jump from {last:.2f} to {time:.2f} s")
@@ -189,20 +197,12 @@ def decoded(container: InputContainer, stream: Any, inventory: Inventory | None 
     Yields:
         The frames.
     """
-    packets = container.demux() if inventory else container.demux(stream)
 
     def complain(detail: str) -> None:
         if inventory:
             inventory.complain(detail)
 
-    while True:
-        try:
-            packet = next(packets, None)
-        except (av.FFmpegError, OSError) as error:
-            complain(getattr(error, "strerror", None) or str(error))
-            return
-        if packet is None:
-            return
+    for packet in readable_packets(container, *(() if inventory else (stream,)), complain=complain):
         if inventory:
             inventory.add(packet)
         if packet.stream.index != stream.index:
@@ -210,7 +210,7 @@ def decoded(container: InputContainer, stream: Any, inventory: Inventory | None 
         try:
             found: Any = packet.decode()
         except (av.FFmpegError, OSError) as error:
-            complain(getattr(error, "strerror", None) or str(error))
+            complain(detail_of(error))
             continue
         for frame in found:
             if frame.is_corrupt:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import av
 
-from syncnet.media.containers import MICROSECONDS, open_container
+from syncnet.media.containers import AVI, MICROSECONDS, open_container, readable_packets
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -28,7 +28,7 @@ SLACK_SECONDS = 1.0
 SLACK_SHARE = 0.5  # of the bytes that the missing seconds take on average
 LEAST_HOLE = 0.1  # seconds without a packet, where there are bytes for them, that are a hole
 IN_ORDER = ("matroska", "flv")  # formats that are read from front to back, and go on after what cannot be read
-DECLARING = ("mov", "matroska", "avi", "flv")  # formats that state their duration; of others, libav estimates it
+DECLARING = ("mov", "matroska", AVI, "flv")  # formats that state their duration; of others, libav estimates it
 
 TS, TS_SYNC, TS_PACKETS = "mpegts", 0x47, {188: 0, 192: 4, 204: 0}  # length of a packet: where its sync byte is
 TS_PROBE = 5  # packets whose sync bytes tell the length
@@ -159,9 +159,8 @@ def missing_of(path: str | os.PathLike[str]) -> Missing | None:
     """
     with open_container(path) as container:
         inventory = Inventory(container, path)
-        with contextlib.suppress(av.FFmpegError, OSError):  # ffmpeg, which reads the same packets, reports it
-            for packet in container.demux():
-                inventory.add(packet)
+        for packet in readable_packets(container):  # ffmpeg, which reads the same packets, reports damage
+            inventory.add(packet)
         return inventory.missing()
 
 
@@ -182,7 +181,7 @@ def declared(path: str | os.PathLike[str], name: str) -> tuple[int | None, bool,
             return boxes_end(file, size), False, None
         if "matroska" in name:
             return segment_end(file), False, None
-        if name == "avi":
+        if name == AVI:
             return riff_end(file, size), False, avi_seconds(file)
         if name == TS:
             return None, has_incomplete_packet(file, size), None

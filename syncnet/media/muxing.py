@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 import av
 from av.bitstream import BitStreamFilterContext
 
-from syncnet.media.containers import main_video, open_container
+from syncnet.media.containers import AVI, main_video, open_container
 from syncnet.media.grid import decoded
-from syncnet.media.packets import AVI, packets_of
+from syncnet.media.packets import packets_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-import av
-
 from syncnet.constants import FRAME_RATE
-from syncnet.media.containers import main_video, open_container
+from syncnet.media.containers import AVI, main_video, open_container, readable_packets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,8 +15,6 @@ if TYPE_CHECKING:
 
     from av.container import InputContainer
     from av.packet import Packet
-
-AVI = "avi"  # libavformat's name of the container
 
 
 @dataclass(frozen=True)
@@ -99,14 +95,6 @@ def time_of(packet: Packet, container: InputContainer) -> Fraction | None:
 
 def packets_of(container: InputContainer, complain: Callable[[str], None] = lambda detail: None) -> Iterator[Packet]:
     """Yield the packets of a file, up to where it is damaged, which ``complain`` is told."""
-    packets = container.demux()
-    while True:
-        try:
-            packet = next(packets, None)
-        except (av.FFmpegError, OSError) as error:
-            complain(getattr(error, "strerror", None) or str(error))
-            return
-        if packet is None:
-            return
+    for packet in readable_packets(container, complain=complain):
         if packet.size:
             yield packet

@@ -17,7 +17,7 @@ from av.codec.codec import Codec
 from syncnet import reasons
 from syncnet.errors import DiskFullError, MediaError, SyncNetError, UsageError, no_space
 from syncnet.media import rehearsal
-from syncnet.media.containers import MICROSECONDS, check_streams, open_container
+from syncnet.media.containers import AVI, MICROSECONDS, check_streams, open_container
 from syncnet.media.ffmpeg import absolute
 from syncnet.media.grid import Grid
 from syncnet.media.muxing import (
@@ -35,7 +35,7 @@ from syncnet.media.muxing import (
     lost,
     name_of,
 )
-from syncnet.media.packets import AVI, Survey, packets_of, survey, time_of
+from syncnet.media.packets import Survey, packets_of, survey, time_of
 from syncnet.media.sound import placed
 from syncnet.media.targets import COPY, check_holds, check_target
 from syncnet.media.tracks import Track, TrackWriter, add_track, choose_track, contiguous, exactly, resampled

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from syncnet.errors import UsageError
-from syncnet.media.containers import main_video, open_container, video_streams
+from syncnet.media.containers import AVI, main_video, open_container, video_streams
 from syncnet.media.encoders import ENCODERS, can_write
 from syncnet.media.muxing import FORMATS, container_name, holds, name_of
-from syncnet.media.packets import AVI
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,6 +11,7 @@ import av
 import numpy as np
 from av.codec.codec import Codec
 
+from syncnet.media.containers import AVI
 from syncnet.media.encoders import (
     ENCODERS,
     OPUS,
@@ -26,7 +27,6 @@ from syncnet.media.encoders import (
     packed_format,
 )
 from syncnet.media.muxing import MATROSKA, container_name, copy_tags, name_of
-from syncnet.media.packets import AVI
 from syncnet.media.sound import samples_of
 
 if TYPE_CHECKING:
